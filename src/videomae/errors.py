@@ -1,0 +1,41 @@
+"""Every error a user can cause, in one tree.
+
+    VideoMAEError
+    |-- ConfigError       a setting is unknown, of the wrong type, out of range, or contradicts another
+    |-- ManifestError     a folder or list of videos cannot be used as a data set
+    |-- VideoReadError    a file cannot be read as video
+    |-- WeightsError      a model folder or weights file cannot be loaded or does not fit
+    |-- CheckpointError   a training checkpoint cannot be written or resumed from
+    `-- RunError          a run cannot start or go on (output folder exists, too many bad videos)
+
+Each message names the thing, the value, the rule and the cure, on one line. The command line prints it and
+exits with status 2. This file imports nothing.
+"""
+
+
+class VideoMAEError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+
+class ConfigError(VideoMAEError, ValueError):
+    """A setting is unknown, of the wrong type, out of range, or contradicts another."""
+
+
+class ManifestError(VideoMAEError):
+    """A folder or list of videos cannot be used as a data set."""
+
+
+class VideoReadError(VideoMAEError):
+    """A file cannot be read as video."""
+
+
+class WeightsError(VideoMAEError):
+    """A model folder or weights file cannot be loaded, or does not fit the model."""
+
+
+class CheckpointError(VideoMAEError):
+    """A training checkpoint cannot be written or resumed from."""
+
+
+class RunError(VideoMAEError):
+    """A run cannot start or cannot go on."""

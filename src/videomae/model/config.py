@@ -1,0 +1,386 @@
+"""Sizes and switches of the network, with the field names of transformers' VideoMAE.
+
+Knows nothing of torch. A configuration is validated when it is made and never written to by the library.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from videomae.errors import ConfigError
+
+UPSTREAM_EPS = 1e-12  # transformers' default; there the norms before the heads use torch's default instead
+TORCH_EPS = 1e-5
+
+ACTIVATIONS = ("gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "silu", "swish")
+
+# Keys that transformers 4 and 5 write into every config.json and that say nothing about the network.
+UPSTREAM_KEYS = frozenset(
+    """_attn_implementation_autoset _attn_implementation _attn_implementation_internal _commit_hash
+    _experts_implementation_internal _name_or_path _output_attentions add_cross_attention architectures
+    attn_implementation auto_map bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward
+    cross_attention_hidden_size custom_pipelines decoder_start_token_id diversity_penalty do_sample dtype
+    early_stopping encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty finetuning_task
+    forced_bos_token_id forced_eos_token_id is_decoder is_encoder_decoder length_penalty max_length min_length
+    model_type no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_attentions
+    output_hidden_states output_scores pad_token_id prefix pruned_heads quantization_config remove_invalid_values
+    repetition_penalty return_dict return_dict_in_generate sep_token_id suppress_tokens task_specific_params
+    temperature tf_legacy_loss tie_encoder_decoder tie_word_embeddings tokenizer_class top_k top_p torch_dtype
+    torchscript transformers_version transformers.js_config typical_p use_bfloat16 use_cache""".split()
+)
+
+_BASE = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "decoder_hidden_size": 384,
+    "decoder_num_hidden_layers": 4,
+    "decoder_num_attention_heads": 6,
+    "decoder_intermediate_size": 1536,
+}
+# Encoder and decoder sizes of the published networks. Decoder depth: 4 (small, base) and 12 (large, huge) in
+# VideoMAE; giant exists in VideoMAE V2 alone, whose decoder MLP keeps the encoder's ratio 48/11.
+PRESETS: dict[str, dict[str, int]] = {
+    "small": {
+        "hidden_size": 384,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 6,
+        "intermediate_size": 1536,
+        "decoder_hidden_size": 192,
+        "decoder_num_hidden_layers": 4,
+        "decoder_num_attention_heads": 3,
+        "decoder_intermediate_size": 768,
+    },
+    "base": _BASE,
+    "large": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "decoder_hidden_size": 512,
+        "decoder_num_hidden_layers": 12,
+        "decoder_num_attention_heads": 8,
+        "decoder_intermediate_size": 2048,
+    },
+    "huge": {
+        "hidden_size": 1280,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 16,
+        "intermediate_size": 5120,
+        "decoder_hidden_size": 640,
+        "decoder_num_hidden_layers": 12,
+        "decoder_num_attention_heads": 8,
+        "decoder_intermediate_size": 2560,
+    },
+    "giant": {
+        "patch_size": 14,
+        "hidden_size": 1408,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 16,
+        "intermediate_size": 6144,
+        "decoder_hidden_size": 512,
+        "decoder_num_hidden_layers": 4,
+        "decoder_num_attention_heads": 8,
+        "decoder_intermediate_size": 2234,
+    },
+}
+
+
+def _two_labels() -> dict[int, str]:
+    return {0: "LABEL_0", 1: "LABEL_1"}
+
+
+@dataclass(init=False)
+class VideoMAEConfig:
+    """Everything that fixes the shape and the arithmetic of a VideoMAE network.
+
+    Field names and defaults are those of transformers' `VideoMAEConfig`; the fields from `drop_path_rate` on
+    exist here only. Keyword arguments only; `qkv_bias` and `num_labels` are accepted as upstream spells them.
+
+    Raises:
+        ConfigError: If a field is unknown, of the wrong type, out of range or contradicts another.
+    """
+
+    image_size: int | tuple[int, int] = 224
+    """Height and width in pixels; one number for a square."""
+    patch_size: int | tuple[int, int] = 16
+    """Height and width of a tubelet in pixels; one number for a square."""
+    num_channels: int = 3
+    """C."""
+    num_frames: int = 16
+    """T, frames of a clip at the native grid."""
+    tubelet_size: int = 2
+    """Frames of a tubelet."""
+    hidden_size: int = 768
+    """D, encoder width."""
+    num_hidden_layers: int = 12
+    """Encoder depth."""
+    num_attention_heads: int = 12
+    """Encoder heads; divides hidden_size."""
+    intermediate_size: int = 3072
+    """Width of the encoder's MLP."""
+    hidden_act: str = "gelu"
+    """Activation of the MLPs; gelu is the exact one."""
+    hidden_dropout_prob: float = 0.0
+    """Dropout after each projection."""
+    attention_probs_dropout_prob: float = 0.0
+    """Dropout on attention probabilities."""
+    initializer_range: float = 0.02
+    """Standard deviation of freshly made weights in the classifier and the bare encoder."""
+    layer_norm_eps: float = UPSTREAM_EPS
+    """Epsilon of every LayerNorm but those before the heads; the original networks use 1e-6."""
+    qv_bias: bool = True
+    """Biases on queries and values; keys never have one."""
+    use_mean_pooling: bool = True
+    """Classify from the mean over tokens; False: a final LayerNorm and then one token."""
+    decoder_num_attention_heads: int = 6
+    """Decoder heads; divides decoder_hidden_size."""
+    decoder_hidden_size: int = 384
+    """E, decoder width."""
+    decoder_num_hidden_layers: int = 4
+    """Decoder depth."""
+    decoder_intermediate_size: int = 1536
+    """Width of the decoder's MLP."""
+    norm_pix_loss: bool = True
+    """Predict pixels normalised per tubelet and channel."""
+    drop_path_rate: float = 0.0
+    """Stochastic depth: rate of the last block, rising linearly from 0."""
+    classifier_dropout: float = 0.0
+    """Dropout before the classifier."""
+    init_values: float = 0.0
+    """Layer scale: first value of the per-channel gains; 0 means no layer scale."""
+    use_cls_token: bool = False
+    """A learned token before the sequence, used for classification; no published network has one."""
+    head_layer_norm_eps: float | None = None
+    """Epsilon of the norms before the heads (`fc_norm`, `decoder.norm`); None: see `head_norm_eps`."""
+    problem_type: str | None = None
+    """regression, single_label_classification, multi_label_classification, or None: judged from the labels."""
+    id2label: dict[int, str] = field(default_factory=_two_labels)
+    """Label names by class number."""
+    label2id: dict[str, int] = field(default_factory=dict)
+    """Class numbers by label name."""
+    output_attentions: bool = False
+    """Return attention probabilities unless the call says otherwise."""
+    output_hidden_states: bool = False
+    """Return hidden states unless the call says otherwise."""
+    return_dict: bool = True
+    """Return output objects; False: plain tuples."""
+
+    def __init__(self, **settings: Any) -> None:
+        """Take any of the fields by keyword, and `qkv_bias` or `num_labels`."""
+        for one in fields(self):
+            default = one.default_factory() if callable(one.default_factory) else one.default
+            setattr(self, one.name, default)
+        if "qkv_bias" in settings:
+            settings["qv_bias"] = _same("qkv_bias", settings.pop("qkv_bias"), "qv_bias", settings)
+        num_labels = settings.pop("num_labels", None)
+        names = {one.name for one in fields(self)}
+        for name, value in settings.items():
+            if name not in names:
+                raise ConfigError(f"unknown config field {name!r}{_nearest(name, names)}")
+            setattr(self, name, value)
+        self._settle_labels(num_labels, given=settings)
+        self._check()
+
+    @property
+    def num_labels(self) -> int:
+        """K, the number of classes."""
+        return len(self.id2label)
+
+    @property
+    def qkv_bias(self) -> bool:
+        """The name older configurations use for `qv_bias`."""
+        return self.qv_bias
+
+    @property
+    def head_norm_eps(self) -> float:
+        """Epsilon of `fc_norm` and `decoder.norm`.
+
+        `head_layer_norm_eps` where it is set. Otherwise, with transformers' `layer_norm_eps` of 1e-12, torch's
+        1e-5, because that is what transformers computes with; with any other value, that value, because the
+        original networks have one epsilon everywhere.
+        """
+        if self.head_layer_norm_eps is not None:
+            return self.head_layer_norm_eps
+        return TORCH_EPS if self.layer_norm_eps == UPSTREAM_EPS else self.layer_norm_eps
+
+    @property
+    def image_height_width(self) -> tuple[int, int]:
+        """Native height and width in pixels."""
+        return _pair(self.image_size)
+
+    @property
+    def patch_height_width(self) -> tuple[int, int]:
+        """Tubelet height and width in pixels."""
+        return _pair(self.patch_size)
+
+    @property
+    def values_per_tubelet(self) -> int:
+        """P, the length of one prediction."""
+        height, width = self.patch_height_width
+        return self.tubelet_size * height * width * self.num_channels
+
+    @classmethod
+    def preset(cls, name: str, **settings: Any) -> VideoMAEConfig:
+        """Return the configuration of a published size.
+
+        Args:
+            name: small, base, large, huge or giant (patch 14).
+            **settings: Fields that differ from the preset.
+
+        Raises:
+            ConfigError: If the name is unknown, or a field is bad.
+        """
+        if name not in PRESETS:
+            raise ConfigError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+        return cls(**{**PRESETS[name], **settings})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as transformers writes them, with both spellings of the bias switch."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        values["image_size"] = _plain(self.image_size)
+        values["patch_size"] = _plain(self.patch_size)
+        values["id2label"] = {str(number): name for number, name in self.id2label.items()}
+        values["qkv_bias"] = self.qv_bias
+        values["model_type"] = "videomae"
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], **settings: Any) -> VideoMAEConfig:
+        """Build a configuration from the contents of a `config.json`; `settings` win.
+
+        Raises:
+            ConfigError: If a key is neither a field nor one of transformers' general keys.
+        """
+        model_type = values.get("model_type", "videomae")
+        if model_type != "videomae":
+            raise ConfigError(f"model_type is {model_type!r}; this package reads 'videomae' configurations only")
+        known = {one.name for one in fields(cls)} | {"qkv_bias", "num_labels"}
+        kept = {
+            name: value
+            for name, value in values.items()
+            if name in known or (name not in UPSTREAM_KEYS and not name.startswith("_"))
+        }
+        if kept.get("id2label") and "num_labels" in kept:
+            del kept["num_labels"]
+        if "qkv_bias" in kept and "qv_bias" in settings:
+            del kept["qkv_bias"]
+        if "id2label" in settings or "num_labels" in settings:
+            kept.pop("label2id", None)
+            kept.pop("id2label", None)
+        return cls(**{**kept, **settings})
+
+    def to_json_string(self) -> str:
+        """Return the configuration as JSON text, keys sorted."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    def to_json_file(self, path: str | Path) -> None:
+        """Write `to_json_string` to a file."""
+        Path(path).write_text(self.to_json_string(), encoding="utf-8")
+
+    def replace(self, **settings: Any) -> VideoMAEConfig:
+        """Return a copy with some fields changed, checked anew."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        if "num_labels" in settings or "id2label" in settings:
+            del values["id2label"], values["label2id"]
+        if "qkv_bias" in settings:
+            del values["qv_bias"]
+        return type(self)(**{**values, **settings})
+
+    def _settle_labels(self, num_labels: int | None, *, given: Mapping[str, Any]) -> None:
+        if given.get("id2label"):
+            self.id2label = {int(number): str(name) for number, name in self.id2label.items()}
+            if num_labels is not None and num_labels != len(self.id2label):
+                raise ConfigError(f"num_labels is {num_labels}, but id2label names {len(self.id2label)} classes")
+        elif num_labels is not None:
+            if not _is_int(num_labels) or num_labels < 1:
+                raise ConfigError(f"config.num_labels is {num_labels!r}; it must be a whole number of at least 1")
+            self.id2label = {number: f"LABEL_{number}" for number in range(num_labels)}
+        elif given.get("label2id"):
+            self.id2label = {int(number): name for name, number in given["label2id"].items()}
+        else:
+            self.id2label = _two_labels()
+        if not given.get("label2id"):
+            self.label2id = {name: number for number, name in self.id2label.items()}
+
+    def _check(self) -> None:
+        for name in ("image_size", "patch_size"):
+            value = getattr(self, name)
+            if isinstance(value, list):
+                value = tuple(value)
+                setattr(self, name, value)
+            if not (_is_int(value) or (isinstance(value, tuple) and len(value) == 2 and all(map(_is_int, value)))):
+                raise ConfigError(f"config.{name} is {value!r}; it must be a whole number or a (height, width) pair")
+            if min(_pair(value)) < 1:
+                raise ConfigError(f"config.{name} is {value!r}; it must be positive")
+        for name in _COUNTS:
+            value = getattr(self, name)
+            if not _is_int(value) or value < 1:
+                raise ConfigError(f"config.{name} is {value!r}; it must be a whole number of at least 1")
+        for name in _FRACTIONS:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < 1.0:
+                raise ConfigError(f"config.{name} is {value!r}; it must be in [0, 1)")
+        for name in ("layer_norm_eps", "initializer_range"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0.0:
+                raise ConfigError(f"config.{name} is {value!r}; it must be a positive number")
+        if self.hidden_act not in ACTIVATIONS:
+            raise ConfigError(f"config.hidden_act is {self.hidden_act!r}; choose one of {', '.join(ACTIVATIONS)}")
+        self._check_divisions()
+
+    def _check_divisions(self) -> None:
+        for side, size, step in zip(
+            ("height", "width"), self.image_height_width, self.patch_height_width, strict=True
+        ):
+            if size % step:
+                raise ConfigError(
+                    f"config.image_size has {side} {size}, which config.patch_size {step} does not divide: "
+                    f"use a multiple of {step}"
+                )
+        for whole, part in (
+            ("num_frames", "tubelet_size"),
+            ("hidden_size", "num_attention_heads"),
+            ("decoder_hidden_size", "decoder_num_attention_heads"),
+        ):
+            if getattr(self, whole) % getattr(self, part):
+                raise ConfigError(
+                    f"config.{whole} {getattr(self, whole)} is not divisible by config.{part} "
+                    f"{getattr(self, part)}: change one of them"
+                )
+
+
+_COUNTS = (
+    "num_channels num_frames tubelet_size hidden_size num_hidden_layers num_attention_heads intermediate_size "
+    "decoder_hidden_size decoder_num_hidden_layers decoder_num_attention_heads decoder_intermediate_size"
+).split()
+_FRACTIONS = "hidden_dropout_prob attention_probs_dropout_prob drop_path_rate classifier_dropout init_values".split()
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def _plain(size: int | tuple[int, int]) -> int | list[int]:
+    return size if isinstance(size, int) else list(size)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _same(alias: str, value: Any, name: str, settings: Mapping[str, Any]) -> Any:
+    if name in settings and settings[name] != value:
+        raise ConfigError(f"{alias} is {value!r} but {name} is {settings[name]!r}: they are one setting, give one")
+    return value
+
+
+def _nearest(name: str, names: set[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    return f": did you mean {close[0]!r}?" if close else ": see VideoMAEConfig for the fields"

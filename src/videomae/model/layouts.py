@@ -1,0 +1,125 @@
+"""Names of the tensors in each known checkpoint layout, as literal tables.
+
+"Ours" is the module tree of this package. Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+# Original VideoMAE and VideoMAE V2 -> ours, inside one block. One to one: the fused projection is theirs too.
+ORIGINAL_BLOCK = {
+    "norm1": "layernorm_before",
+    "norm2": "layernorm_after",
+    "attn.qkv.weight": "attention.attention.qkv.weight",
+    "attn.q_bias": "attention.attention.qkv.q_bias",
+    "attn.v_bias": "attention.attention.qkv.v_bias",
+    "attn.proj": "attention.output.dense",
+    "mlp.fc1": "intermediate.dense",
+    "mlp.fc2": "output.dense",
+    "gamma_1": "gamma_1",
+    "gamma_2": "gamma_2",
+}
+ORIGINAL_PRETRAINING = {
+    "encoder.patch_embed.proj": "videomae.embeddings.patch_embeddings.projection",
+    "encoder.blocks": "videomae.encoder.layer",
+    "encoder.norm": "videomae.layernorm",
+    "decoder.blocks": "decoder.decoder_layers",
+    "decoder.norm": "decoder.norm",
+    "decoder.head": "decoder.head",
+    "encoder_to_decoder": "encoder_to_decoder",
+    "mask_token": "mask_token",
+}
+ORIGINAL_CLASSIFICATION = {
+    "patch_embed.proj": "videomae.embeddings.patch_embeddings.projection",
+    "blocks": "videomae.encoder.layer",
+    "norm": "videomae.layernorm",
+    "fc_norm": "fc_norm",
+    "head": "classifier",
+}
+
+# transformers -> ours, after `attention.attention.`. The published files spell the biases q_bias and v_bias;
+# transformers 5 holds them in memory as query.bias and value.bias.
+TRANSFORMERS_ATTENTION = {
+    "q_bias": "qkv.q_bias",
+    "v_bias": "qkv.v_bias",
+    "query.bias": "qkv.q_bias",
+    "value.bias": "qkv.v_bias",
+}
+_PARTS = ("query.weight", "key.weight", "value.weight")
+_TRANSFORMERS_KEY = re.compile(r"^(.*attention\.attention\.)(query\.weight|key\.weight|value\.weight|.*bias)$")
+_BLOCK = re.compile(r"^(.*(?:blocks|layer|decoder_layers))\.(\d+)\.(.+)$")
+
+
+def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename transformers' tensors, old or new spelling, to ours; separate q, k, v weights become one.
+
+    A block that lacks one of the three keeps the others under their own names, so that the caller reports them.
+    """
+    ours: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        match = _TRANSFORMERS_KEY.match(key)
+        if match is None:
+            ours[key] = tensor
+            continue
+        prefix, name = match.groups()
+        if name in TRANSFORMERS_ATTENTION:
+            ours[prefix + TRANSFORMERS_ATTENTION[name]] = tensor
+        elif not all(prefix + part in state for part in _PARTS):
+            ours[key] = tensor
+        elif name == "query.weight":
+            ours[f"{prefix}qkv.weight"] = torch.cat([state[prefix + part] for part in _PARTS])
+    return ours
+
+
+def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename our tensors as the published files do: separate q, k, v weights, `q_bias` and `v_bias`."""
+    theirs: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        if key.endswith("attention.attention.qkv.weight"):
+            prefix = key.removesuffix("qkv.weight")
+            for part, rows in zip(_PARTS, tensor.chunk(3), strict=True):
+                theirs[prefix + part] = rows
+        else:
+            theirs[key.replace("attention.attention.qkv.", "attention.attention.")] = tensor
+    return theirs
+
+
+def from_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the original authors' tensors to ours; keys in no table keep their names."""
+    table = original_table(state)
+    return {_rename(key, table, ORIGINAL_BLOCK): tensor for key, tensor in state.items()}
+
+
+def to_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename our tensors to the original authors' names; the inverse of `from_original`."""
+    pretraining = any(key.startswith("decoder.") for key in state)
+    table = ORIGINAL_PRETRAINING if pretraining else ORIGINAL_CLASSIFICATION
+    inverse = {ours: theirs for theirs, ours in table.items()}
+    inverse_block = {ours: theirs for theirs, ours in ORIGINAL_BLOCK.items()}
+    return {_rename(key, inverse, inverse_block): tensor for key, tensor in state.items()}
+
+
+def original_table(keys: Iterable[str]) -> dict[str, str]:
+    """Return the original table, pre-training or classification, that the key names belong to."""
+    pretraining = any(key.startswith(("encoder.", "decoder.")) or key == "mask_token" for key in keys)
+    return ORIGINAL_PRETRAINING if pretraining else ORIGINAL_CLASSIFICATION
+
+
+def _rename(key: str, stems: Mapping[str, str], block_stems: Mapping[str, str]) -> str:
+    block = _BLOCK.match(key)
+    if block and block.group(1) in stems:
+        stack, number, inner = block.groups()
+        return f"{stems[stack]}.{number}.{_swap_stem(inner, block_stems)}"
+    return _swap_stem(key, stems)
+
+
+def _swap_stem(key: str, stems: Mapping[str, str]) -> str:
+    for theirs, ours in stems.items():
+        if key == theirs or key.startswith(theirs + "."):
+            return ours + key[len(theirs) :]
+    return key

@@ -1,0 +1,228 @@
+"""Masked pre-training: encode the visible tubelets, decode the hidden ones, compare with their pixels.
+
+`B` batch, `V` visible, `M` decoded, `N` tokens, `D` encoder width, `E` decoder width, `P` values per tubelet.
+Where decoder masking (VideoMAE V2) is used, M counts the decoded tokens alone; those that the encoder saw carry no
+loss.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from videomae.model.base import VideoMAEPreTrainedModel, as_tuple
+from videomae.model.config import VideoMAEConfig
+from videomae.model.embeddings import PositionTable
+from videomae.model.encoder import (
+    VideoMAEModel,
+    block_settings,
+    drop_path_rates,
+    make_trace,
+    native_grid,
+    tubelet_size,
+)
+from videomae.model.layers import Block, run_blocks
+from videomae.model.outputs import VideoMAEForPreTrainingOutput
+from videomae.patches import (
+    TokenGrid,
+    TubeletSize,
+    complement,
+    gather_tokens,
+    gather_tubelets,
+    membership,
+    normalize_patches,
+)
+
+# The pixels that a three-channel network predicts are those before this normalisation: the original pre-training
+# engine and transformers both undo it with these constants, whatever the processor used.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Decoder(nn.Module):
+    """A small transformer from visible tokens and mask tokens to pixels.
+
+    The last block computes only the tokens whose output is used: their queries attend to all tokens.
+    """
+
+    def __init__(self, config: VideoMAEConfig) -> None:
+        super().__init__()
+        settings = block_settings(config)
+        self.decoder_layers = nn.ModuleList(
+            Block(
+                config.decoder_hidden_size,
+                config.decoder_num_attention_heads,
+                config.decoder_intermediate_size,
+                settings=settings,
+                drop_path=rate,
+            )
+            for rate in drop_path_rates(config.drop_path_rate, config.decoder_num_hidden_layers)
+        )
+        self.norm = nn.LayerNorm(config.decoder_hidden_size, eps=config.head_norm_eps)
+        self.head = nn.Linear(config.decoder_hidden_size, config.values_per_tubelet)
+
+    def forward(self, tokens: Tensor, num_decoded: int, recompute: bool = False) -> Tensor:
+        """Decode `[B, V + M, E]`, mask tokens last, to predictions `[B, M, P]`."""
+        tokens = run_blocks(self.decoder_layers, tokens, num_queries=num_decoded, recompute=recompute)
+        predictions: Tensor = self.head(self.norm(tokens))
+        return predictions
+
+
+class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
+    """Encoder, decoder and reconstruction loss.
+
+    Args:
+        config: Sizes and switches. Published pre-training networks have `use_mean_pooling=False`, that is, a
+            final LayerNorm after the encoder.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, config: VideoMAEConfig) -> None:
+        super().__init__(config)
+        self.videomae = VideoMAEModel(config)
+        self.encoder_to_decoder = nn.Linear(config.hidden_size, config.decoder_hidden_size, bias=False)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_hidden_size))
+        self.decoder = Decoder(config)
+        self.positions = PositionTable(native_grid(config), config.decoder_hidden_size)
+        # Buffers, so that a step copies nothing to the device; not persistent, so that no file has them.
+        self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD), persistent=False)
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        """Draw the weights as the original does: Xavier in both stacks, torch's default for the bridge."""
+        for stack in (self.videomae, self.decoder):
+            for one in stack.modules():
+                if isinstance(one, nn.Linear):
+                    nn.init.xavier_uniform_(one.weight)
+                    if one.bias is not None:
+                        nn.init.zeros_(one.bias)
+        nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the module that embeds tubelets."""
+        return self.videomae.get_input_embeddings()
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        bool_masked_pos: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        *,
+        decode_masked_pos: Tensor | None = None,
+        visible_indices: Tensor | None = None,
+        decoded_indices: Tensor | None = None,
+    ) -> VideoMAEForPreTrainingOutput | tuple[Any, ...]:
+        """Predict hidden tubelets and measure the error.
+
+        Args:
+            pixel_values: `[B, T, C, H, W]` pixels, normalised with the ImageNet mean and deviation.
+            bool_masked_pos: `[B, N]` bool, True = hidden from the encoder. Needed unless indices are given.
+            output_attentions: Return the encoder's attention probabilities; None: as configured.
+            output_hidden_states: Return the encoder's hidden states; None: as configured.
+            return_dict: False returns a tuple; None: as configured.
+            decode_masked_pos: `[B, N]` bool, True = not decoded (VideoMAE V2's decoder masking). None: what the
+                encoder does not see is decoded.
+            visible_indices: `[B, V]` int64 token numbers, instead of `bool_masked_pos`.
+            decoded_indices: `[B, M]` int64 token numbers, instead of `decode_masked_pos`.
+
+        Returns:
+            Loss, 0-d float32, the mean over decoded tokens that the encoder did not see; logits `[B, M, P]` in
+            the order of the decoded token numbers.
+
+        Raises:
+            ValueError: If masks and indices are both or neither given, or masks have unequal counts.
+
+        Source: VideoMAE (Tong et al. 2022), section 3.3; VideoMAE V2 (Wang et al. 2023), equations 3 and 4.
+        """
+        grid = self.videomae.embeddings.grid_of(pixel_values)
+        if bool_masked_pos is not None:
+            visible_indices, _ = self.videomae.split_mask(bool_masked_pos, pixel_values, given=visible_indices)
+        if visible_indices is None:
+            raise ValueError(
+                "pre-training needs a mask: pass bool_masked_pos [B, N], True = hidden, or visible_indices"
+            )
+        if decode_masked_pos is not None:
+            decoded_indices, _ = self.videomae.split_mask(decode_masked_pos, pixel_values, given=decoded_indices)
+        weights = None
+        if decoded_indices is None:
+            decoded_indices = complement(visible_indices, grid.num_tokens)
+        else:
+            weights = ~membership(visible_indices, grid.num_tokens).gather(1, decoded_indices)  # [B, M]
+        trace = make_trace(self.config, attentions=output_attentions, states=output_hidden_states)
+        encoded = self.videomae.encode(pixel_values, visible_indices, trace)
+        logits = self.decode(encoded, visible_indices, decoded_indices, grid)
+        targets = self.targets(pixel_values, decoded_indices)
+        output = VideoMAEForPreTrainingOutput(
+            loss=reconstruction_loss(logits, targets, weights),
+            logits=logits,
+            hidden_states=as_tuple(trace.states),
+            attentions=as_tuple(trace.attentions),
+        )
+        return self.as_asked(output, return_dict)
+
+    def decode(self, encoded: Tensor, visible_indices: Tensor, decoded_indices: Tensor, grid: TokenGrid) -> Tensor:
+        """Predict the decoded tokens from encoder states.
+
+        Args:
+            encoded: `[B, V, D]`, one more in front with a CLS token.
+            visible_indices: `[B, V]`.
+            decoded_indices: `[B, M]`.
+            grid: The token grid of the video.
+
+        Returns:
+            `[B, M, P]`.
+        """
+        bridged = self.encoder_to_decoder(encoded)  # [B, V, E]
+        table = self.positions(grid).to(bridged.dtype)
+        num_first = encoded.shape[1] - visible_indices.shape[1]  # 1 with a CLS token, which has no position
+        seen = bridged[:, num_first:] + gather_tokens(table, visible_indices)
+        asked = self.mask_token.to(bridged.dtype) + gather_tokens(table, decoded_indices)  # [B, M, E]
+        tokens = torch.cat((bridged[:, :num_first], seen, asked), dim=1)
+        recompute = self.gradient_checkpointing and self.training
+        logits: Tensor = self.decoder(tokens, decoded_indices.shape[1], recompute)
+        return logits
+
+    @torch.no_grad()
+    def targets(self, pixel_values: Tensor, decoded_indices: Tensor) -> Tensor:
+        """Return what the decoded tokens should predict, `[B, M, P]` float32.
+
+        Only the decoded tubelets are read. With three channels the ImageNet normalisation is undone first; with
+        `norm_pix_loss` each tubelet and channel is then normalised.
+        """
+        size = tubelet_size(self.config)
+        pixels = target_pixels(pixel_values, decoded_indices, size)  # [B, M, s, C]
+        if self.config.num_channels == len(IMAGENET_MEAN):
+            pixels = pixels * self.pixel_std.float() + self.pixel_mean.float()
+        flat = pixels.flatten(2)  # [B, M, P], channel fastest
+        return normalize_patches(flat, self.config.num_channels) if self.config.norm_pix_loss else flat
+
+
+def target_pixels(pixel_values: Tensor, indices: Tensor, tubelet: TubeletSize) -> Tensor:
+    """Return the pixels of the chosen tubelets, `[B, M, frames * height * width, C]` float32."""
+    chosen = gather_tubelets(pixel_values, indices, tubelet).float()  # [B, M, C, a, p, q]
+    return chosen.flatten(3).transpose(2, 3)  # [B, M, C, s] -> [B, M, s, C]
+
+
+def reconstruction_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return the mean squared error, 0-d float32.
+
+    Args:
+        logits: `[B, M, P]`.
+        targets: `[B, M, P]` float32.
+        weights: `[B, M]` bool or float; tokens with 0 do not count. None: all count.
+
+    Source: VideoMAE, equation 1; VideoMAE V2, which divides by the number of tokens that count.
+    """
+    squared = (logits.float() - targets).square()
+    if weights is None:
+        return squared.mean()
+    per_token = squared.mean(dim=-1)  # [B, M]
+    counted = weights.to(per_token.dtype)
+    return (per_token * counted).sum() / counted.sum()
