@@ -7,7 +7,7 @@ static shapes and never waits for the device. Knows nothing of models; the model
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -15,6 +15,10 @@ from torch import Tensor
 from videomae.errors import ConfigError
 from videomae.patches import TokenGrid, complement, split_by_mask
 
+MaskKind = Literal["tube", "random", "frame"]
+DecoderKind = Literal["all", "running_cell"]
+MASK_KINDS: tuple[str, ...] = get_args(MaskKind)
+DECODER_KINDS: tuple[str, ...] = get_args(DecoderKind)
 CELL = 2  # side of a running cell in tokens: VideoMAE V2's masking generator
 
 
@@ -31,17 +35,23 @@ class MaskIndices(NamedTuple):
 class MaskConfig:
     """How tokens are hidden in pre-training."""
 
-    kind: Literal["tube", "random", "frame"] = "tube"
+    kind: MaskKind = "tube"
     """tube: the same places in every frame; random: any tokens; frame: whole time slices."""
     ratio: float = 0.9
     """Fraction of tokens hidden from the encoder, in (0, 1)."""
-    decoder_kind: Literal["all", "running_cell"] = "all"
+    decoder_kind: DecoderKind = "all"
     """all: every hidden token is predicted; running_cell: VideoMAE V2's decoder masking."""
     decoder_ratio: float = 0.5
     """Fraction of tokens that running_cell leaves undecoded: 0.25, 0.5 or 0.75."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Check the choices and the ranges."""
+        for name, choice, choices in (
+            ("kind", self.kind, MASK_KINDS),
+            ("decoder_kind", self.decoder_kind, DECODER_KINDS),
+        ):
+            if choice not in choices:
+                raise ConfigError(f"mask.{name} is {choice!r}: choose one of {', '.join(choices)}")
         for name, value in (("ratio", self.ratio), ("decoder_ratio", self.decoder_ratio)):
             if not 0.0 < value < 1.0:
                 cure = f": did you mean {value / 100:g}?" if 1.0 < value < 100.0 else ""

@@ -179,7 +179,7 @@ def split_by_mask(hidden: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: If the videos of the batch hide different numbers of tokens.
     """
-    num_hidden = equal_count(hidden)
+    num_hidden = traced_count(hidden) if torch.compiler.is_compiling() else equal_count(hidden)
     order = torch.argsort(hidden.to(torch.uint8), dim=1, stable=True)  # visible first, raster order kept
     num_visible = hidden.shape[1] - num_hidden
     return order[:, :num_visible], order[:, num_visible:]
@@ -198,6 +198,32 @@ def equal_count(mask: Tensor) -> int:
             "number of True entries"
         )
     return counts[0]
+
+
+# What torch.compiler.assume_constant_result does, which would import the compiler at every start: a traced graph
+# calls this function on the mask at hand and keeps the answer as a number.
+equal_count.__dict__["_dynamo_marked_constant"] = True
+
+
+def traced_count(mask: Tensor) -> int:
+    """Return the count of `equal_count` inside `torch.compile` and `torch.export`, where values are not known.
+
+    A compiled graph keeps the count of its first mask, so that its shapes are fixed; an exported program takes any
+    count. Both check every later mask and raise RuntimeError rather than mix the tokens of two videos.
+    """
+    count: int
+    if torch.compiler.is_exporting():
+        (count,) = mask[:1].sum(dim=1).tolist()  # not int(...): that would fix the number
+        torch._check(count >= 0)
+        torch._check(count < mask.shape[1])
+    else:
+        count = equal_count(mask)
+    torch._assert_async(
+        (mask.sum(dim=1) == count).all(),
+        "a mask hides another number of tokens than the one this model was compiled with, or unequal numbers: pass "
+        "visible_indices and decoded_indices, whose shapes may change",
+    )
+    return count
 
 
 def complement(indices: Tensor, num_tokens: int) -> Tensor:

@@ -84,11 +84,8 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
 
     def features(self, tokens: Tensor) -> Tensor:
         """Pool encoder states `[B, N, D]` to what the classifier sees, `[B, D]`."""
-        first = 1 if self.config.use_cls_token else 0
-        if self.config.use_cls_token or not self.config.use_mean_pooling:
-            pooled = tokens[:, 0]
-        else:
-            pooled = tokens[:, first:].mean(dim=1)
+        one_token = self.config.use_cls_token or not self.config.use_mean_pooling
+        pooled = tokens[:, 0] if one_token else tokens.mean(dim=1)
         return pooled if self.fc_norm is None else self.fc_norm(pooled)
 
     def classify(self, features: Tensor) -> Tensor:

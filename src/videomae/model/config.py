@@ -269,8 +269,8 @@ class VideoMAEConfig:
         }
         if kept.get("id2label") and "num_labels" in kept:
             del kept["num_labels"]
-        if "qkv_bias" in kept and "qv_bias" in settings:
-            del kept["qkv_bias"]
+        if {"qv_bias", "qkv_bias"} & settings.keys():
+            kept = {name: value for name, value in kept.items() if name not in ("qv_bias", "qkv_bias")}
         if "id2label" in settings or "num_labels" in settings:
             kept.pop("label2id", None)
             kept.pop("id2label", None)
@@ -327,10 +327,15 @@ class VideoMAEConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < 1.0:
                 raise ConfigError(f"config.{name} is {value!r}; it must be in [0, 1)")
-        for name in ("layer_norm_eps", "initializer_range"):
+        for name in ("layer_norm_eps", "head_layer_norm_eps", "initializer_range"):
             value = getattr(self, name)
+            if name == "head_layer_norm_eps" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0.0:
                 raise ConfigError(f"config.{name} is {value!r}; it must be a positive number")
+        for name in _SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"config.{name} is {getattr(self, name)!r}; it must be true or false")
         if self.hidden_act not in ACTIVATIONS:
             raise ConfigError(f"config.hidden_act is {self.hidden_act!r}; choose one of {', '.join(ACTIVATIONS)}")
         self._check_divisions()
@@ -361,6 +366,10 @@ _COUNTS = (
     "decoder_hidden_size decoder_num_hidden_layers decoder_num_attention_heads decoder_intermediate_size"
 ).split()
 _FRACTIONS = "hidden_dropout_prob attention_probs_dropout_prob drop_path_rate classifier_dropout init_values".split()
+
+_SWITCHES = (
+    "qv_bias use_mean_pooling norm_pix_loss use_cls_token output_attentions output_hidden_states return_dict"
+).split()
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:

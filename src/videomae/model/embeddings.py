@@ -81,9 +81,11 @@ class PositionTable(nn.Module):
         cached: Tensor | None = self._buffers.get(name)
         if cached is not None:
             return cached
-        table = interpolate_table(self.table, self.grid, grid)
-        if not torch.compiler.is_compiling():  # a traced graph may not gain buffers; it computes the table in place
-            self.register_buffer(name, table, persistent=False)
+        if torch.compiler.is_compiling():  # a traced graph may not gain buffers; it computes the table in place
+            return interpolate_table(self.table, self.grid, grid)
+        with torch.inference_mode(False):  # a table first asked for in evaluation serves training too
+            table = interpolate_table(self.table, self.grid, grid)
+        self.register_buffer(name, table, persistent=False)
         return table
 
 
@@ -99,8 +101,10 @@ def sinusoid_table(num_tokens: int, width: int) -> Tensor:
     column = np.arange(width)
     angles = np.arange(num_tokens, dtype=np.float64)[:, None] / np.power(10000.0, 2 * (column // 2) / width)
     codes = np.where(column % 2 == 0, np.sin(angles), np.cos(angles))
-    with torch.device("cpu"):  # real values even inside a meta-device context: nothing on disk restores them
-        return torch.from_numpy(codes.astype(np.float32)).unsqueeze(0)
+    table = torch.from_numpy(codes.astype(np.float32)).unsqueeze(0)
+    device = torch.get_default_device()
+    # Real values even where the model is made on the meta device: nothing on disk restores them.
+    return table if device.type == "meta" else table.to(device)
 
 
 def interpolate_table(table: Tensor, native: TokenGrid, grid: TokenGrid) -> Tensor:

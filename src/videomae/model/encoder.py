@@ -47,6 +47,8 @@ class Embeddings(nn.Module):
         if visible_indices is None:
             tubelets = cut_tubelets(pixel_values, self.tubelet)
         else:
+            if visible_indices.shape[1] == 0:
+                raise ValueError("every token is hidden from the encoder: leave at least one visible")
             tubelets = gather_tubelets(pixel_values, visible_indices, self.tubelet)
             positions = gather_tokens(positions, visible_indices)  # [B, V, D]
         weight = self.patch_embeddings.projection.weight

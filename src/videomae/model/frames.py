@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Frame: TypeAlias = "Image | NDArray[Any] | Tensor"
-Videos: TypeAlias = Frame | Sequence[Frame] | Sequence[Sequence[Frame]]
+Videos: TypeAlias = "Frame | Sequence[Frame] | Sequence[Sequence[Frame]]"
 
 CHANNELS_FIRST, CHANNELS_LAST = "channels_first", "channels_last"
 USUAL_CHANNELS = (1, 3, 4)  # numbers of channels that transformers, too, tells from heights and widths
@@ -71,8 +71,8 @@ def _split_batch(videos: Any) -> list[Any]:
     if not isinstance(videos, list | tuple):
         num_dims = _num_dims(videos)
         if num_dims == 5:
-            videos = list(videos)
-        return [[videos]] if num_dims <= 3 else [videos] if num_dims == 4 else _filled(videos)
+            return list(_filled(videos))
+        return [videos] if num_dims == 4 else [[videos]]
     depths = {_depth(item) for item in _filled(videos)}
     if len(depths) > 1:
         raise ValueError(f"the list mixes {' and '.join(sorted(depths))}: {SHAPES}")
@@ -107,7 +107,7 @@ def _num_dims(item: Any) -> int:
         return 3
     if not isinstance(item, np.ndarray | Tensor):
         raise ValueError(f"a {type(item).__name__} is no frame: a frame is a PIL image, a numpy array or a tensor")
-    if not 2 <= item.ndim <= 5 or 0 in item.shape[-2:]:
+    if not 2 <= item.ndim <= 5 or 0 in item.shape[-3:]:
         raise ValueError(f"the input has shape {list(item.shape)}: {SHAPES}")
     return item.ndim
 
@@ -163,7 +163,7 @@ def _tensor(frames: NDArray[Any] | Tensor) -> Tensor:
     if frames.dtype == torch.uint8:
         return frames
     exact = frames.to(torch.float32)
-    if not frames.is_floating_point() and 0 <= exact.min() and exact.max() <= 255:
+    if not frames.is_floating_point() and exact.min() >= 0 and exact.max() <= 255:
         return exact.to(torch.uint8)
     return exact
 
@@ -186,4 +186,7 @@ def _judged_layout(shape: list[int], num_channels: int | None) -> str:
             )
         if first or last:
             return CHANNELS_FIRST if first else CHANNELS_LAST
-    raise ValueError(f"a frame has shape {shape}, in which neither end is a number of channels: {SHAPES}")
+    raise ValueError(
+        f"a frame has shape {shape}, in which neither end is a number of channels: {SHAPES}; of grey frames "
+        "with C = 1"
+    )

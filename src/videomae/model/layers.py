@@ -116,7 +116,7 @@ def attention_probabilities(query: Tensor, key: Tensor, *, dropout: float = 0.0)
     """Return `softmax(q k^T / sqrt(d))`, `[B, H, Q, N]`, dropped out as in training."""
     # The query is scaled before the product, as in the original; in bf16 that also keeps the scores small.
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
-    probabilities = scores.softmax(dim=-1)
+    probabilities: Tensor = scores.softmax(dim=-1)
     if dropout > 0.0:
         probabilities = F.dropout(probabilities, dropout)
     return probabilities.to(query.dtype)

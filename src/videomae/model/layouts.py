@@ -58,7 +58,8 @@ _BLOCK = re.compile(r"^(.*(?:blocks|layer|decoder_layers))\.(\d+)\.(.+)$")
 def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename transformers' tensors, old or new spelling, to ours; separate q, k, v weights become one.
 
-    A block that lacks one of the three keeps the others under their own names, so that the caller reports them.
+    A block that lacks one of the three keeps the others under their own names, so that the caller reports them; so
+    does a bias on the keys, which no VideoMAE has.
     """
     ours: dict[str, Tensor] = {}
     for key, tensor in state.items():
@@ -69,7 +70,7 @@ def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         prefix, name = match.groups()
         if name in TRANSFORMERS_ATTENTION:
             ours[prefix + TRANSFORMERS_ATTENTION[name]] = tensor
-        elif not all(prefix + part in state for part in _PARTS):
+        elif name not in _PARTS or not all(prefix + part in state for part in _PARTS):
             ours[key] = tensor
         elif name == "query.weight":
             ours[f"{prefix}qkv.weight"] = torch.cat([state[prefix + part] for part in _PARTS])

@@ -228,8 +228,13 @@ def resize(frames: Tensor, size: tuple[int, int], resample: int) -> Tensor:
     mode = RESAMPLE_MODES[resample]
     if mode == "nearest-exact":
         return F.interpolate(frames, size=size, mode=mode)
-    if frames.dtype != torch.uint8 or frames.device.type == "cpu":
-        return F.interpolate(frames, size=size, mode=mode, antialias=True)
+    if frames.dtype == torch.uint8 and frames.device.type != "cpu":
+        return resize_in_float(frames, size, mode)
+    return F.interpolate(frames, size=size, mode=mode, antialias=True)
+
+
+def resize_in_float(frames: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    """Resize uint8 frames with float arithmetic: `resize` on devices for whose uint8 torch has no filter."""
     smooth = F.interpolate(frames.to(torch.float32), size=size, mode=mode, antialias=True)
     return smooth.round_().clamp_(0, 255).to(torch.uint8)
 
@@ -245,10 +250,10 @@ def center_crop(frames: Tensor, height: int, width: int) -> Tensor:
     Returns:
         `[..., height, width]`. An odd row or column left over is cut off, or added, below and on the right.
     """
-    missing_rows, missing_columns = (max(0, want - have) for want, have in zip((height, width), frames.shape[-2:]))
-    if missing_rows or missing_columns:
-        left, top = missing_columns // 2, missing_rows // 2
-        frames = F.pad(frames, (left, missing_columns - left, top, missing_rows - top))
+    rows, columns = max(0, height - frames.shape[-2]), max(0, width - frames.shape[-1])  # missing
+    if rows or columns:
+        left, top = columns // 2, rows // 2
+        frames = F.pad(frames, (left, columns - left, top, rows - top))
     top, left = (frames.shape[-2] - height) // 2, (frames.shape[-1] - width) // 2
     return frames[..., top : top + height, left : left + width]
 
@@ -260,11 +265,10 @@ def _count(values: float | tuple[float, ...]) -> int:
 def _check_numbers(name: str, values: float | tuple[float, ...], *, positive: bool) -> None:
     each = values if isinstance(values, tuple) else (values,)
     for value in each:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ConfigError(
-                f"{name} is {values!r}; it must be a number{'' if name == 'rescale_factor' else ', or one for each channel'}"
-            )
-        if positive and value <= 0:
-            raise ConfigError(f"{name} is {values!r}; it must be above 0")
+        sound = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not sound or (positive and value <= 0):
+            kind = "a number above 0" if positive else "a number"
+            many = "" if name == "rescale_factor" else ", or one for each channel"
+            raise ConfigError(f"{name} is {values!r}; it must be {kind}{many}")
     if not each:
         raise ConfigError(f"{name} is empty; it must be a number, or one for each channel")

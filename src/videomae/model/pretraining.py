@@ -78,9 +78,6 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
             final LayerNorm after the encoder.
     """
 
-    pixel_mean: Tensor
-    pixel_std: Tensor
-
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__(config)
         self.videomae = VideoMAEModel(config)
@@ -88,9 +85,6 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_hidden_size))
         self.decoder = Decoder(config)
         self.positions = PositionTable(native_grid(config), config.decoder_hidden_size)
-        # Buffers, so that a step copies nothing to the device; not persistent, so that no file has them.
-        self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD), persistent=False)
         self._init_weights()
 
     def _init_weights(self) -> None:
@@ -155,6 +149,9 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
             decoded_indices = complement(visible_indices, grid.num_tokens)
         else:
             weights = ~membership(visible_indices, grid.num_tokens).gather(1, decoded_indices)  # [B, M]
+        # An exported program has no number here; attention refuses zero tokens there.
+        if not torch.compiler.is_compiling() and decoded_indices.shape[1] == 0:
+            raise ValueError("no token is to be decoded: hide at least one")
         trace = make_trace(self.config, attentions=output_attentions, states=output_hidden_states)
         encoded = self.videomae.encode(pixel_values, visible_indices, trace)
         logits = self.decode(encoded, visible_indices, decoded_indices, grid)
@@ -199,7 +196,9 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         size = tubelet_size(self.config)
         pixels = target_pixels(pixel_values, decoded_indices, size)  # [B, M, s, C]
         if self.config.num_channels == len(IMAGENET_MEAN):
-            pixels = pixels * self.pixel_std.float() + self.pixel_mean.float()
+            # Numbers, not buffers: exact in a bfloat16 model, there after a start on the meta device, no copy a step.
+            channels = zip(pixels.unbind(-1), IMAGENET_MEAN, IMAGENET_STD, strict=True)
+            pixels = torch.stack([channel * std + mean for channel, mean, std in channels], dim=-1)
         flat = pixels.flatten(2)  # [B, M, P], channel fastest
         return normalize_patches(flat, self.config.num_channels) if self.config.norm_pix_loss else flat
 

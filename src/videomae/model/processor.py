@@ -315,8 +315,8 @@ def _batch(videos: list[Tensor], kind: str) -> Tensor | NDArray[Any]:
     counts = [video.shape[0] for video in videos]
     if len(set(counts)) > 1:
         raise ValueError(
-            f"the videos have {', '.join(map(str, counts))} frames, which one tensor cannot hold: give equal numbers, "
-            "or leave return_tensors out for a list"
+            f"the videos have {', '.join(map(str, counts))} frames, which one tensor cannot hold: give equal "
+            "numbers, or leave return_tensors out for a list"
         )
     if len({video.shape for video in videos}) > 1:
         raise ValueError(f"the videos {_differ([list(video.shape[1:]) for video in videos])}")

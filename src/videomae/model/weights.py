@@ -7,9 +7,7 @@ the model was trained with and a record of the training. Every tensor of a file 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from videomae.atomic import atomic_path
 from videomae.errors import ConfigError, WeightsError
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.config import VideoMAEConfig
@@ -62,14 +61,20 @@ class LoadReport:
 
 def save_model(model: VideoMAEPreTrainedModel, folder: Path) -> None:
     """Write configuration and weights; see `VideoMAEPreTrainedModel.save_pretrained`."""
-    folder.mkdir(parents=True, exist_ok=True)
     values = {**model.config.to_dict(), "architectures": [type(model).__name__]}
     values["dtype"] = values["torch_dtype"] = str(model.dtype).removeprefix("torch.")
-    write_json(folder / CONFIG_FILE, values)
     state = {
         key: tensor.detach().to("cpu").contiguous() for key, tensor in to_transformers(model.state_dict()).items()
     }
-    write_atomically(folder / WEIGHTS_FILE, lambda path: save_file(state, path, metadata={"format": "pt"}))
+    path = folder / WEIGHTS_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as partial:
+            save_file(state, partial, metadata={"format": "pt"})
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"cannot write {path}: {error}") from None
+    # Last: a full disk fails on the weights, and then an older configuration stays beside its own weights.
+    write_json(folder / CONFIG_FILE, values)
 
 
 def load_model(cls: type[Model], folder: Path, settings: Mapping[str, Any]) -> Model:
@@ -190,34 +195,17 @@ def load_record(folder: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically, keys sorted."""
-    text = json.dumps(values, indent=2, sort_keys=True) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in place; a failure leaves nothing behind.
+    """Write a JSON file atomically, keys sorted.
 
     Raises:
         WeightsError: If the disk refuses, for example because it is full.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    text = json.dumps(values, indent=2, sort_keys=True) + "\n"
     try:
-        write(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
+        with atomic_path(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+    except OSError as error:
         raise WeightsError(f"cannot write {path}: {error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:

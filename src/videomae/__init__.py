@@ -1,0 +1,108 @@
+"""Masked-autoencoder pre-training, fine-tuning, evaluation and use of video transformers (VideoMAE).
+
+The front of the house: every public name, and the module that owns it. A name's module is imported when the
+name is first asked for, so that `import videomae` and the command's `--help` wait for nothing. This file does
+no work of its own.
+
+`evaluate` is a room of the package and therefore no name here: use `videomae.evaluate.evaluator.evaluate`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from videomae.errors import (
+        CheckpointError,
+        ConfigError,
+        ManifestError,
+        RunError,
+        VideoMAEError,
+        VideoReadError,
+        WeightsError,
+    )
+    from videomae.inference.features import extract_features
+    from videomae.inference.predictor import Predictor
+    from videomae.inference.reconstruction import reconstruct
+    from videomae.masking import MaskConfig, draw_masks
+    from videomae.model.base import VideoMAEPreTrainedModel
+    from videomae.model.classification import VideoMAEForVideoClassification
+    from videomae.model.config import VideoMAEConfig
+    from videomae.model.encoder import VideoMAEModel
+    from videomae.model.pretraining import VideoMAEForPreTraining
+    from videomae.model.processor import VideoMAEImageProcessor
+    from videomae.train.finetune import finetune
+    from videomae.train.pretrain import pretrain
+    from videomae.video.decode import VideoReader
+    from videomae.video.sampling import ClipConfig
+
+# A literal, kept equal to pyproject.toml by a test: importlib.metadata would cost about 40 ms at every start.
+__version__ = "0.1.0"
+
+# Three lists name the same things: this one for the reader and `import *`, the one above for type checkers,
+# the one below for Python. A test holds them equal.
+__all__ = [
+    "CheckpointError",
+    "ClipConfig",
+    "ConfigError",
+    "ManifestError",
+    "MaskConfig",
+    "Predictor",
+    "RunError",
+    "VideoMAEConfig",
+    "VideoMAEError",
+    "VideoMAEForPreTraining",
+    "VideoMAEForVideoClassification",
+    "VideoMAEImageProcessor",
+    "VideoMAEModel",
+    "VideoMAEPreTrainedModel",
+    "VideoReadError",
+    "VideoReader",
+    "WeightsError",
+    "__version__",
+    "draw_masks",
+    "extract_features",
+    "finetune",
+    "pretrain",
+    "reconstruct",
+]
+
+_MODULE_OF = {
+    "CheckpointError": "videomae.errors",
+    "ClipConfig": "videomae.video.sampling",
+    "ConfigError": "videomae.errors",
+    "ManifestError": "videomae.errors",
+    "MaskConfig": "videomae.masking",
+    "Predictor": "videomae.inference.predictor",
+    "RunError": "videomae.errors",
+    "VideoMAEConfig": "videomae.model.config",
+    "VideoMAEError": "videomae.errors",
+    "VideoMAEForPreTraining": "videomae.model.pretraining",
+    "VideoMAEForVideoClassification": "videomae.model.classification",
+    "VideoMAEImageProcessor": "videomae.model.processor",
+    "VideoMAEModel": "videomae.model.encoder",
+    "VideoMAEPreTrainedModel": "videomae.model.base",
+    "VideoReadError": "videomae.errors",
+    "VideoReader": "videomae.video.decode",
+    "WeightsError": "videomae.errors",
+    "draw_masks": "videomae.masking",
+    "extract_features": "videomae.inference.features",
+    "finetune": "videomae.train.finetune",
+    "pretrain": "videomae.train.pretrain",
+    "reconstruct": "videomae.inference.reconstruction",
+}
+
+
+if not TYPE_CHECKING:  # seen by a type checker, it would make every misspelt name look public
+
+    def __getattr__(name: str) -> object:
+        """Import the module that owns a public name, on the name's first use."""
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module 'videomae' has no attribute {name!r}")
+        value = getattr(import_module(_MODULE_OF[name]), name)
+        globals()[name] = value  # the next use finds the name itself and never comes here
+        return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not, beside what the module holds already."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,179 @@
+"""From a row of a manifest to one training sample: read, crop, and in pre-training mask.
+
+Every random draw comes from (seed, epoch, index, purpose) and from nothing else, so a sample is the same in any
+process, in any order, and after a resume. A video that cannot be read becomes a `BadVideo`, never another video.
+Knows nothing of batches and models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from videomae.data.augment import AugmentConfig, augment_clip
+from videomae.data.manifest import Manifest
+from videomae.engine.seeding import numpy_generator, torch_generator
+from videomae.errors import ConfigError, ManifestError, VideoReadError
+from videomae.masking import MaskConfig, draw_masks
+from videomae.patches import TokenGrid
+from videomae.video.decode import VideoReader
+from videomae.video.sampling import ClipConfig, finetuning_clip, pretraining_clip
+
+NO_LABEL = -1
+
+
+@dataclass(frozen=True)
+class SampleKey:
+    """Which sample: everything that its random draws may depend on besides the seed."""
+
+    epoch: int
+    """Pass over the data set, from 0."""
+    index: int
+    """Row of the manifest."""
+
+
+@dataclass(frozen=True)
+class ClipSample:
+    """One clip, ready to be batched."""
+
+    clip: Tensor
+    """`[T, C, S, S]` uint8."""
+    label: int
+    """Class number; -1 where there is none."""
+    visible: Tensor | None
+    """`[V]` int64, tokens that the encoder sees; None without masks."""
+    decoded: Tensor | None
+    """`[M]` int64, tokens that the decoder predicts; None without masks."""
+    index: int
+    """Row of the manifest."""
+
+
+@dataclass(frozen=True)
+class BadVideo:
+    """A video that could not be read."""
+
+    path: str
+    """The file."""
+    reason: str
+    """What is wrong with it, one line."""
+
+
+class PretrainingDataset(Dataset[ClipSample | BadVideo]):
+    """Random clips with their masks; labels are ignored."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        clip: ClipConfig,
+        size: int,
+        augment: AugmentConfig,
+        mask: MaskConfig,
+        grid: TokenGrid,
+        seed: int,
+    ) -> None:
+        """Check what can be checked before the first video is read.
+
+        Args:
+            manifest: The videos.
+            clip: Frames of a clip.
+            size: S, side of a clip in pixels.
+            augment: How clips are cropped and flipped.
+            mask: How tokens are hidden.
+            grid: Token grid of the model for clips of this size.
+            seed: Source of all randomness.
+
+        Raises:
+            ConfigError: If the size is not positive, or the masks do not fit the grid.
+        """
+        _check_size(size)
+        draw_masks(mask, grid, batch=1, generator=torch_generator(seed))  # raises now, not in a worker
+        self.manifest = manifest
+        self.clip = clip
+        self.size = size
+        self.augment = augment
+        self.mask = mask
+        self.grid = grid
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.manifest.rows)
+
+    def __getitem__(self, key: SampleKey) -> ClipSample | BadVideo:
+        """Read one sample; what it holds depends on the key and the seed alone."""
+        path = str(self.manifest.rows[key.index].path)
+        try:
+            with VideoReader(path) as reader:
+                rng = numpy_generator(self.seed, key.epoch, key.index, "clip")
+                frames = reader.frames(pretraining_clip(len(reader), self.clip, rng=rng))
+        except VideoReadError as error:
+            return BadVideo(path, str(error))
+        clip = _augment(frames, self.augment, size=self.size, seed=self.seed, key=key)
+        generator = torch_generator(self.seed, key.epoch, key.index, "mask")
+        masks = draw_masks(self.mask, self.grid, batch=1, generator=generator)
+        return ClipSample(clip, NO_LABEL, masks.visible[0], masks.decoded[0], key.index)
+
+
+class FinetuningDataset(Dataset[ClipSample | BadVideo]):
+    """Random clips with their labels."""
+
+    def __init__(self, manifest: Manifest, *, clip: ClipConfig, size: int, augment: AugmentConfig, seed: int) -> None:
+        """Check what can be checked before the first video is read.
+
+        Args:
+            manifest: The videos, all labelled.
+            clip: Frames of a clip.
+            size: S, side of a clip in pixels.
+            augment: How clips are cropped and flipped.
+            seed: Source of all randomness.
+
+        Raises:
+            ConfigError: If the size is not positive.
+            ManifestError: If a video has no label.
+        """
+        _check_size(size)
+        for row in manifest.rows:
+            if row.label is None:
+                raise ManifestError(f"{row.path} has no label: fine-tuning needs one folder of videos for each class")
+        self.manifest = manifest
+        self.clip = clip
+        self.size = size
+        self.augment = augment
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.manifest.rows)
+
+    def __getitem__(self, key: SampleKey) -> ClipSample | BadVideo:
+        """Read one sample; what it holds depends on the key and the seed alone."""
+        row = self.manifest.rows[key.index]
+        assert row.label is not None  # checked in __init__
+        try:
+            with VideoReader(row.path) as reader:
+                rng = numpy_generator(self.seed, key.epoch, key.index, "clip")
+                frames = reader.frames(finetuning_clip(len(reader), self.clip, rng=rng))
+        except VideoReadError as error:
+            return BadVideo(str(row.path), str(error))
+        clip = _augment(frames, self.augment, size=self.size, seed=self.seed, key=key)
+        return ClipSample(clip, row.label, None, None, key.index)
+
+
+def _augment(
+    frames: NDArray[np.uint8],
+    augment: AugmentConfig,
+    *,
+    size: int,
+    seed: int,
+    key: SampleKey,
+) -> Tensor:
+    rng = numpy_generator(seed, key.epoch, key.index, "augment")
+    return augment_clip(frames, augment, size=size, rng=rng)
+
+
+def _check_size(size: int) -> None:
+    if size < 1:
+        raise ConfigError(f"the clip size is {size} pixels; it must be at least 1")

@@ -1,0 +1,273 @@
+"""Motion videos made on the spot: sprites over a moving background, in classes that only motion tells apart.
+
+A model that reads single frames stays at chance on them, so an accuracy above chance proves that time is used.
+That holds by construction, not by luck: the picture is a torus, every sprite starts at a uniform place of it, and
+its path is a displacement that does not depend on that place. Hence every single frame of every class has the
+same distribution, whatever the path. Look (shape, size, angle, colours, texture, number of sprites) and
+background (texture, direction and speed of its drift) are drawn without looking at the class. With the same
+generator state, frame 0 of all classes is the very same picture.
+
+Knows nothing of models and training. The files are ordinary H.264 videos, one folder per class.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from videomae.engine.seeding import numpy_generator
+from videomae.errors import ConfigError, ManifestError
+from videomae.video.probe import VIDEO_SUFFIXES
+from videomae.video.write import write_video
+
+MOTION_CLASSES = (
+    "clockwise",
+    "counterclockwise",
+    "down",
+    "horizontal_shake",
+    "left",
+    "right",
+    "up",
+    "vertical_shake",
+)
+"""Class names in alphabetical order, which is the label order of a scanned folder."""
+
+FRAME_RATE = 25.0
+NUM_WAVES = 6  # plane waves of one background: enough to look like cloth, few enough to draw in a millisecond
+MAX_WAVES_PER_FRAME = 4  # highest spatial frequency of a background, in periods per frame side
+MIN_SIZE = 16  # below this a sprite is smaller than its own soft edge and stripes
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Path:
+    """One sprite's way. Lengths in frame sides, times in frames; every class draws all of them, uses some."""
+
+    start: tuple[float, float]
+    speed: float
+    radius: float
+    period: float
+    phase: float
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One sprite's appearance. Lengths in frame sides, angles in radians, colours in 0..255."""
+
+    num_sides: int
+    radius: float
+    angle: float
+    stripe_angle: float
+    stripe_length: float
+    stripe_phase: float
+    colours: FloatArray
+
+
+def motion_frames(class_name: str, *, size: int, num_frames: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Draw one video of a class.
+
+    Args:
+        class_name: One of `MOTION_CLASSES`: how the sprites move. Directions are those on the screen.
+        size: Height and width in pixels, at least 16.
+        num_frames: T, at least 1.
+        rng: Source of all randomness. It is used in the same way for every class.
+
+    Returns:
+        uint8 `[T, size, size, 3]` RGB.
+
+    Raises:
+        ConfigError: If the class is unknown or a number out of range.
+    """
+    if class_name not in MOTION_CLASSES:
+        raise ConfigError(f"motion class {class_name!r} is unknown: use one of {', '.join(MOTION_CLASSES)}")
+    if size < MIN_SIZE:
+        raise ConfigError(f"size is {size} pixels; motion videos need at least {MIN_SIZE}")
+    if num_frames < 1:
+        raise ConfigError(f"num_frames is {num_frames}; a video has at least 1 frame")
+    frames = _background(size, num_frames, rng)
+    times = np.arange(num_frames, dtype=np.float64)
+    for _ in range(int(rng.integers(1, 3))):
+        look, path = _draw_look(rng), _draw_path(rng)
+        places = np.asarray(path.start) + _displacement(class_name, path, times)  # [T, 2]
+        _paint(frames, look, places * size)
+    return np.rint(frames).clip(0, 255).astype(np.uint8)
+
+
+def write_motion_videos(
+    folder: str | os.PathLike[str],
+    *,
+    videos_per_class: int,
+    size: int = 64,
+    num_frames: int = 32,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write `folder/<class>/<class>_<number>.mp4` for all of `MOTION_CLASSES`.
+
+    Video `i` of a class is a function of (seed, class, i) alone, so asking for more keeps the first ones. Files
+    that the same call would write are replaced; any other video in the folder is an error, so that two sets
+    never mix.
+
+    Args:
+        folder: Where to write; made if missing.
+        videos_per_class: At least 1.
+        size: Height and width in pixels, even (H.264) and at least 16.
+        num_frames: Frames of each video.
+        seed: Another seed, other videos.
+        on_progress: Called after each video with (written, total).
+
+    Raises:
+        ConfigError: If a number is out of range.
+        ManifestError: If the folder holds other videos.
+    """
+    if videos_per_class < 1:
+        raise ConfigError(f"videos_per_class is {videos_per_class}; it must be at least 1")
+    if size < MIN_SIZE or size % 2:
+        raise ConfigError(f"size is {size} pixels; motion videos need an even size of at least {MIN_SIZE}")
+    root = Path(folder)
+    # Round-robin over the classes: an interrupted call leaves a balanced set.
+    plan = {
+        root / name / f"{name}_{index:04d}.mp4": (name, index)
+        for index in range(videos_per_class)
+        for name in MOTION_CLASSES
+    }
+    _refuse_other_videos(root, set(plan))
+    for number, (path, (name, index)) in enumerate(plan.items(), start=1):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rng = numpy_generator(seed, "motion", name, index)
+        frames = motion_frames(name, size=size, num_frames=num_frames, rng=rng)
+        write_video(path, frames, frame_rate=FRAME_RATE)
+        if on_progress is not None:
+            on_progress(number, len(plan))
+
+
+def _refuse_other_videos(root: Path, planned: set[Path]) -> None:
+    """Raise if the folder holds a video that is not in the plan."""
+    present = (path for path in sorted(root.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES)
+    for path in present:
+        if path not in planned:
+            raise ManifestError(
+                f"{root} already holds another video, {path.relative_to(root).as_posix()}: "
+                "choose an empty folder or delete this one"
+            )
+
+
+def _draw_path(rng: np.random.Generator) -> _Path:
+    """Draw where a sprite starts and how far and fast it goes.
+
+    At 64 pixels: 1.4 to 2.6 pixels per frame for the straight classes, circles and shakes of 7 to 10 pixels to
+    each side. Periods of 12 to 18 frames keep a shake readable at every second or fourth frame.
+    """
+    return _Path(
+        start=(float(rng.uniform()), float(rng.uniform())),
+        speed=float(rng.uniform(0.022, 0.040)),
+        radius=float(rng.uniform(0.11, 0.16)),
+        period=float(rng.uniform(12.0, 18.0)),
+        phase=float(rng.uniform(0.0, 2.0 * math.pi)),
+    )
+
+
+def _displacement(class_name: str, path: _Path, times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the way gone since frame 0, `[T, 2]` as (x, y) in frame sides, y downwards."""
+    angles = path.phase + 2.0 * math.pi * times / path.period  # [T]
+    along = path.radius * (np.cos(angles) - math.cos(path.phase))
+    across = path.radius * (np.sin(angles) - math.sin(path.phase))
+    straight = path.speed * times
+    rest = np.zeros_like(times)
+    match class_name:
+        case "right":
+            x, y = straight, rest
+        case "left":
+            x, y = -straight, rest
+        case "down":
+            x, y = rest, straight
+        case "up":
+            x, y = rest, -straight
+        case "clockwise":  # y points down, so growing angles turn clockwise on the screen
+            x, y = along, across
+        case "counterclockwise":
+            x, y = along, -across
+        case "horizontal_shake":
+            x, y = along, rest
+        case _:
+            x, y = rest, along
+    return np.stack([x, y], axis=1)
+
+
+def _draw_look(rng: np.random.Generator) -> _Look:
+    """Draw a sprite's appearance: a regular polygon or a disc with stripes of two opposite, vivid colours."""
+    corner = rng.integers(0, 2, size=3) * 205.0  # a corner of the colour cube, softened by up to 50
+    softness = rng.uniform(0.0, 50.0, size=3)
+    vivid = corner + softness
+    return _Look(
+        num_sides=int(rng.choice([0, 3, 4, 5, 6])),  # 0: a disc
+        radius=float(rng.uniform(0.20, 0.27)),
+        angle=float(rng.uniform(0.0, 2.0 * math.pi)),
+        stripe_angle=float(rng.uniform(0.0, 2.0 * math.pi)),
+        stripe_length=float(rng.uniform(0.12, 0.30)),
+        stripe_phase=float(rng.uniform(0.0, 2.0 * math.pi)),
+        colours=np.stack([vivid, 255.0 - vivid]).astype(np.float32),
+    )
+
+
+def _background(size: int, num_frames: int, rng: np.random.Generator) -> FloatArray:
+    """Draw a soft texture that drifts over the torus, float32 `[T, size, size, 3]`.
+
+    It is a sum of plane waves with whole numbers of periods per side, so it has no seam. A drift only turns the
+    waves' phases: frame t is one small matrix product, exact at any fraction of a pixel.
+    """
+    periods = rng.integers(-MAX_WAVES_PER_FRAME, MAX_WAVES_PER_FRAME + 1, size=(NUM_WAVES, 2))
+    phases = rng.uniform(0.0, 2.0 * math.pi, size=NUM_WAVES)
+    colours = rng.normal(0.0, 14.0, size=(NUM_WAVES, 3))
+    base = rng.uniform(80.0, 175.0, size=3)
+    direction = rng.uniform(0.0, 2.0 * math.pi)
+    speed = rng.uniform(0.004, 0.016)  # 0.25 to 1 pixel per frame at 64 pixels: slower than the sprites
+
+    ramp = 2.0 * math.pi * np.arange(size) / size  # [S]
+    angles = periods[:, 0, None, None] * ramp + periods[:, 1, None, None] * ramp[:, None]
+    angles = angles + phases[:, None, None]  # [K, S, S]
+    drift = speed * np.asarray([math.cos(direction), math.sin(direction)])
+    turns = -2.0 * math.pi * np.outer(np.arange(num_frames), periods @ drift)  # [T, K]
+    # cos(angle + turn) = cos(turn) cos(angle) - sin(turn) sin(angle)
+    even = (np.cos(angles)[..., None] * colours[:, None, None, :]).reshape(NUM_WAVES, -1)  # [K, S*S*3]
+    odd = (np.sin(angles)[..., None] * colours[:, None, None, :]).reshape(NUM_WAVES, -1)
+    waves = np.cos(turns) @ even - np.sin(turns) @ odd  # [T, S*S*3]
+    frames = waves.reshape(num_frames, size, size, 3) + base
+    return frames.astype(np.float32)
+
+
+def _paint(frames: FloatArray, look: _Look, places: NDArray[np.float64]) -> None:
+    """Lay a sprite over all frames, in place.
+
+    Args:
+        frames: float32 `[T, S, S, 3]`.
+        look: The sprite.
+        places: `[T, 2]` centres (x, y) in pixels, any fraction; outside the frame they wrap around.
+    """
+    size = frames.shape[1]
+    pixels = np.arange(size)
+    offsets = (pixels - places[..., None] + size / 2) % size - size / 2  # [T, 2, S], nearest way round
+    x = offsets[:, 0, None, :].astype(np.float32)  # [T, 1, S]
+    y = offsets[:, 1, :, None].astype(np.float32)  # [T, S, 1]
+    radius = look.radius * size
+    if look.num_sides == 0:
+        outside = np.sqrt(x * x + y * y) - radius  # [T, S, S] signed distance to the edge
+    else:
+        inner = radius * math.cos(math.pi / look.num_sides)  # centre to the middle of a side
+        outside = np.full(frames.shape[:3], -np.inf, dtype=np.float32)
+        for side in range(look.num_sides):
+            normal = look.angle + 2.0 * math.pi * side / look.num_sides
+            np.maximum(outside, x * math.cos(normal) + y * math.sin(normal) - inner, out=outside)
+    cover = np.clip(0.5 - outside, 0.0, 1.0)[..., None]  # one pixel of soft edge carries the fraction of a pixel
+    frequency = 2.0 * math.pi / (look.stripe_length * size)
+    along = x * (frequency * math.cos(look.stripe_angle)) + y * (frequency * math.sin(look.stripe_angle))
+    stripes = np.clip(0.5 + 2.0 * np.sin(along + np.float32(look.stripe_phase)), 0.0, 1.0)[..., None]
+    first, second = look.colours
+    frames += cover * (second + stripes * (first - second) - frames)

@@ -1,0 +1,1 @@
+"""Multi-view testing of classifiers: views of a video, merging, metrics."""

@@ -1,0 +1,1 @@
+"""Using saved networks on videos: predictions, features, reconstructions."""

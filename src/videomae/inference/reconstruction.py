@@ -1,0 +1,282 @@
+"""What a pre-trained network makes of the patches that it cannot see, shown with and without help.
+
+A network trained with `norm_pix_loss` predicts each hidden tubelet normalised: its structure, but neither its
+brightness nor its contrast. To show such a prediction these two must come from somewhere. The usual pictures take
+them from the hidden tubelet itself, and so show something close to the truth even for a network that has learnt
+nothing. Here that version (`leaky`) stands beside one (`honest`) that uses nothing hidden: one mean and one deviation
+for each channel, averaged over the visible tubelets of the clip. All structure in it is the network's.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from videomae.atomic import atomic_file
+from videomae.engine.precision import DeviceName
+from videomae.engine.seeding import torch_generator
+from videomae.errors import ConfigError, RunError
+from videomae.inference.model_folder import LoadedModel, load_pretraining
+from videomae.inference.strip import StripRow, draw_strip
+from videomae.masking import MaskConfig, draw_masks
+from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD, VideoMAEForPreTraining
+from videomae.patches import (
+    PatchStatistics,
+    complement,
+    denormalize_patches,
+    gather_tokens,
+    patch_statistics,
+    patchify,
+    unpatchify,
+)
+from videomae.video.decode import VideoReader
+from videomae.video.sampling import centre_clip
+
+Frames = NDArray[np.uint8]
+GREY = 128  # hidden patches in what the encoder saw
+MAX_COLUMNS = 8  # frames in a strip
+
+LEAKY_LABEL = "prediction with each hidden patch's true mean and deviation: leaks what the network did not predict"
+HONEST_LABEL = "prediction with the average mean and deviation of the visible patches: uses nothing hidden"
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """One clip in up to four versions; visible patches are the same in all, to the bit."""
+
+    path: str
+    """The video."""
+    original: Frames
+    """`[T, H, W, 3]` the clip as the network gets it: resized and cropped."""
+    seen: Frames
+    """What the encoder saw: hidden patches are grey."""
+    leaky: Frames | None
+    """Predictions with the true mean and deviation of each hidden tubelet and channel, which the network did not
+    predict; None without `norm_pix_loss`, where there is nothing to add."""
+    honest: Frames
+    """Predictions with nothing taken from what was hidden."""
+    hidden: NDArray[np.bool_]
+    """`[t, h, w]`, True = hidden from the encoder."""
+    frame_indices: NDArray[np.int64]
+    """`[T]` frames of the video."""
+    frame_seconds: NDArray[np.float64]
+    """`[T]` their times from the start of the video."""
+    mask: MaskConfig
+    """How patches were hidden."""
+    seed: int
+    """Of the mask."""
+    loss: float
+    """The network's loss on this clip and mask."""
+
+
+def reconstruct(
+    source: str | os.PathLike[str],
+    video: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    mask: MaskConfig | None = None,
+    seed: int = 0,
+    device: DeviceName = "auto",
+) -> Reconstruction:
+    """Hide patches of the middle of a video and let a pre-trained network predict them.
+
+    Args:
+        source: Folder of a pre-trained network with its decoder, or of a finished pre-training run.
+        video: The video file.
+        output: PNG file for a strip of frames, one a tubelet, in all versions, labelled; its folder must exist.
+        mask: How patches are hidden; tubes over 90 % of the frame where not given. All hidden ones are predicted.
+        seed: Of the mask.
+        device: Where to compute; always in float32.
+
+    Returns:
+        The frames of all versions.
+
+    Raises:
+        WeightsError: If the folder cannot be loaded or holds no decoder.
+        VideoReadError: If the video cannot be read.
+        ConfigError: If the mask does not fit the network, or the output is no PNG file in a folder that exists.
+        RunError: If the output cannot be written.
+    """
+    if output is not None and (Path(output).suffix.lower() != ".png" or not Path(output).parent.is_dir()):
+        raise ConfigError(f"output is {os.fspath(output)!r}; it must be a .png file in a folder that exists")
+    loaded = load_pretraining(source, device=device)
+    result = reconstruct_video(loaded, video, mask=mask, seed=seed)
+    if output is not None:
+        save_strip(result, output, title=loaded.folder.resolve().name)
+    return result
+
+
+@torch.inference_mode()
+def reconstruct_video(
+    loaded: LoadedModel[VideoMAEForPreTraining],
+    video: str | os.PathLike[str],
+    *,
+    mask: MaskConfig | None = None,
+    seed: int = 0,
+) -> Reconstruction:
+    """Do what `reconstruct` does with a network that is loaded already, without writing a file."""
+    mask = mask or MaskConfig()
+    model = loaded.model
+    with VideoReader(video) as reader:
+        indices = centre_clip(len(reader), loaded.clip)  # [T]
+        frames = reader.frames(indices)
+        seconds = reader.timestamps_seconds[indices]
+    pixel_values = loaded.processor(frames, return_tensors="pt", input_data_format="channels_last").pixel_values
+    pixel_values = pixel_values.to(model.device)  # [1, T, C, H, W]
+    grid = model.videomae.embeddings.grid_of(pixel_values)
+    # Drawn on the CPU, so that a seed hides the same patches on every device.
+    visible = draw_masks(mask, grid, batch=1, generator=torch_generator(seed, "reconstruction")).visible
+    visible = visible.to(model.device)  # [1, V]
+    output = model(pixel_values, visible_indices=visible)
+    versions = compose_versions(loaded, pixel_values, visible, output.logits)
+    hidden = np.ones(grid.num_tokens, dtype=np.bool_)
+    hidden[visible[0].cpu().numpy()] = False
+    return Reconstruction(
+        path=os.fspath(video),
+        original=versions.original,
+        seen=versions.seen,
+        leaky=versions.leaky,
+        honest=versions.honest,
+        hidden=hidden.reshape(grid.frames, grid.height, grid.width),
+        frame_indices=indices,
+        frame_seconds=seconds,
+        mask=mask,
+        seed=seed,
+        loss=float(output.loss),
+    )
+
+
+@dataclass(frozen=True)
+class Versions:
+    """The versions of one clip, uint8 `[T, H, W, 3]` each; see `Reconstruction`."""
+
+    original: Frames
+    """All patches true."""
+    seen: Frames
+    """Hidden patches grey."""
+    leaky: Frames | None
+    """Hidden patches predicted, with their true statistics."""
+    honest: Frames
+    """Hidden patches predicted, with the statistics of the visible ones."""
+
+
+def compose_versions(
+    loaded: LoadedModel[VideoMAEForPreTraining], pixel_values: Tensor, visible: Tensor, predictions: Tensor
+) -> Versions:
+    """Put predictions of hidden tubelets into a clip.
+
+    Args:
+        loaded: The network, whose configuration says what predictions mean, and its processor.
+        pixel_values: `[1, T, 3, H, W]`.
+        visible: `[1, V]` int64 token numbers.
+        predictions: `[1, N - V, P]`, for the other tokens in raster order, as the network gives them.
+
+    Returns:
+        The clip in its versions.
+    """
+    model = loaded.model
+    tubelet = model.videomae.embeddings.tubelet
+    grid = model.videomae.embeddings.grid_of(pixel_values)
+    # The network predicts pixels before the ImageNet normalisation, whatever the processor used.
+    mean, std = (
+        torch.tensor(one, device=pixel_values.device).view(-1, 1, 1) for one in (IMAGENET_MEAN, IMAGENET_STD)
+    )
+    true = patchify(pixel_values.float() * std + mean, tubelet)  # [1, N, P]
+    hidden = complement(visible, grid.num_tokens)  # [1, N - V]
+    original = loaded.processor.inverse(pixel_values)  # [1, T, C, H, W] uint8
+    place = torch.zeros_like(true, dtype=torch.bool).index_fill_(1, hidden[0], True)
+    is_hidden = unpatchify(place, grid, tubelet)  # [1, T, C, H, W]
+
+    def with_hidden(patches: Tensor) -> Frames:
+        filled = true.index_copy(1, hidden[0], patches.float())
+        frames = loaded.processor.inverse((unpatchify(filled, grid, tubelet) - mean) / std)
+        return _channels_last(torch.where(is_hidden, frames, original))
+
+    leaky, honest = None, predictions.float()
+    if model.config.norm_pix_loss:
+        statistics = patch_statistics(gather_tokens(true, hidden), model.config.num_channels)
+        leaky = denormalize_patches(predictions.float(), statistics)
+        honest = denormalize_patches(predictions.float(), visible_statistics(gather_tokens(true, visible)))
+    return Versions(
+        original=_channels_last(original),
+        seen=_channels_last(torch.where(is_hidden, torch.full_like(original, GREY), original)),
+        leaky=None if leaky is None else with_hidden(leaky),
+        honest=with_hidden(honest),
+    )
+
+
+def visible_statistics(patches: Tensor, num_channels: int = 3) -> PatchStatistics:
+    """Return one mean and one deviation for each channel, averaged over the given tubelets.
+
+    The deviation is that inside a tubelet, which is what a normalised prediction is to be multiplied by; the
+    deviation over the whole clip would be larger.
+
+    Args:
+        patches: `[B, V, P]`, visible tubelets.
+        num_channels: C.
+
+    Returns:
+        `[B, 1, 1, C]`, to be broadcast over any number of tubelets.
+    """
+    statistics = patch_statistics(patches, num_channels)  # [B, V, 1, C]
+    return PatchStatistics(statistics.mean.mean(dim=1, keepdim=True), statistics.std.mean(dim=1, keepdim=True))
+
+
+def reconstruction_strip(result: Reconstruction, *, title: str = "") -> Image.Image:
+    """Draw the versions below each other, the first frame of each tubelet side by side.
+
+    Args:
+        result: What to draw. Of more than eight tubelets, eight are taken at even distances.
+        title: The network's name, for the heading.
+
+    Returns:
+        An RGB picture.
+    """
+    num_tubelets = result.hidden.shape[0]
+    chosen = np.linspace(0, num_tubelets - 1, min(num_tubelets, MAX_COLUMNS)).round().astype(np.int64)
+    shown = chosen * (len(result.original) // num_tubelets)
+    name = result.path.replace("\\", "/").rpartition("/")[2]
+    visible = 1.0 - float(result.hidden.mean())
+    rows = [
+        StripRow("original", result.original[shown]),
+        StripRow(f"what the encoder saw: {visible:.1%} of the patches", result.seen[shown]),
+    ]
+    if result.leaky is None:
+        rows.append(StripRow("prediction", result.honest[shown]))
+    else:
+        rows.append(StripRow(LEAKY_LABEL, result.leaky[shown], is_warning=True))
+        rows.append(StripRow(HONEST_LABEL, result.honest[shown]))
+    return draw_strip(
+        rows,
+        heading=[
+            f"{title}: {name}" if title else name,
+            f"{result.mask.kind} mask {result.mask.ratio:.0%}, seed {result.seed}, loss {result.loss:.4f}",
+        ],
+        columns=[f"{second:.2f} s" for second in result.frame_seconds[shown]],
+    )
+
+
+def save_strip(result: Reconstruction, output: str | os.PathLike[str], *, title: str = "") -> None:
+    """Write `reconstruction_strip` as PNG, atomically.
+
+    Raises:
+        RunError: If the file cannot be written.
+    """
+    image = reconstruction_strip(result, title=title)
+    try:
+        with atomic_file(Path(output)) as stream:
+            image.save(stream, "PNG")
+    except OSError as error:
+        raise RunError(f"cannot write {os.fspath(output)}: {error.strerror or error}") from None
+
+
+def _channels_last(frames: Tensor) -> Frames:
+    array: Frames = frames[0].permute(0, 2, 3, 1).cpu().numpy()  # [1, T, C, H, W] -> [T, H, W, C]
+    return np.ascontiguousarray(array)

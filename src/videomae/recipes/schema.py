@@ -1,0 +1,241 @@
+"""What a recipe holds. The parts are owned by the rooms below; this file only composes them.
+
+Recipes are read by jsonargparse: from a YAML file or a packaged name, with any field overridden on the command
+line. An unknown key or a value of the wrong type is an error that names it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, set_parsing_settings  # type: ignore[attr-defined]
+
+from videomae.data.augment import AugmentConfig
+from videomae.engine.loop import LoopConfig
+from videomae.engine.optim import OptimConfig
+from videomae.engine.schedule import ScheduleConfig
+from videomae.errors import ConfigError
+from videomae.evaluate.evaluator import EvaluationConfig
+from videomae.masking import MaskConfig
+from videomae.model.config import VideoMAEConfig
+from videomae.video.sampling import ClipConfig
+
+RECIPE_FILE = "recipe.yaml"
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Which network; frames come from the clip, so that the two cannot differ."""
+
+    preset: Literal["small", "base", "large", "huge", "giant"] = "base"
+    """Size by name, see VideoMAEConfig.preset."""
+    image_size: int = 224
+    """Height and width in pixels."""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Any other fields of VideoMAEConfig, by name."""
+
+    def build(self, clip: ClipConfig, **settings: Any) -> VideoMAEConfig:
+        """Return the model configuration for clips of this length.
+
+        Raises:
+            ConfigError: If an override is unknown, out of range, or one that has its own place in the recipe.
+        """
+        owned = {"image_size": "model.image_size", "num_frames": "clip.num_frames"} | dict.fromkeys(
+            settings, "the run"
+        )
+        for name in self.overrides:
+            if name in owned:
+                raise ConfigError(f"model.overrides.{name} is set by {owned[name]}: leave it out of the overrides")
+        return VideoMAEConfig.preset(
+            self.preset, image_size=self.image_size, num_frames=clip.num_frames, **self.overrides, **settings
+        )
+
+
+@dataclass(frozen=True)
+class PretrainData:
+    """Where the videos are."""
+
+    train: Path
+    """A folder of videos, of any depth, or one video; labels are ignored."""
+
+
+@dataclass(frozen=True)
+class FinetuneData:
+    """Where the labelled videos are."""
+
+    train: Path
+    """A folder with one folder of videos for each class."""
+    val: Path | None = None
+    """The same for validation; null splits train by a stable hash of the file names."""
+    val_fraction: float = 0.2
+    """Share of each class for validation where val is null, in (0, 1)."""
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """The classifier's own settings."""
+
+    drop_path_rate: float = 0.1
+    """Stochastic depth of the encoder."""
+    dropout: float = 0.0
+    """Dropout before the classifier."""
+    init_scale: float = 0.001
+    """Factor on the fresh classifier's weights, so that training starts from almost equal logits."""
+    label_smoothing: float = 0.1
+    """Share of each target spread over all classes."""
+
+
+@dataclass(frozen=True)
+class PretrainRecipe:
+    """A pre-training run."""
+
+    data: PretrainData
+    """Where the videos are."""
+    init: Path | None = None
+    """Pre-trained model folder or run folder to go on from; null starts from random weights."""
+    model: NetworkConfig = field(default_factory=NetworkConfig)
+    """Which network; with init only image_size is used, the rest is init's."""
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    """Which frames of a video."""
+    mask: MaskConfig = field(default_factory=MaskConfig)
+    """Which tokens are hidden."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Which part of a frame."""
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(base_lr=1.5e-4, min_lr=1e-5, betas=(0.9, 0.95), weight_decay=0.05)
+    )
+    """AdamW."""
+    schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(epochs=800, warmup_fraction=0.05))
+    """How long."""
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    """Batches, devices, checkpoints."""
+
+
+@dataclass(frozen=True)
+class FinetuneRecipe:
+    """A fine-tuning run."""
+
+    data: FinetuneData
+    """Where the labelled videos are."""
+    init: Path | None = None
+    """Model folder, or run folder of a pre-training run, to start from; null starts from random weights."""
+    model: NetworkConfig = field(default_factory=NetworkConfig)
+    """Which network; with init only image_size is used, the rest is init's."""
+    head: HeadConfig = field(default_factory=HeadConfig)
+    """The classifier's own settings."""
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    """Which frames of a video."""
+    augment: AugmentConfig = field(default_factory=lambda: AugmentConfig(crop="resized", flip=True))
+    """Which part of a frame."""
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(base_lr=1e-3, min_lr=1e-6, betas=(0.9, 0.999), layer_decay=0.75)
+    )
+    """AdamW."""
+    schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(epochs=30, warmup_fraction=0.1))
+    """How long."""
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    """Batches, devices, checkpoints."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """How the validation videos are looked at after the last step."""
+
+
+Recipe = TypeVar("Recipe", PretrainRecipe, FinetuneRecipe)
+FOLDERS: dict[type[Any], str] = {PretrainRecipe: "pretrain", FinetuneRecipe: "finetune"}
+
+
+def recipe_names(kind: type[Recipe]) -> list[str]:
+    """Return the names of the packaged recipes of a kind."""
+    folder = files("videomae.recipes") / FOLDERS[kind]
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def recipe_path(kind: type[Recipe], name_or_path: str) -> str:
+    """Return the file of a packaged recipe, or the path as it is.
+
+    Raises:
+        ConfigError: If it is neither a packaged name nor a file.
+    """
+    if name_or_path in recipe_names(kind):
+        return str(files("videomae.recipes") / FOLDERS[kind] / f"{name_or_path}.yaml")
+    if not Path(name_or_path).is_file():
+        raise ConfigError(
+            f"recipe {name_or_path!r} is no file and no packaged recipe: use a YAML file or one of "
+            f"{', '.join(recipe_names(kind))}"
+        )
+    return name_or_path
+
+
+def recipe_parser(kind: type[Recipe], prog: str) -> ArgumentParser:
+    """Return a parser of all the recipe's fields, with `--config` for a file or a packaged name."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(prog=prog, exit_on_error=False, description=kind.__doc__)
+    names = ", ".join(recipe_names(kind))
+    parser.add_argument("--config", action=ActionConfigFile, help=f"recipe: a YAML file or one of {names}")
+    parser.add_class_arguments(kind)
+    return parser
+
+
+def load_recipe(kind: type[Recipe], config: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        kind: `PretrainRecipe` or `FinetuneRecipe`.
+        config: A YAML file or the name of a packaged recipe.
+        overrides: Command-line words, for example `["--data.train", "videos", "--optim.base_lr", "3e-4"]`.
+
+    Raises:
+        ConfigError: If a key is unknown, a value is of the wrong type or out of range, or one is missing.
+    """
+    parser = recipe_parser(kind, prog="recipe")
+    return parse_recipe(kind, parser, ["--config", recipe_path(kind, str(config)), *overrides])[0]
+
+
+def parse_recipe(kind: type[Recipe], parser: ArgumentParser, words: Sequence[str]) -> tuple[Recipe, Any]:
+    """Parse command-line words; returns the recipe and everything that was parsed, as a namespace.
+
+    Raises:
+        ConfigError: As for `load_recipe`.
+    """
+    try:
+        parsed = parser.instantiate(parser.parse_args(list(words)))
+    except ArgumentError as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+    return kind(**{one.name: parsed[one.name] for one in dataclasses.fields(kind)}), parsed
+
+
+def recipe_to_yaml(recipe: PretrainRecipe | FinetuneRecipe) -> str:
+    """Return the resolved recipe as YAML, every field present; `load_recipe` reads it back equal."""
+    text: str = yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False)
+    return text
+
+
+def recipe_to_dict(recipe: PretrainRecipe | FinetuneRecipe) -> dict[str, Any]:
+    """Return the recipe as plain JSON values."""
+    plain: dict[str, Any] = _plain(dataclasses.asdict(recipe))
+    return plain
+
+
+def recipe_differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Return one `name: old -> new` for each setting in which two plain recipes differ."""
+    rows: list[str] = []
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            rows += recipe_differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            rows.append(f"{prefix}{name}: {before} -> {after}")
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, Path) else value

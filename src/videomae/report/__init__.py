@@ -1,0 +1,1 @@
+"""Pictures of results and self-contained HTML pages that show them."""

@@ -1,0 +1,233 @@
+"""Charts of results, and pictures as data addresses.
+
+Numbers in, `Svg` or `data:` text out. Knows nothing of pages, runs or files.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+from PIL import Image
+
+from videomae.evaluate.metrics import wilson_interval
+from videomae.report.svg import CHART_INCHES, INK, LINE, MUTED, SERIES, Svg, draw_chart, printable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MAX_NAMED_CLASSES = 24  # more names than this do not fit beside a confusion matrix
+MAX_COUNTED_CLASSES = 12  # nor numbers into its cells
+FULL_CELL_OPACITY = 0.65  # of a cell that holds all videos of its class: numbers in it stay readable
+DENSE_CELL_RGB = (0.16, 0.47, 0.85)  # of many small cells: a blue that stands out from light and dark pages
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a chart."""
+
+    name: str
+    """For the legend."""
+    steps: Sequence[float]
+    """Places along x, ascending."""
+    values: Sequence[float]
+    """Heights, as many as steps."""
+
+
+@dataclass(frozen=True)
+class SeedAccuracy:
+    """What one training seed reached on the test videos."""
+
+    seed: int
+    """The seed."""
+    num_correct: int
+    """Videos classified rightly."""
+    num_videos: int
+    """Videos in all."""
+
+
+@dataclass(frozen=True)
+class RunAccuracy:
+    """The accuracies of one way of training, one for each seed."""
+
+    name: str
+    """For the axis."""
+    seeds: tuple[SeedAccuracy, ...]
+    """At least one."""
+
+
+def loss_curves(curves: Sequence[Curve], *, x_label: str = "step", y_label: str = "loss") -> Svg:
+    """Draw one or several curves over the same axes.
+
+    Args:
+        curves: At least one, each of at least one point; values that are not finite leave gaps.
+        x_label: What x counts.
+        y_label: What y measures.
+
+    Raises:
+        ValueError: If there is no curve, or steps and values of one differ in number.
+    """
+    if not curves:
+        raise ValueError("there are no curves to draw: give at least one")
+    for curve in curves:
+        if len(curve.steps) != len(curve.values) or not curve.steps:
+            raise ValueError(
+                f"curve {curve.name!r} has {len(curve.steps)} steps and {len(curve.values)} values; "
+                "give as many of each, at least one"
+            )
+
+    def draw(axes: Axes) -> None:
+        for number, curve in enumerate(curves):
+            marker = "o" if len(curve.steps) == 1 else None
+            colour = SERIES[number % len(SERIES)]
+            axes.plot(
+                curve.steps, curve.values, color=colour, linewidth=1.8, marker=marker, label=printable(curve.name)
+            )
+        axes.grid(visible=True, linewidth=0.6)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        if len(curves) > 1:
+            axes.legend()
+
+    ends = "; ".join(f"{curve.name} from {curve.values[0]:.4g} to {curve.values[-1]:.4g}" for curve in curves)
+    return draw_chart(draw, alt=f"{y_label} by {x_label}: {ends}")
+
+
+def accuracy_comparison(runs: Sequence[RunAccuracy], *, chance: float | None = None) -> Svg:
+    """Draw the top-1 accuracy of several ways of training: each seed with its interval, and the mean over seeds.
+
+    Args:
+        runs: At least one. A seed's bar is Wilson's 95 % interval: the chance in which videos were tested. How far
+            the seeds of a run lie apart is the chance of the training.
+        chance: Accuracy of guessing, drawn as a line.
+
+    Raises:
+        ValueError: If there is no run, or one has no seed.
+    """
+    if not runs or not all(run.seeds for run in runs):
+        raise ValueError("there are no accuracies to draw: give at least one run, each with at least one seed")
+
+    def draw(axes: Axes) -> None:
+        for row, run in enumerate(runs):
+            colour = SERIES[row % len(SERIES)]
+            shares = [one.num_correct / one.num_videos for one in run.seeds]
+            places = row + _spread(len(shares))
+            for place, share, one in zip(places, shares, run.seeds, strict=True):
+                interval = wilson_interval(one.num_correct, one.num_videos)
+                axes.plot([interval.low, interval.high], [place, place], color=colour, linewidth=1.2, alpha=0.55)
+                axes.plot([share], [place], color=colour, marker="o", markersize=5, linestyle="none")
+            mean = sum(shares) / len(shares)
+            axes.plot([mean, mean], [row - 0.38, row + 0.38], color=colour, linewidth=2.2)
+            axes.annotate(f"{mean:.1%}", (mean, row - 0.42), color=INK, ha="center", va="bottom")
+        if chance is not None:
+            axes.axvline(chance, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+            axes.annotate("chance", (chance, len(runs) - 0.5), color=MUTED, ha="center", va="top")
+        axes.set_yticks(range(len(runs)), [_shortened(run.name) for run in runs])
+        axes.set_ylim(len(runs) - 0.35, -0.75)
+        axes.set_xlim(-0.02, 1.02)
+        axes.xaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+        axes.grid(visible=True, axis="x", linewidth=0.6)
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.set_xlabel("top-1 accuracy")
+
+    said = "; ".join(
+        f"{run.name} {sum(one.num_correct / one.num_videos for one in run.seeds) / len(run.seeds):.1%} "
+        f"over {len(run.seeds)} seed{'s' if len(run.seeds) > 1 else ''}"
+        for run in runs
+    )
+    width, height = CHART_INCHES
+    return draw_chart(draw, alt=f"Top-1 accuracy: {said}", inches=(width, max(1.1 + 0.75 * len(runs), height / 2)))
+
+
+def confusion_chart(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Svg:
+    """Draw a confusion matrix; a cell's strength is its share of the videos of its true class.
+
+    Args:
+        confusion: `[K, K]` numbers of videos, row = true class, column = predicted class.
+        classes: K names.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+    """
+    counts = np.asarray(confusion, dtype=np.int64)
+    if counts.shape != (len(classes), len(classes)) or not len(classes):
+        raise ValueError(f"the confusion matrix has shape {list(counts.shape)}; {len(classes)} classes need a square")
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+    def draw(axes: Axes) -> None:
+        if len(classes) <= MAX_COUNTED_CLASSES:
+            _draw_cells(axes, counts, shares)
+        else:  # thousands of rectangles would make a heavy page: one small transparent picture instead
+            colours = np.empty((*shares.shape, 4))
+            colours[..., :3], colours[..., 3] = DENSE_CELL_RGB, shares
+            axes.imshow(colours, interpolation="none", aspect="auto")
+        named = len(classes) <= MAX_NAMED_CLASSES
+        places = range(len(classes)) if named else range(0, len(classes), max(len(classes) // 10, 1))
+        names = [_shortened(classes[place]) if named else str(place) for place in places]
+        axes.set_xticks(list(places), names, rotation=45 if named else 0, ha="right" if named else "center")
+        axes.set_yticks(list(places), names)
+        axes.tick_params(length=0, labelcolor=INK)
+        axes.set_xlabel("predicted" if named else "number of the predicted class")
+        axes.set_ylabel("true" if named else "number of the true class")
+
+    right, total = int(np.trace(counts)), int(counts.sum())
+    return draw_chart(
+        draw, alt=f"Confusion matrix of {len(classes)} classes: {right} of {total} right", inches=(5.6, 5.2)
+    )
+
+
+def thumbnail(frame: NDArray[np.uint8], *, width: int = 320) -> str:
+    """Return a frame as a small JPEG in a data address.
+
+    Args:
+        frame: `[H, W, 3]` uint8 RGB.
+        width: Most pixels across; a smaller frame keeps its size.
+    """
+    image = Image.fromarray(frame)
+    if image.width > width:
+        image = image.resize((width, max(round(image.height * width / image.width), 1)), Image.Resampling.LANCZOS)
+    return _data_address(image, "JPEG", quality=85)
+
+
+def png_address(image: Image.Image) -> str:
+    """Return a picture as a PNG in a data address, pixel for pixel."""
+    return _data_address(image, "PNG", optimize=True)
+
+
+def _data_address(image: Image.Image, kind: str, **options: Any) -> str:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
+
+
+def _spread(count: int) -> NDArray[np.float64]:
+    """Return places around 0 for the points of one row."""
+    return (np.arange(count, dtype=np.float64) - (count - 1) / 2) * min(0.16, 0.6 / count)
+
+
+def _shortened(name: str, limit: int = 18) -> str:
+    name = printable(name)
+    return name if len(name) <= limit else name[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _draw_cells(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
+    num_classes = len(counts)
+    for row in range(num_classes):
+        for column in range(num_classes):
+            strength = FULL_CELL_OPACITY * float(shares[row, column])
+            colour = SERIES[0] if row == column else SERIES[1]
+            corner = (column - 0.5, row - 0.5)
+            axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, alpha=strength, edgecolor="none"))
+            axes.add_patch(Rectangle(corner, 1, 1, facecolor="none", edgecolor=LINE, linewidth=0.6))
+            if counts[row, column]:
+                axes.text(column, row, str(counts[row, column]), ha="center", va="center")
+    axes.set_xlim(-0.5, num_classes - 0.5)
+    axes.set_ylim(num_classes - 0.5, -0.5)

@@ -1,0 +1,270 @@
+"""A self-contained HTML page of results: one file, no script, nothing fetched from anywhere.
+
+A page is a title and sections; a section is a title and blocks, each a small dataclass below. All text is escaped by
+the template; the only markup taken as it is comes from `svg.draw_chart`. The page forbids itself scripts and foreign
+addresses, so that a mistake there could load nothing either. Knows nothing of runs, networks or files of video.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import ClassVar
+
+import jinja2
+
+from videomae import __version__
+from videomae.atomic import atomic_file
+from videomae.errors import RunError
+from videomae.report.svg import Svg, printable
+
+TEMPLATE = "report.html.j2"
+VERSIONS_OF = ("torch", "numpy", "av", "safetensors")  # packages whose version a result may depend on
+DATA_ADDRESS = re.compile(r"data:image/(?:png|jpeg);base64,[A-Za-z0-9+/]+={0,2}")
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    kind: ClassVar[str] = "text"
+    text: str
+    """Plain text."""
+    is_warning: bool = False
+    """Set apart, as something to know before trusting the rest."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and values, such as settings."""
+
+    kind: ClassVar[str] = "facts"
+    facts: Mapping[str, object]
+    """In order; values are shown as `str` gives them, floats shortened."""
+    caption: str = ""
+    """Above the list."""
+
+    @property
+    def rows(self) -> list[tuple[str, str]]:
+        """Names and values as text."""
+        return [(name, shown(value)) for name, value in self.facts.items()]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under headings."""
+
+    kind: ClassVar[str] = "table"
+    columns: Sequence[str]
+    """Headings."""
+    rows: Sequence[Sequence[object]]
+    """Cells; numbers are aligned to the right, floats shortened."""
+    caption: str = ""
+    """Above the table."""
+
+    def __post_init__(self) -> None:
+        """Check the shape."""
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"a row has {len(row)} cells, the table has {len(self.columns)} columns: {row!r}")
+
+    @property
+    def cells(self) -> list[list[tuple[str, bool]]]:
+        """Text of each cell, and whether it is a number."""
+        return [[(shown(cell), _is_number(cell)) for cell in row] for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing."""
+
+    kind: ClassVar[str] = "chart"
+    svg: Svg
+    """From `figures`."""
+    caption: str = ""
+    """Below it."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image; one wider than the page is scrolled, not shrunk."""
+
+    kind: ClassVar[str] = "picture"
+    address: str
+    """From `figures.png_address` or `figures.thumbnail`."""
+    alt: str
+    """What it shows, for those who cannot see it."""
+    caption: str = ""
+    """Below it."""
+    min_pixels: int = 0
+    """Width below which it is scrolled."""
+
+    def __post_init__(self) -> None:
+        """Check the address."""
+        _check_address(self.address)
+
+
+@dataclass(frozen=True)
+class PredictionCard:
+    """A video with what was predicted for it."""
+
+    name: str
+    """The file."""
+    predicted: str
+    """Most probable class."""
+    probability: float
+    """Of that class, in [0, 1]."""
+    true_label: str | None = None
+    """None where it is not known."""
+    thumbnail: str | None = None
+    """From `figures.thumbnail`."""
+
+    def __post_init__(self) -> None:
+        """Check range and address."""
+        if not 0.0 <= self.probability <= 1.0:
+            raise ValueError(f"the probability of {self.predicted!r} is {self.probability}; it must be in [0, 1]")
+        if self.thumbnail is not None:
+            _check_address(self.thumbnail)
+
+    @property
+    def verdict(self) -> str:
+        """One of right, wrong, unknown."""
+        if self.true_label is None:
+            return "unknown"
+        return "right" if self.predicted == self.true_label else "wrong"
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Cards beside and below each other."""
+
+    kind: ClassVar[str] = "gallery"
+    cards: Sequence[PredictionCard]
+    """In order."""
+    caption: str = ""
+    """Above them."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line, ready to be copied."""
+
+    kind: ClassVar[str] = "command"
+    words: Sequence[str]
+    """Program and arguments; quoted here where a shell needs it."""
+    caption: str = ""
+    """Above it."""
+
+    @property
+    def line(self) -> str:
+        """The command as one line for a POSIX shell."""
+        return shlex.join(self.words)
+
+
+Block = Text | Facts | Table | Chart | Picture | Gallery | Command
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands below it."""
+
+    title: str
+    """The heading."""
+    blocks: Sequence[Block] = field(default_factory=tuple)
+    """In order."""
+
+
+def render_report(title: str, sections: Sequence[Section], *, summary: str = "") -> str:
+    """Render a page.
+
+    Args:
+        title: Heading of the page and name of its tab.
+        sections: In order.
+        summary: A sentence below the title.
+
+    Returns:
+        HTML text, whole in itself, the same for the same input.
+    """
+    html = (
+        _environment()
+        .get_template(TEMPLATE)
+        .render(
+            title=title,
+            summary=summary,
+            sections=sections,
+            version=__version__,
+        )
+    )
+    return printable(html)
+
+
+def write_report(path: Path, html: str) -> None:
+    """Write a page atomically.
+
+    Raises:
+        RunError: If it cannot be written.
+    """
+    try:
+        with atomic_file(path) as stream:
+            stream.write(html.encode("utf-8"))
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def versions() -> Facts:
+    """Return what the numbers were made with: this package, its libraries, Python and the machine."""
+    found: dict[str, object] = {"videomae": __version__, "python": platform.python_version()}
+    for name in VERSIONS_OF:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return Facts({**found, "machine": f"{platform.system()} {platform.machine()}"}, caption="Versions")
+
+
+def flat_settings(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Turn nested settings into `a.b.c` names, for `Facts`."""
+    flat: dict[str, object] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flat_settings(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def shown(value: object) -> str:
+    """Return a value as text for people: floats with four figures, lists with commas."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(shown(one) for one in value)
+    return "none" if value is None else str(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_address(address: str) -> None:
+    if not DATA_ADDRESS.fullmatch(address):
+        raise ValueError(
+            f"the picture's address {address[:40]!r} is no PNG or JPEG data: make it with report.figures"
+        )
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("videomae.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

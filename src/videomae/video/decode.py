@@ -1,0 +1,293 @@
+"""Frames of a video by number, exactly, in any order.
+
+Frame i is the i-th frame that a full sequential decode of the first usable video stream gives, whatever the
+container says of frame counts and times. Knows nothing of clips, models or tensors.
+
+Reading is fast where the file is sound: one pass over the packets, without decoding, predicts all frames; a frame
+is then reached by seeking to a keyframe and decoding forward. The prediction is checked against every packet and
+every picture that passes. The first that differs ends it: the video is decoded once from end to end to number its
+frames, and if that numbering does not hold after a seek either, frames are reached by counting from the beginning.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from videomae.errors import VideoReadError
+from videomae.video.index import (
+    SEEKABLE_CODECS,
+    FrameIndex,
+    PacketFacts,
+    PictureFacts,
+    SeekPoint,
+    index_from_packets,
+    index_from_pictures,
+    packet_facts,
+    without_seeking,
+)
+from videomae.video.probe import VideoInfo, check_complete, open_video
+from videomae.video.stream import ByteArray, VideoSource, open_container
+
+_SEEK_COST = 2  # pictures that could be decoded while a decoder is emptied and filled again: measured on H.264
+
+
+class _IndexBrokenError(Exception):
+    """A packet or picture is not the one that the index predicts. Never leaves this file."""
+
+
+class VideoReader:
+    """A video, read by frame number.
+
+    The number of frames and every frame are those of a full sequential decode. For the sake of speed a damaged file
+    may deviate in two ways: where damage inside a packet of intact structure costs a frame, the frames behind it keep
+    the numbers that the container gives them until a read passes the damage; and pictures that damage has garbled may
+    be garbled in another way when they are read again.
+
+    Keeps no frames; the memory used is that of the frames asked for. Not safe for use by several threads at once.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open a video and read its packets.
+
+        Args:
+            path: A video file of any kind that FFmpeg reads.
+
+        Raises:
+            VideoReadError: If the file is missing, empty, no video, truncated, or no frame of it decodes.
+        """
+        opened = open_video(path)
+        self._path = opened.source.path
+        self._info = opened.info
+        self._orientation = opened.orientation
+        self._stored_size = opened.first_picture.width, opened.first_picture.height
+        self._source = opened.source
+        self._seconds_per_unit = float(opened.source.stream.time_base or 0)
+        try:
+            packets = opened.packets + [packet_facts(packet) for packet in opened.source.packets()]
+            check_complete(opened, packets)
+        except VideoReadError:
+            opened.source.close()
+            raise
+        self._index: FrameIndex | None = None  # None: not known without decoding
+        # A damaged end and interlaced video, whose fields may lie in packets of their own, are left to the decoder.
+        if not opened.source.num_errors and not opened.first_picture.interlaced_frame:
+            self._index = index_from_packets(packets, codec=self._info.codec, seconds_per_unit=self._seconds_per_unit)
+        self._is_closed = False
+        self._pictures: Iterator[VideoFrame] = iter(())
+        self._next: int | None = None  # number of the frame that self._pictures gives next; None: it gives none
+
+    @property
+    def info(self) -> VideoInfo:
+        """Facts of the video."""
+        return self._info
+
+    def __len__(self) -> int:
+        return self._known_index().num_frames
+
+    @property
+    def timestamps_seconds(self) -> NDArray[np.float64]:
+        """`[len]`, time at which each frame is shown; 0 for the first.
+
+        Where the file gives no usable times, frames are spaced evenly by its frame rate.
+        """
+        return self._known_index().time_seconds.copy()
+
+    def frames(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> ByteArray:
+        """Read frames by number.
+
+        Args:
+            indices: T frame numbers in `[0, len)`, in any order, repeats allowed.
+
+        Returns:
+            `[T, H, W, 3]` uint8 RGB, rotation applied, in the order asked.
+
+        Raises:
+            VideoReadError: If there is no such frame or the file cannot be read.
+        """
+        if self._is_closed:
+            raise VideoReadError(f"{self._path} was closed: read frames before leaving the reader's with block")
+        wanted = np.asarray(indices, np.int64).reshape(-1)
+        while True:
+            index = self._known_index()
+            try:
+                return self._read(wanted, index)
+            except _IndexBrokenError as error:
+                if index.is_decoded and index.pts is None:
+                    raise VideoReadError(f"{self._path} decodes differently each time: {error}") from error
+                self._forget_position()
+                self._index = without_seeking(index) if index.is_decoded else self._decode_index()
+
+    def all_frames(self) -> Iterator[ByteArray]:
+        """Iterate over all frames, one in memory at a time; independent of what is read by number.
+
+        Yields:
+            `[H, W, 3]` uint8 RGB, rotation applied.
+        """
+        with self._open_again() as source:
+            for picture in source.pictures(source.packets()):
+                yield self._to_rgb(source, picture).copy()
+
+    def close(self) -> None:
+        """Close the file; may be called twice."""
+        self._is_closed = True
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read(self, wanted: NDArray[np.int64], index: FrameIndex) -> ByteArray:
+        frames = np.empty((len(wanted), self._info.height, self._info.width, 3), np.uint8)
+        done: tuple[int, int] | None = None  # the number read last, and its place in the result
+        for place in np.argsort(wanted, kind="stable").tolist():  # ascending: no picture is decoded twice
+            number = int(wanted[place])
+            if not 0 <= number < index.num_frames:
+                raise VideoReadError(
+                    f"frame {number} was asked of {self._path}, which has frames 0 to {index.num_frames - 1}"
+                )
+            if done is not None and done[0] == number:
+                frames[place] = frames[done[1]]
+            else:
+                picture = self._picture(number, index)  # may open the file again: before self._source is read
+                frames[place] = self._to_rgb(self._source, picture)
+            done = number, place
+        return frames
+
+    def _picture(self, number: int, index: FrameIndex) -> VideoFrame:
+        """Decode forward to a frame, from where the decoder stands or from a keyframe, whichever is nearer."""
+        point = index.seek_point(number)
+        start = self._next
+        if start is None or start > number or start + _SEEK_COST < point.frame:
+            start, self._pictures = point.frame, self._pictures_from(point, index)
+        for frame, picture in enumerate(self._pictures, start):
+            self._next = frame + 1
+            if frame == number:
+                return picture
+        raise _IndexBrokenError(f"it ended before frame {number} of {index.num_frames}")
+
+    def _pictures_from(self, point: SeekPoint, index: FrameIndex) -> Iterator[VideoFrame]:
+        """Decode from a seek point on, checking every picture against the index."""
+        if index.pts is None:
+            source = self._reopen()
+            yield from source.pictures(source.packets())
+            return
+        first, later = self._land_on(point, index)
+        source = self._source  # only now: landing may have opened the file again
+        source.num_errors = 0
+        frame = point.frame
+        for picture in source.pictures(_checked(first, later, point, index)):
+            if frame == point.frame and point.packet:
+                if picture.pts is not None and picture.pts < index.pts[frame]:
+                    continue  # refers to pictures before the seek point; reached from the one before
+                if not picture.key_frame:
+                    raise _IndexBrokenError(f"frame {frame} is no keyframe")
+            is_known = frame < index.num_frames and picture.pts == index.pts[frame]
+            if not is_known or picture.is_corrupt or source.num_errors:
+                raise _IndexBrokenError(f"frame {frame} is not where it was")
+            frame += 1
+            yield picture
+
+    def _land_on(
+        self, point: SeekPoint, index: FrameIndex
+    ) -> tuple[Packet[VideoStream], Iterator[Packet[VideoStream]]]:
+        """Stand on the packet of a seek point: the packet, and an iterator over those behind it."""
+        facts = index.packets[point.packet]
+        # Containers differ in which of its two times finds a packet. To land before it is good too, since packets
+        # are cheap to skip; the beginning of the file is always before it.
+        for time in (facts.pts, facts.dts, None):
+            if time is None:
+                self._reopen()
+            elif not self._source.seek(time):
+                continue
+            packets = self._source.packets()
+            for packet in packets:
+                number = index.packet_numbers.get((packet.pts, packet.size), -1)  # -1: cut off by the seek
+                if number == point.packet:
+                    return packet, packets
+                if number > point.packet:
+                    break
+        raise _IndexBrokenError(f"packet {point.packet} is not where it was")
+
+    def _known_index(self) -> FrameIndex:
+        if self._index is None:
+            self._index = self._decode_index()
+        return self._index
+
+    def _decode_index(self) -> FrameIndex:
+        """Decode the whole video once, keeping only times, and number its frames."""
+        packets: list[PacketFacts] = []
+        pictures: list[PictureFacts] = []
+        is_corrupt = False
+
+        def noted(source: VideoSource) -> Iterator[Packet[VideoStream]]:
+            for packet in source.packets():
+                packets.append(packet_facts(packet))
+                yield packet
+
+        with self._open_again() as source:
+            for picture in source.pictures(noted(source)):
+                if not pictures:
+                    source.num_errors = 0  # a recording may begin between two keyframes; that is no damage
+                pictures.append(PictureFacts(picture.pts, picture.key_frame))
+                is_corrupt |= picture.is_corrupt
+        if not pictures or source.num_errors > max(3, len(packets) // 20):
+            raise VideoReadError(
+                f"{self._path} is damaged: {len(packets)} packets give only {len(pictures)} frames; "
+                "copy or download it again"
+            )
+        return index_from_pictures(
+            packets,
+            pictures,
+            is_exact=not source.num_errors and not is_corrupt and self._info.codec in SEEKABLE_CODECS,
+            seconds_per_unit=self._seconds_per_unit,
+            frame_rate=self._info.frame_rate,
+        )
+
+    def _forget_position(self) -> None:
+        self._pictures, self._next = iter(()), None
+
+    def _reopen(self) -> VideoSource:
+        self._source.close()
+        self._source = self._open_again()
+        return self._source
+
+    def _open_again(self) -> VideoSource:
+        return VideoSource(self._path, open_container(self._path), self._info.stream_index)
+
+    def _to_rgb(self, source: VideoSource, picture: VideoFrame) -> ByteArray:
+        width, height = self._stored_size
+        return self._orientation.apply(source.to_rgb(picture, width=width, height=height))
+
+
+def _checked(
+    first: Packet[VideoStream], later: Iterator[Packet[VideoStream]], point: SeekPoint, index: FrameIndex
+) -> Iterator[Packet[VideoStream]]:
+    """Pass packets on, from that of the seek point, as long as they are those of the index."""
+    number = point.packet
+    for packet in chain((first,), later):
+        if number == len(index.packets) or (packet.pts, packet.size) != index.packets[number].identity:
+            raise _IndexBrokenError(f"packet {number} is not where it was")
+        yield packet
+        number += 1
+    if number != len(index.packets):
+        raise _IndexBrokenError(f"packets end after {number} of {len(index.packets)}")
+
+
+def read_clip(path: str | os.PathLike[str], indices: Sequence[int] | NDArray[np.integer[Any]]) -> ByteArray:
+    """Read frames of a video by number and close it; see `VideoReader.frames`."""
+    with VideoReader(path) as reader:
+        return reader.frames(indices)

@@ -1,0 +1,220 @@
+"""What a video file says of itself: size, rate, codec, rotation, and which stream holds the video.
+
+Decodes a single picture, because only that tells whether a stream can be decoded and how it is turned. Knows
+nothing of frame numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from av.container import InputContainer
+from av.stream import Disposition, Stream
+from av.video.frame import VideoFrame
+
+from videomae.errors import VideoReadError
+from videomae.video.index import PacketFacts, packet_facts
+from videomae.video.stream import Orientation, VideoSource, open_container, picture_orientation
+
+VIDEO_SUFFIXES: frozenset[str] = frozenset(
+    ".3g2 .3gp .asf .avi .f4v .flv .gif .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg .mts".split()
+    + ".mxf .ogv .ts .vob .webm .wmv".split()
+)
+"""Endings, in lower case with their dot, by which a folder's videos are told from its other files."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """Facts of one video, as the container and the first picture tell them."""
+
+    path: Path
+    """The file."""
+    width: int
+    """Columns of a picture as it is shown, rotation applied, pixels."""
+    height: int
+    """Rows of a picture as it is shown, pixels."""
+    num_frames_claimed: int | None
+    """Frames that the container says it holds; None where it does not say. Not always true: see VideoReader."""
+    frame_rate: float | None
+    """Frames per second, as the container states or its first packets suggest."""
+    duration_seconds: float | None
+    """Length of the video stream, else of the file; None where neither is known."""
+    codec: str
+    """Name of the compression, such as h264, hevc, vp9, av1."""
+    rotation_degrees: int
+    """Clockwise turn already applied to every frame read: 0, 90, 180 or 270."""
+    is_mirrored: bool
+    """True where frames are also reflected left to right after the turn."""
+    stream_index: int
+    """Number of the stream in the container."""
+    has_audio: bool
+    """True where the file also holds sound."""
+
+
+class OpenedVideo(NamedTuple):
+    """A usable video stream, just after its first picture."""
+
+    source: VideoSource
+    info: VideoInfo
+    orientation: Orientation
+    first_picture: VideoFrame
+    packets: list[PacketFacts]
+    """Packets read so far; the source stands behind the last."""
+
+
+def probe(path: str | os.PathLike[str]) -> VideoInfo:
+    """Return the facts of a video without reading it whole.
+
+    Args:
+        path: A video file of any kind that FFmpeg reads.
+
+    Returns:
+        The facts of the first usable video stream.
+
+    Raises:
+        VideoReadError: If the file cannot be read or holds no video that decodes.
+    """
+    opened = open_video(path)
+    opened.source.close()
+    return opened.info
+
+
+def open_video(path: str | os.PathLike[str]) -> OpenedVideo:
+    """Open the first video stream of a file that is neither a cover picture nor undecodable.
+
+    Args:
+        path: A video file.
+
+    Returns:
+        The open stream and its facts; the caller closes it.
+
+    Raises:
+        VideoReadError: If there is none.
+    """
+    name = os.fsdecode(path)
+    container = open_container(name)
+    streams = [stream for stream in container.streams.video if not _is_cover(stream)]
+    content = _content(container)
+    # None where FFmpeg has no decoder; PyAV's stubs do not say so.
+    usable = [stream.index for stream in streams if cast(object, stream.codec_context) is not None]
+    for stream_index in usable:
+        opened = _first_picture(VideoSource(name, container, stream_index))
+        if opened is not None:
+            return opened
+        container = open_container(name)  # the next stream starts at the beginning again
+    container.close()
+    if not streams:
+        raise VideoReadError(f"{name} has no video stream, only {content}")
+    raise VideoReadError(
+        f"{name} has a video stream, but no frame of it can be decoded: it is damaged, empty, or in an unknown codec"
+    )
+
+
+def _first_picture(source: VideoSource) -> OpenedVideo | None:
+    """Decode until the first picture; None, and the source closed, if there is none."""
+    packets: list[PacketFacts] = []
+    pictures: list[VideoFrame] = []
+    for packet in source.packets():
+        packets.append(packet_facts(packet))
+        pictures = source.decode(packet)
+        if pictures:
+            break
+    else:
+        pictures = source.decode(None)  # a stream so short that the decoder held all of it back
+    if not pictures:
+        source.close()
+        return None
+    source.num_errors = 0  # a recording may begin between two keyframes; that is no damage
+    orientation = picture_orientation(pictures[0])
+    return OpenedVideo(source, _info(source, pictures[0], orientation), orientation, pictures[0], packets)
+
+
+def _info(source: VideoSource, picture: VideoFrame, orientation: Orientation) -> VideoInfo:
+    stream, container = source.stream, source.container
+    width, height = picture.width, picture.height
+    rate = stream.average_rate or stream.guessed_rate
+    return VideoInfo(
+        path=Path(source.path),
+        width=height if orientation.transpose else width,
+        height=width if orientation.transpose else height,
+        num_frames_claimed=stream.frames or None,
+        frame_rate=float(rate) if rate else None,
+        duration_seconds=_duration_seconds(stream, container),
+        codec=stream.codec_context.codec.canonical_name,
+        rotation_degrees=orientation.rotation_degrees,
+        is_mirrored=orientation.is_mirrored,
+        stream_index=stream.index,
+        has_audio=bool(container.streams.audio),
+    )
+
+
+def _duration_seconds(stream: Stream, container: InputContainer) -> float | None:
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return container.duration / 1e6 if container.duration else None  # microseconds
+
+
+def _is_cover(stream: Stream) -> bool:
+    """Tell a picture that illustrates the file, such as an album cover, from a video."""
+    return bool(stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
+
+
+def _content(container: InputContainer) -> str:
+    """Say what a file without video holds, such as "audio" or "audio and a cover picture"."""
+    kinds = sorted({stream.type for stream in container.streams if stream.type != "video"})
+    covers = ["a cover picture"] if container.streams.video else []
+    return " and ".join([*kinds, *covers]) or "nothing"
+
+
+def check_complete(opened: OpenedVideo, packets: list[PacketFacts]) -> None:
+    """Refuse a file that ends well before what its container promises.
+
+    What counts: frames that the container's own index places beyond the end of the file, frames that an AVI header
+    claims beside those found, and seconds that a Matroska or Flash header claims beside those found. A claim that
+    is off by a few frames (at most 3, or a twentieth) is no truncation; the container was written carelessly.
+
+    Args:
+        opened: The video.
+        packets: All packets of its stream.
+
+    Raises:
+        VideoReadError: If the file is truncated.
+    """
+    source, path = opened.source, opened.info.path
+    formats = source.container.format.name.split(",")
+    end_of_file = path.stat().st_size
+    promised = len(source.stream.index_entries)
+    missing = sum(entry.pos + entry.size > end_of_file for entry in source.stream.index_entries)
+    if "avi" in formats and opened.info.num_frames_claimed:
+        promised = opened.info.num_frames_claimed
+        missing = promised - len(packets)
+    if missing > max(3, promised // 20):
+        raise VideoReadError(
+            f"{path} is truncated: it promises {promised} frames, but only {promised - missing} are in the file; "
+            "copy or download it again"
+        )
+    seconds = _promised_seconds(opened) if {"matroska", "flv"}.intersection(formats) else None
+    last = max((packet.pts for packet in packets if packet.pts is not None), default=None)
+    if seconds is None or last is None:
+        return
+    found = float((last - (source.stream.start_time or 0)) * (source.stream.time_base or 0))
+    if seconds - found > max(1.0, seconds / 20):
+        raise VideoReadError(
+            f"{path} is truncated: it promises {seconds:.1f} seconds of video, but only {found:.1f} are in the file; "
+            "copy or download it again"
+        )
+
+
+def _promised_seconds(opened: OpenedVideo) -> float | None:
+    """Return how long the header says that the video is; None where it only speaks of the file as a whole."""
+    hours, colon, rest = opened.source.stream.metadata.get("DURATION", "").partition(":")
+    if colon:
+        minutes, _, seconds = rest.partition(":")
+        with contextlib.suppress(ValueError):
+            return 3600 * float(hours) + 60 * float(minutes) + float(seconds)
+    is_alone = len(opened.source.container.streams) == 1  # else the sound may be what lasts so long
+    return opened.info.duration_seconds if is_alone else None

@@ -1,0 +1,147 @@
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from videomae.engine.interrupt import graceful_interrupt
+
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="sends signals the Linux way")
+
+# The loop ticks on standard output; the test sends signals when it sees ticks. It begins with the handler of an
+# interactive Python, whatever this test run's own parent made of SIGINT.
+LOOP = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from videomae.engine.interrupt import graceful_interrupt
+
+stubborn = sys.argv[1] == "stubborn"
+with graceful_interrupt() as interrupt:
+    step = 0
+    try:
+        while stubborn or not interrupt.requested:
+            step += 1
+            print("requested" if interrupt.requested else "running", flush=True)
+        print(f"saved after {interrupt.signal_name}", flush=True)
+    except KeyboardInterrupt:
+        print("stopped at once", flush=True)
+restored = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+print("restored", restored and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, flush=True)
+"""
+
+
+def start(code, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def read_until(process, word):
+    for line in process.stdout:
+        if line.strip() == word:
+            return
+    raise AssertionError(f"{word!r} was never printed: {process.stderr.read()}")
+
+
+@LINUX
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_first_signal_lets_the_loop_finish_and_save(number):
+    process = start(LOOP, "polite")
+    read_until(process, "running")
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert out.splitlines()[-2:] == [f"saved after {number.name}", "restored True"]
+    assert err.strip() == "stopping after this step; press Ctrl-C again to stop at once"
+
+
+@LINUX
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_second_signal_stops_at_once(second):
+    process = start(LOOP, "stubborn")
+    read_until(process, "running")
+    process.send_signal(signal.SIGINT)
+    read_until(process, "requested")
+    process.send_signal(second)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    # The loop's own last word may be torn: stopping at once is stopping in the middle of a print.
+    assert out.endswith("stopped at once\nrestored True\n")
+
+
+# Ctrl-C reaches every process of the terminal, so also a data worker that was forked inside the context.
+WORKER = """
+import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from videomae.engine.interrupt import graceful_interrupt
+
+ask, answer = os.pipe(), os.pipe()
+with graceful_interrupt() as interrupt:
+    worker = os.fork()
+    if worker == 0:
+        while True:
+            word = os.read(ask[0], 1)
+            os.write(answer[1], word)
+    print("running", flush=True)
+    while not interrupt.requested:
+        pass
+    os.write(ask[1], b"x")
+    assert os.read(answer[0], 1) == b"x"
+    print("worker answers", flush=True)
+    os.kill(worker, signal.SIGTERM)
+    print("worker ended by", signal.Signals(os.WTERMSIG(os.waitpid(worker, 0)[1])).name, flush=True)
+"""
+
+
+@LINUX
+def test_forked_workers_leave_the_interrupt_to_their_parent_and_still_die_of_sigterm():
+    import os
+
+    process = start(WORKER)
+    read_until(process, "running")
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert out.splitlines() == ["worker answers", "worker ended by SIGTERM"]
+    assert err.count("stopping after this step") == 1
+
+
+@LINUX
+def test_ignored_signal_stays_ignored():
+    code = """
+import os, signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under nohup
+from videomae.engine.interrupt import graceful_interrupt
+
+with graceful_interrupt() as interrupt:
+    os.kill(os.getpid(), signal.SIGINT)
+    print(interrupt.requested, signal.getsignal(signal.SIGINT) == signal.SIG_IGN)
+"""
+    out, err = start(code).communicate(timeout=60)
+    assert out == "False True\n", err
+
+
+def test_handlers_are_restored_after_an_error():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(KeyError), graceful_interrupt():
+        raise KeyError
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_outside_the_main_thread_nothing_happens():
+    seen = []
+
+    def work():
+        before = signal.getsignal(signal.SIGINT)
+        with graceful_interrupt() as interrupt:
+            seen.append((interrupt.requested, interrupt.signal_name, signal.getsignal(signal.SIGINT) is before))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(False, None, True)]

@@ -1,0 +1,100 @@
+"""Tiny saved networks of each kind, and tiny videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from videomae.data.clip_record import record_from_clip
+from videomae.model.base import VideoMAEPreTrainedModel
+from videomae.model.classification import VideoMAEForVideoClassification
+from videomae.model.config import VideoMAEConfig
+from videomae.model.encoder import VideoMAEModel
+from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD, VideoMAEForPreTraining
+from videomae.model.processor import VideoMAEImageProcessor
+from videomae.model.weights import save_record
+from videomae.video.sampling import ClipConfig
+from videomae.video.write import write_video
+
+CLIP = ClipConfig(num_frames=4, stride=3)
+CLASSES = ("cut", "jump", "run")
+
+
+def tiny_config(**settings: object) -> VideoMAEConfig:
+    sizes = {
+        "image_size": 32,
+        "patch_size": 8,
+        "num_frames": 4,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "decoder_hidden_size": 16,
+        "decoder_num_hidden_layers": 1,
+        "decoder_num_attention_heads": 2,
+        "decoder_intermediate_size": 32,
+    }
+    return VideoMAEConfig(**{**sizes, **settings})
+
+
+def save_folder(model: VideoMAEPreTrainedModel, folder: Path, *, with_record: bool = True) -> Path:
+    """Write a model folder as training does."""
+    model.save_pretrained(folder)
+    processor = VideoMAEImageProcessor(
+        size=32, crop_size=32, image_mean=list(IMAGENET_MEAN), image_std=list(IMAGENET_STD)
+    )
+    processor.save_pretrained(folder)
+    if with_record:
+        save_record(folder, record_from_clip(CLIP))
+    return folder
+
+
+@pytest.fixture
+def cls_folder(tmp_path: Path) -> Path:
+    """A classifier with a CLS token, which no published network has."""
+    torch.manual_seed(3)
+    model = VideoMAEForVideoClassification(tiny_config(use_cls_token=True, num_labels=3))
+    return save_folder(model, tmp_path / "cls")
+
+
+@pytest.fixture(scope="session")
+def classifier_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    model = VideoMAEForVideoClassification(tiny_config(id2label=dict(enumerate(CLASSES))))
+    with torch.no_grad():  # fresh weights give almost equal probabilities, which would hide mistakes
+        model.classifier.weight.normal_(std=1.5)
+        model.fc_norm.weight.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+    return save_folder(model, tmp_path_factory.mktemp("classifier"))
+
+
+@pytest.fixture(scope="session")
+def pretraining_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(1)
+    model = VideoMAEForPreTraining(tiny_config(use_mean_pooling=False))
+    return save_folder(model, tmp_path_factory.mktemp("pretraining"))
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(2)
+    model = VideoMAEModel(tiny_config(use_mean_pooling=True))
+    return save_folder(model, tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture(scope="session")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 frames of 64x48 at 20 frames per second."""
+    path = tmp_path_factory.mktemp("video") / "clip.mp4"
+    noise = np.random.default_rng(0).integers(0, 256, (30, 12, 16, 3), dtype=np.uint8)
+    write_video(path, noise.repeat(4, axis=1).repeat(4, axis=2), frame_rate=20.0)
+    return path
+
+
+@pytest.fixture
+def bad_video(tmp_path: Path) -> Path:
+    path = tmp_path / "bad.mp4"
+    path.write_bytes(b"nothing that decodes")
+    return path

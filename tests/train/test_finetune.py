@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from videomae.engine.runlog import MetricsLog
+from videomae.errors import ConfigError, ManifestError, WeightsError
+from videomae.model.classification import VideoMAEForVideoClassification
+from videomae.model.weights import load_record
+from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe
+from videomae.train.finetune import build_classifier, finetune
+from videomae.train.pretrain import pretrain
+
+Pretrain = Callable[..., PretrainRecipe]
+Finetune = Callable[..., FinetuneRecipe]
+
+
+def test_fine_tuning_from_a_pretraining_run_takes_its_encoder_and_pools_by_mean(
+    pretrain_recipe: Pretrain, finetune_recipe: Finetune, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretrain(pretrain_recipe("--schedule.steps", "2"), out=tmp_path / "pre")
+    recipe = finetune_recipe("--init", str(tmp_path / "pre"))
+    model, report = build_classifier(recipe, ("left", "right"))
+    pretrained = load_file(tmp_path / "pre" / "model" / "model.safetensors")
+    key = "videomae.encoder.layer.1.attention.output.dense.weight"
+    assert torch.equal(model.state_dict()[key], pretrained[key])
+    assert report is not None
+    assert set(report.fresh) == {"fc_norm.weight", "fc_norm.bias", "classifier.weight", "classifier.bias"}
+    assert all(name.startswith(("decoder", "encoder_to", "mask_token", "videomae.layernorm")) for name in report.unused)
+    assert model.config.use_mean_pooling
+
+    result = finetune(recipe, out=tmp_path / "fine")
+    printed = capsys.readouterr().out
+    assert "loaded: " in printed
+    assert "freshly made: 4 tensors" in printed
+    saved = VideoMAEForVideoClassification.from_pretrained(result.model_folder)
+    assert saved.config.id2label == {0: "left", 1: "right"}
+    record = load_record(result.model_folder)
+    assert record["training"]["evaluation"] == result.evaluation.metrics_dict()
+    last = MetricsLog.read(tmp_path / "fine" / "metrics.jsonl")[-1]
+    assert last["evaluation"] == result.evaluation.metrics_dict()
+
+
+def test_two_classes_that_differ_in_motion_are_learnt(finetune_recipe: Finetune, tmp_path: Path) -> None:
+    words = ("--schedule.steps", "120", "--optim.base_lr", "0.2", "--optim.layer_decay", "1", "--loop.batch_size", "4")
+    plain = ("--augment.flip", "false", "--augment.crop", "centre", "--head.label_smoothing", "0")
+    result = finetune(finetune_recipe(*words, *plain), out=tmp_path / "run")
+    losses = [one["loss"] for one in MetricsLog.read(tmp_path / "run" / "metrics.jsonl") if "loss" in one]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    assert result.evaluation.metrics.num_videos == 3
+
+
+def test_resuming_gives_the_uninterrupted_losses(finetune_recipe: Finetune, tmp_path: Path) -> None:
+    recipe = finetune_recipe("--head.drop_path_rate", "0.2", "--head.dropout", "0.5")
+    finetune(recipe, out=tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "part")
+    (tmp_path / "part" / "checkpoints" / "checkpoint-00000006.pt").unlink()
+    finetune(recipe, out=tmp_path / "part", resume=True)
+    whole, part = (MetricsLog.read(tmp_path / name / "metrics.jsonl") for name in ("whole", "part"))
+    assert part == whole
+
+
+def test_the_head_starts_small(finetune_recipe: Finetune) -> None:
+    small, _ = build_classifier(finetune_recipe(), ("a", "b"))
+    whole, _ = build_classifier(finetune_recipe("--head.init_scale", "1.0"), ("a", "b"))
+    assert torch.allclose(small.classifier.weight, 0.001 * whole.classifier.weight)
+
+
+def test_a_classifier_with_other_classes_starts_with_a_fresh_head(finetune_recipe: Finetune, tmp_path: Path) -> None:
+    first = finetune(finetune_recipe(), out=tmp_path / "first")
+    recipe = finetune_recipe("--init", str(first.model_folder))
+    model, report = build_classifier(recipe, ("a", "b", "c"))
+    assert model.num_labels == 3
+    assert report is not None
+    assert set(report.fresh) == {"classifier.weight", "classifier.bias"}
+
+
+def test_a_checkpoint_of_another_architecture_is_refused_before_anything_is_written(
+    pretrain_recipe: Pretrain, finetune_recipe: Finetune, tmp_path: Path
+) -> None:
+    pretrain(pretrain_recipe("--schedule.steps", "1"), out=tmp_path / "pre")
+    config = tmp_path / "pre" / "model" / "config.json"
+    config.write_text(config.read_text().replace('"hidden_size": 32', '"hidden_size": 48'))
+    with pytest.raises(WeightsError, match="the checkpoint is of another architecture"):
+        finetune(finetune_recipe("--init", str(tmp_path / "pre")), out=tmp_path / "fine")
+    assert not (tmp_path / "fine").exists()
+
+
+def test_one_class_or_differing_validation_classes_are_refused(
+    finetune_recipe: Finetune, labelled_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(labelled_folder / "left", tmp_path / "one" / "left")
+    with pytest.raises(ManifestError, match="class"):
+        finetune(finetune_recipe("--data.train", str(tmp_path / "one")), out=tmp_path / "run")
+    shutil.copytree(labelled_folder, tmp_path / "other")
+    (tmp_path / "other" / "left").rename(tmp_path / "other" / "up")
+    with pytest.raises(ConfigError, match="data.val has the classes right, up and data.train left, right"):
+        finetune(finetune_recipe("--data.val", str(tmp_path / "other")), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from videomae.engine.runlog import MetricsLog
+from videomae.errors import CheckpointError, RunError
+from videomae.model.pretraining import VideoMAEForPreTraining
+from videomae.model.weights import load_record
+from videomae.recipes.schema import PretrainRecipe, load_recipe, recipe_to_yaml
+from videomae.train.pretrain import pretrain
+
+Recipes = Callable[..., PretrainRecipe]
+WAIT_SECONDS = 120.0
+
+
+def steps(run: Path) -> list[dict[str, Any]]:
+    return [record for record in MetricsLog.read(run / "metrics.jsonl") if "loss" in record]
+
+
+def test_a_run_leaves_recipe_metrics_checkpoints_and_a_model_that_loads(
+    pretrain_recipe: Recipes, tmp_path: Path
+) -> None:
+    recipe = pretrain_recipe()
+    folder = pretrain(recipe, out=tmp_path / "run")
+    run = tmp_path / "run"
+    assert folder == run / "model"
+    assert load_recipe(PretrainRecipe, run / "recipe.yaml") == recipe
+    assert [record["step"] for record in steps(run)] == list(range(1, 9))
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
+        "checkpoint-00000006.pt",
+        "checkpoint-00000008.pt",
+    ]
+    model = VideoMAEForPreTraining.from_pretrained(folder)
+    assert model.config.use_mean_pooling is False
+    record = load_record(folder)
+    assert record["clip"] == {"num_frames": 8, "stride": 1, "kind": "dense"}
+    assert record["training"]["steps"] == 8
+
+
+def test_the_loss_falls(pretrain_recipe: Recipes, tmp_path: Path) -> None:
+    pretrain(pretrain_recipe("--schedule.steps", "60", "--optim.base_lr", "0.2"), out=tmp_path / "run")
+    losses = [record["loss"] for record in steps(tmp_path / "run")]
+    assert sum(losses[-10:]) / 10 < 0.9 * sum(losses[:10]) / 10
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(pretrain_recipe: Recipes, tmp_path: Path) -> None:
+    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        pretrain(pretrain_recipe("--loop.seed", seed), out=tmp_path / name)
+    losses = {name: [record["loss"] for record in steps(tmp_path / name)] for name in "abc"}
+    assert losses["a"] == losses["b"]
+    assert losses["a"] != losses["c"]
+
+
+def test_resuming_after_a_stop_gives_the_uninterrupted_losses_with_drop_path_and_workers(
+    pretrain_recipe: Recipes, tmp_path: Path
+) -> None:
+    recipe = pretrain_recipe("--model.overrides.drop_path_rate", "0.3", "--model.overrides.hidden_dropout_prob", "0.1")
+    pretrain(recipe, out=tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "part")
+    (tmp_path / "part" / "checkpoints" / "checkpoint-00000008.pt").unlink()  # as if stopped after step 6
+    other_workers = load_recipe(PretrainRecipe, tmp_path / "part" / "recipe.yaml", ["--loop.workers", "1"])
+    pretrain(other_workers, out=tmp_path / "part", resume=True)
+    assert steps(tmp_path / "part") == steps(tmp_path / "whole")
+    whole, part = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "part"))
+    assert all(torch.equal(whole[name], part[name]) for name in whole)
+
+
+@pytest.mark.slow
+def test_after_kill_9_every_later_loss_equals_the_uninterrupted_run_bit_for_bit(
+    pretrain_recipe: Recipes, tmp_path: Path
+) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(recipe_to_yaml(pretrain_recipe("--schedule.steps", "40", "--loop.workers", "1")))
+    command = [sys.executable, "-m", "videomae", "pretrain", "--config", str(file), "--out"]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True, timeout=WAIT_SECONDS)
+    killed = tmp_path / "killed"
+    process = subprocess.Popen([*command, str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for_checkpoint(killed, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=WAIT_SECONDS)
+    before = max(int(path.stem.split("-")[1]) for path in (killed / "checkpoints").glob("checkpoint-*.pt"))
+    assert not (killed / "model").exists()
+    subprocess.run(
+        [*command[:4], "--resume", "--out", str(killed)], check=True, capture_output=True, timeout=WAIT_SECONDS
+    )
+    assert 0 < before < 40
+    assert steps(killed) == steps(tmp_path / "whole")
+
+
+def wait_for_checkpoint(run: Path, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not list((run / "checkpoints").glob("checkpoint-*.pt")):
+        assert process.poll() is None, "the run ended before its first checkpoint"
+        assert time.monotonic() < deadline, "no checkpoint in time"
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_says_how_to_go_on(pretrain_recipe: Recipes, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(recipe_to_yaml(pretrain_recipe("--schedule.steps", "5000")))
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "videomae", "pretrain", "--config", str(file), "--out", str(run)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for_checkpoint(run, process)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 130
+    last = steps(run)[-1]["step"]
+    assert f"saved at step {last}; go on with: videomae pretrain --resume --out {run}" in errors
+    assert (run / "checkpoints" / f"checkpoint-{last:08d}.pt").is_file()
+
+
+def test_a_bad_video_is_left_out_and_named(
+    pretrain_recipe: Recipes, labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(labelled_folder, tmp_path / "videos")
+    (tmp_path / "videos" / "left" / "broken.mp4").write_bytes(b"no video at all")
+    recipe = pretrain_recipe("--data.train", str(tmp_path / "videos"), "--loop.max_bad_fraction", "0.5")
+    folder = pretrain(recipe, out=tmp_path / "run")
+    assert "1 videos could not be read and were left out:" in capsys.readouterr().out
+    left_out = load_record(folder)["training"]["videos_left_out"]
+    assert [Path(path).name for path in left_out] == ["broken.mp4"]
+    assert min(record["clips"] for record in steps(tmp_path / "run")) == 1
+
+
+def test_too_many_bad_videos_stop_the_run(pretrain_recipe: Recipes, labelled_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(labelled_folder, tmp_path / "videos")
+    (tmp_path / "videos" / "left" / "broken.mp4").write_bytes(b"no video at all")
+    recipe = pretrain_recipe("--data.train", str(tmp_path / "videos"), "--schedule.steps", "100")
+    with pytest.raises(RunError, match=r"of \d+ videos \(\d+%\) cannot be read.*broken.mp4.*loop.max_bad_fraction"):
+        pretrain(recipe, out=tmp_path / "run")
+
+
+def test_an_existing_run_is_never_overwritten_unasked(pretrain_recipe: Recipes, tmp_path: Path) -> None:
+    recipe = pretrain_recipe("--schedule.steps", "2")
+    pretrain(recipe, out=tmp_path / "run")
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    with pytest.raises(RunError, match="holds a run already"):
+        pretrain(recipe, out=tmp_path / "run")
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+    pretrain(recipe, out=tmp_path / "run", overwrite=True)
+
+
+def test_a_run_cannot_be_resumed_with_other_settings_or_other_data(
+    pretrain_recipe: Recipes, labelled_folder: Path, tmp_path: Path
+) -> None:
+    videos = tmp_path / "videos"
+    shutil.copytree(labelled_folder, videos)
+    words = ("--data.train", str(videos), "--schedule.steps", "4")
+    pretrain(pretrain_recipe(*words), out=tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"loop\.seed: 0 -> 3"):
+        pretrain(pretrain_recipe(*words, "--loop.seed", "3"), out=tmp_path / "run", resume=True)
+    (videos / "left" / "0.mp4").unlink()
+    with pytest.raises(CheckpointError, match="trained on other data than data.train holds now"):
+        pretrain(pretrain_recipe(*words), out=tmp_path / "run", resume=True)
+
+
+def test_pretraining_goes_on_from_another_model(pretrain_recipe: Recipes, tmp_path: Path) -> None:
+    first = pretrain(pretrain_recipe("--schedule.steps", "2"), out=tmp_path / "first")
+    second = pretrain(
+        pretrain_recipe("--schedule.steps", "1", "--init", str(tmp_path / "first"), "--schedule.warmup_steps", "1"),
+        out=tmp_path / "second",
+    )
+    # The only step is the first of the warm-up, whose learning rate is 0: the weights are still the first model's.
+    old, new = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
+    assert all(torch.equal(old[name], new[name]) for name in old)

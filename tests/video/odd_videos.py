@@ -1,0 +1,81 @@
+"""What the tests of this room share: an encoder for odd files, and the truth that reading is measured against.
+
+It uses the codec library directly and nothing of the package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+
+def textured_frames(num_frames: int, height: int, width: int) -> Iterator[NDArray[np.uint8]]:
+    """Frames that no codec can make alike: noise that drifts, brighter from frame to frame."""
+    noise = np.random.default_rng(0).integers(0, 120, (height, 2 * width, 3), dtype=np.uint8)
+    for time in range(num_frames):
+        start = 3 * time % width
+        yield noise[:, start : start + width] + np.uint8(time % 120)
+
+
+def encode_video(
+    path: Path,
+    *,
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+    num_frames: int = 30,
+    size: tuple[int, int] = (48, 64),
+    pix_fmt: str = "yuv420p",
+    times: Sequence[int] | None = None,
+    matrix: Sequence[int] | None = None,
+    layout: dict[str, str] | None = None,
+) -> Path:
+    """Encode textured frames at 25 frames per second, or at `times` in thousandths of a second."""
+    with av.open(str(path), "w", options=layout or {}) as container:
+        stream = container.add_stream(codec, rate=25, options=options or {})
+        stream.height, stream.width = size
+        stream.pix_fmt = pix_fmt
+        if times is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        if matrix is not None:
+            stream.set_display_matrix(matrix)
+        for number, frame in enumerate(textured_frames(num_frames, *size)):
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            picture.pts = number if times is None else times[number]
+            picture.time_base = Fraction(1, 25) if times is None else Fraction(1, 1000)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
+def sequential_decode(path: Path, stream_index: int = 0, *, num_threads: int = 2) -> Iterator[NDArray[np.uint8]]:
+    """The truth: every frame that a plain decode from the beginning gives, as stored, damaged packets left out.
+
+    Several threads show that the number of threads changes nothing; for damaged files use one, because the library
+    loses pictures when several threads meet damage at the end.
+    """
+    with av.open(str(path)) as container:
+        stream = container.streams[stream_index]
+        stream.thread_type, stream.codec_context.thread_count = "FRAME", num_threads
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError:
+                packet = None
+            with contextlib.suppress(av.FFmpegError):
+                for picture in stream.codec_context.decode(packet if packet and packet.size else None):
+                    yield picture.to_ndarray(format="rgb24")
+            if packet is None or not packet.size:
+                return
+
+
+def digest(frame: NDArray[np.uint8]) -> bytes:
+    """A frame's fingerprint, so that a test need not hold a whole video."""
+    return hashlib.blake2b(np.ascontiguousarray(frame), digest_size=16).digest()
