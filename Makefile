@@ -24,7 +24,7 @@ help:
 	@echo "make clean    remove .venv, caches and build output; runs/ stays"
 
 demo: $(VENV)/.installed
-	$(BIN)/videomae demo
+	$(BIN)/videomae demo --overwrite
 
 test: $(VENV)/.installed-dev
 	$(call step,format,$(BIN)/ruff format --check .)

@@ -151,7 +151,8 @@ def test_running_cells_are_drawn_per_video_from_all_four_phases() -> None:
 
 def test_running_cells_do_not_change_what_the_encoder_sees() -> None:
     plain, dual = (
-        draw_masks(MaskConfig(decoder_kind=kind), BASE, batch=2, generator=seeded()) for kind in ("all", "running_cell")
+        draw_masks(MaskConfig(decoder_kind=kind), BASE, batch=2, generator=seeded())
+        for kind in ("all", "running_cell")
     )
     assert torch.equal(plain.visible, dual.visible)
 

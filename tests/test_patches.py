@@ -81,16 +81,13 @@ def test_patchify_is_the_inverse_of_unpatchify() -> None:
 def test_tokens_are_in_raster_order_and_values_frame_row_column_channel(video: Tensor) -> None:
     patches = patchify(video, TUBELET)
     cut = cut_tubelets(video, TUBELET)
-    number = 0
-    for t, h, w in itertools.product(range(3), range(2), range(3)):
-        place = 0
-        for a, p, q, c in itertools.product(range(2), range(4), range(3), range(3)):
-            pixel = video[1, 2 * t + a, c, 4 * h + p, 3 * w + q]
-            assert patches[1, number, place] == pixel
-            assert cut[1, number, c, a, p, q] == pixel
-            place += 1
-        number += 1
-    assert number == GRID.num_tokens
+    tokens = list(itertools.product(range(3), range(2), range(3)))
+    values = list(itertools.product(range(2), range(4), range(3), range(3)))
+    assert patches.shape == (2, len(tokens), len(values))
+    for (number, (t, h, w)), (place, (a, p, q, c)) in itertools.product(enumerate(tokens), enumerate(values)):
+        pixel = video[1, 2 * t + a, c, 4 * h + p, 3 * w + q]
+        assert patches[1, number, place] == pixel
+        assert cut[1, number, c, a, p, q] == pixel
 
 
 LAYOUTS = {

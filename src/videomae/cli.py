@@ -39,7 +39,7 @@ def demo(words: list[str]) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace the runs that are in --out")
     options = _parse(parser, words)
 
-    from videomae.train.demo import run_demo
+    from videomae.demo import run_demo
 
     report = run_demo(options.out, data=options.data, seed=options.seed, overwrite=options.overwrite)
     print(f"report: {report}")

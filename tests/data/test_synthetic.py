@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 
 from videomae.data.manifest import scan_labelled
 from videomae.data.synthetic import MOTION_CLASSES, motion_frames, write_motion_videos
@@ -202,11 +201,10 @@ def draw(name: str, seed: int) -> Frames:
 
 
 def test_a_video_is_a_function_of_seed_class_and_number(tmp_path: Path) -> None:
-    # 48 pixels: below 33 x264's own lookahead is not deterministic, with or without threads.
     few, many, other = tmp_path / "few", tmp_path / "many", tmp_path / "other"
-    write_motion_videos(few, videos_per_class=1, size=48, num_frames=4, seed=5)
-    write_motion_videos(many, videos_per_class=2, size=48, num_frames=4, seed=5)
-    write_motion_videos(other, videos_per_class=1, size=48, num_frames=4, seed=6)
+    write_motion_videos(few, videos_per_class=1, size=32, num_frames=4, seed=5)
+    write_motion_videos(many, videos_per_class=2, size=32, num_frames=4, seed=5)
+    write_motion_videos(other, videos_per_class=1, size=32, num_frames=4, seed=6)
     for name in MOTION_CLASSES:
         path = f"{name}/{name}_0000.mp4"
         assert (few / path).read_bytes() == (many / path).read_bytes()
@@ -277,4 +275,4 @@ def test_an_unknown_class_is_refused() -> None:
 def test_a_few_pixels_and_one_frame_are_enough() -> None:
     frames = motion_frames("up", size=16, num_frames=1, rng=np.random.default_rng(0))
     assert frames.shape == (1, 16, 16, 3)
-    assert Image.fromarray(frames[0]).getextrema()[0][0] < Image.fromarray(frames[0]).getextrema()[0][1]
+    assert frames.min() < frames.max()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from videomae.data.clip_record import record_from_clip
-from videomae.data.manifest import Manifest, scan_labelled
+from videomae.data.manifest import Manifest, VideoRow, scan_labelled
 from videomae.errors import ConfigError, RunError, WeightsError
 from videomae.evaluate.evaluator import EvaluationConfig, EvaluationResult, evaluate, evaluate_folder
 from videomae.evaluate.views import ViewsConfig
@@ -20,6 +20,7 @@ from videomae.model.processor import VideoMAEImageProcessor
 from videomae.model.weights import save_record
 from videomae.video.decode import VideoReader, read_clip
 from videomae.video.sampling import ClipConfig, crop_views, view_clips
+from videomae.video.write import write_video
 
 SMALL = EvaluationConfig(views=ViewsConfig(num_clips=2, num_crops=3), workers=0, precision="fp32")
 
@@ -81,6 +82,25 @@ def test_probabilities_are_the_mean_of_every_views_softmax(
         assert row.prediction == expected.argmax()
     spread = probabilities(result).max(axis=1) - probabilities(result).min(axis=1)
     assert spread.min() > 0.05, "probabilities are all alike: this test would prove nothing"
+
+
+def test_views_that_coincide_count_as_often_as_the_protocol_has_them(
+    model: VideoMAEForVideoClassification, processor: VideoMAEImageProcessor, clip: ClipConfig, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (14, 32, 32, 3), dtype=np.uint8)
+    path = tmp_path / "cut" / "short.mp4"
+    path.parent.mkdir()
+    write_video(path, noise)
+    rows = view_clips(14, clip, num_views=3)
+    assert rows[0].tolist() == rows[1].tolist() != rows[2].tolist(), "two of the three clips coincide"
+    manifest = Manifest(tmp_path, (VideoRow(path, 0),), ("cut",))
+    config = EvaluationConfig(views=ViewsConfig(num_clips=3, num_crops=1), workers=0, precision="fp32")
+    result = evaluate(model, manifest, processor=processor, clip=clip, config=config)
+    with torch.no_grad():
+        clips = processor([read_clip(path, row) for row in rows], return_tensors="pt").pixel_values
+        shares = model(clips).logits.double().softmax(dim=1)
+    np.testing.assert_allclose(probabilities(result)[0], shares.mean(dim=0), atol=2e-6)
+    assert not np.allclose(shares.mean(dim=0), (shares[0] + shares[2]) / 2, atol=1e-4), "the weights would not show"
 
 
 @pytest.mark.parametrize(("batch_size", "workers"), [(1, 0), (5, 0), (64, 2)])

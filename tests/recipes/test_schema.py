@@ -88,7 +88,7 @@ def test_a_missing_data_folder_setting_is_named() -> None:
 
 
 def test_an_unknown_recipe_name_lists_the_packaged_ones() -> None:
-    with pytest.raises(ConfigError, match="'huge' is no file and no packaged recipe.*tiny"):
+    with pytest.raises(ConfigError, match=r"'huge' is no file and no packaged recipe.*tiny"):
         load_recipe(PretrainRecipe, "huge", DATA)
 
 

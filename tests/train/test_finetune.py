@@ -31,7 +31,9 @@ def test_fine_tuning_from_a_pretraining_run_takes_its_encoder_and_pools_by_mean(
     assert torch.equal(model.state_dict()[key], pretrained[key])
     assert report is not None
     assert set(report.fresh) == {"fc_norm.weight", "fc_norm.bias", "classifier.weight", "classifier.bias"}
-    assert all(name.startswith(("decoder", "encoder_to", "mask_token", "videomae.layernorm")) for name in report.unused)
+    assert all(
+        name.startswith(("decoder", "encoder_to", "mask_token", "videomae.layernorm")) for name in report.unused
+    )
     assert model.config.use_mean_pooling
 
     result = finetune(recipe, out=tmp_path / "fine")
@@ -47,7 +49,16 @@ def test_fine_tuning_from_a_pretraining_run_takes_its_encoder_and_pools_by_mean(
 
 
 def test_two_classes_that_differ_in_motion_are_learnt(finetune_recipe: Finetune, tmp_path: Path) -> None:
-    words = ("--schedule.steps", "120", "--optim.base_lr", "0.2", "--optim.layer_decay", "1", "--loop.batch_size", "4")
+    words = (
+        "--schedule.steps",
+        "120",
+        "--optim.base_lr",
+        "0.2",
+        "--optim.layer_decay",
+        "1",
+        "--loop.batch_size",
+        "4",
+    )
     plain = ("--augment.flip", "false", "--augment.crop", "centre", "--head.label_smoothing", "0")
     result = finetune(finetune_recipe(*words, *plain), out=tmp_path / "run")
     losses = [one["loss"] for one in MetricsLog.read(tmp_path / "run" / "metrics.jsonl") if "loss" in one]
@@ -99,6 +110,6 @@ def test_one_class_or_differing_validation_classes_are_refused(
         finetune(finetune_recipe("--data.train", str(tmp_path / "one")), out=tmp_path / "run")
     shutil.copytree(labelled_folder, tmp_path / "other")
     (tmp_path / "other" / "left").rename(tmp_path / "other" / "up")
-    with pytest.raises(ConfigError, match="data.val has the classes right, up and data.train left, right"):
+    with pytest.raises(ConfigError, match=r"data\.val has the classes right, up and data.train left, right"):
         finetune(finetune_recipe("--data.val", str(tmp_path / "other")), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -66,7 +66,9 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(pretrain_reci
 def test_resuming_after_a_stop_gives_the_uninterrupted_losses_with_drop_path_and_workers(
     pretrain_recipe: Recipes, tmp_path: Path
 ) -> None:
-    recipe = pretrain_recipe("--model.overrides.drop_path_rate", "0.3", "--model.overrides.hidden_dropout_prob", "0.1")
+    recipe = pretrain_recipe(
+        "--model.overrides.drop_path_rate", "0.3", "--model.overrides.hidden_dropout_prob", "0.1"
+    )
     pretrain(recipe, out=tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "part")
     (tmp_path / "part" / "checkpoints" / "checkpoint-00000008.pt").unlink()  # as if stopped after step 6
@@ -164,7 +166,7 @@ def test_a_run_cannot_be_resumed_with_other_settings_or_other_data(
     with pytest.raises(CheckpointError, match=r"loop\.seed: 0 -> 3"):
         pretrain(pretrain_recipe(*words, "--loop.seed", "3"), out=tmp_path / "run", resume=True)
     (videos / "left" / "0.mp4").unlink()
-    with pytest.raises(CheckpointError, match="trained on other data than data.train holds now"):
+    with pytest.raises(CheckpointError, match=r"trained on other data than data\.train holds now"):
         pretrain(pretrain_recipe(*words), out=tmp_path / "run", resume=True)
 
 

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
-from odd_videos import encode_video, sequential_decode, textured_frames
+from odd_videos import assert_reads_like_the_truth, cut, digest, encode_video, sequential_decode, textured_frames
 from PIL import Image
 
 from videomae.errors import VideoReadError
@@ -192,3 +192,44 @@ def test_suffixes_are_lower_case_with_their_dot():
     assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in VIDEO_SUFFIXES)
     assert {".mp4", ".webm", ".avi", ".mkv", ".gif"} <= VIDEO_SUFFIXES
     assert not {".txt", ".csv", ".jpg", ".mp3"} & VIDEO_SUFFIXES
+
+
+@pytest.mark.parametrize(
+    ("name", "keep", "message"),
+    [
+        (
+            "front_index.mp4",
+            0.6,
+            "is truncated: it promises 100 frames, but only [4-7][0-9] are in the file; copy or",
+        ),
+        ("front_index.mp4", 0.1, "is truncated: it promises 100 frames, but only [0-9] are in the file"),
+        ("end_index.mp4", 0.6, "cannot be read as video: invalid data .*; it is damaged, cut off, or not a video"),
+        ("clip.avi", 0.6, "is truncated: it promises 100 frames, but only [4-7][0-9] are in the file"),
+        ("clip.flv", 0.6, r"is truncated: it promises 4\.[01] seconds of video, but only [12]\.[0-9] are in the file"),
+        ("clip.mkv", 0.6, r"is truncated: it promises 4\.0 seconds of video, but only [12]\.[0-9] are in the file"),
+    ],
+)
+def test_a_truncated_file_is_refused(tmp_path, name, keep, message):
+    layout = {"movflags": "faststart"} if name == "front_index.mp4" else {}
+    whole = encode_video(tmp_path / f"whole_{name}", num_frames=100, options={"g": "10"}, layout=layout)
+    assert_reads_like_the_truth(whole, single_reads=5)
+    with pytest.raises(VideoReadError, match=message) as caught:
+        VideoReader(cut(whole, tmp_path / name, keep))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_lost_only_its_last_frames_is_read(tmp_path):
+    options = {"g": "10"}
+    whole = encode_video(tmp_path / "w.mp4", num_frames=100, options=options, layout={"movflags": "faststart"})
+    path = cut(whole, tmp_path / "cut.mp4", 0.985)
+    expected = [digest(frame) for frame in sequential_decode(path, num_threads=1)]
+    assert 94 < len(expected) < 100
+    assert_reads_like_the_truth(path, expected=expected)
+
+
+def test_a_truncated_recording_that_promises_nothing_gives_the_frames_it_has(tmp_path):
+    whole = encode_video(tmp_path / "whole.ts", num_frames=100, options={"g": "10"})
+    path = cut(whole, tmp_path / "cut.ts", 0.6)
+    expected = [digest(frame) for frame in sequential_decode(path, num_threads=1)]
+    assert 40 < len(expected) < 80
+    assert_reads_like_the_truth(path, expected=expected)

@@ -110,6 +110,16 @@ def test_a_failed_write_leaves_what_was_there_and_nothing_else(tmp_path, tiny_fr
     assert path.read_bytes() == b"the old file"
 
 
+def test_a_file_is_replaced_whole_and_never_written_over(tmp_path, tiny_frames):
+    path, other_name = tmp_path / "clip.mp4", tmp_path / "other.mp4"
+    path.write_bytes(b"the old file")
+    other_name.hardlink_to(path)
+    write_video(path, tiny_frames)
+    assert other_name.read_bytes() == b"the old file"  # what a reader that has the file open still sees
+    with VideoReader(path) as reader:
+        assert len(reader) == 40
+
+
 def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path):
     program = """
 import resource, signal, sys, numpy

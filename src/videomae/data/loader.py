@@ -165,9 +165,7 @@ def _collate(samples: Sequence[ClipSample | BadVideo], *, epoch: int, empty: Ten
 
 
 def _start_worker(worker_number: int) -> None:
-    """Prepare a worker process."""
-    # The workers are the parallelism; torch's own default is one thread too, but nothing promises it.
-    torch.set_num_threads(1)
+    """Prepare a worker process; torch has already given it one thread."""
     # Ctrl-C reaches all processes of a terminal. The main one finishes its step and saves; for that it still needs
     # batches. Workers end with it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -25,6 +25,7 @@ from videomae.data.clip_record import check_clip, stored_clip
 from videomae.data.datasets import BadVideo
 from videomae.data.manifest import Manifest, scan_labelled
 from videomae.engine.precision import DeviceName, Precision, autocast, compute_dtype, pick_device
+from videomae.engine.progress import TrainingProgress
 from videomae.errors import ConfigError, RunError, VideoReadError
 from videomae.evaluate.classes import names_and_labels
 from videomae.evaluate.metrics import Metrics, compute_metrics
@@ -215,13 +216,16 @@ def evaluate_folder(
         raise ConfigError(f"the folder of output {output} does not exist: make it, or choose another file")
     folder = find_model_folder(model_folder)
     model = VideoMAEForVideoClassification.from_pretrained(folder).to(pick_device(device))
-    result = evaluate(
-        model,
-        scan_labelled(data),
-        processor=VideoMAEImageProcessor.from_pretrained(folder),
-        clip=clip or stored_clip(folder, model.config),
-        config=config,
-    )
+    manifest = scan_labelled(data)
+    with TrainingProgress("evaluating", total_steps=len(manifest.rows)) as progress:
+        result = evaluate(
+            model,
+            manifest,
+            processor=VideoMAEImageProcessor.from_pretrained(folder),
+            clip=clip or stored_clip(folder, model.config),
+            config=config,
+            on_progress=lambda done, total: progress.update(done, num_clips=1),
+        )
     if output is not None:
         write_text(output, result.to_json())
     return result

@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 TILE_PIXELS = (144, 256)  # smaller frames are enlarged by whole numbers, larger ones reduced
 GAP, MARGIN = 6, 18
-FONT_PIXELS = 16
-LINE_PIXELS = 24
+FONT_PIXELS = 20
+LINE_PIXELS = 30
 PAPER, INK, MUTED, WARNING = (255, 255, 255), (20, 24, 31), (95, 104, 117), (176, 64, 20)
 
 
@@ -47,7 +47,7 @@ def draw_strip(rows: Sequence[StripRow], *, heading: Sequence[str], columns: Seq
     texts = [_drawable(text) for text in (*heading, *(row.label for row in rows))]
     images_width = len(columns) * (tile[0] + GAP) - GAP
     width = 2 * MARGIN + max(images_width, *(int(font.getlength(text)) + 1 for text in texts))
-    header = MARGIN + LINE_PIXELS * (len(heading) + 1)
+    header = MARGIN + LINE_PIXELS * (len(heading) + 1) + GAP
     row_height = LINE_PIXELS + tile[1] + 2 * GAP
     canvas = Image.new("RGB", (width, header + len(rows) * row_height + MARGIN), PAPER)
     draw = ImageDraw.Draw(canvas)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -42,6 +42,20 @@ ORIGINAL_CLASSIFICATION = {
     "head": "classifier",
 }
 
+# mmaction2's VideoMAE -> ours: the original's names but for the projection, the MLP and the head.
+MMACTION2_BLOCK = {
+    **{theirs: ours for theirs, ours in ORIGINAL_BLOCK.items() if not theirs.startswith("mlp.")},
+    "mlp.layers.0.0": "intermediate.dense",
+    "mlp.layers.1": "output.dense",
+}
+MMACTION2_CLASSIFICATION = {
+    "patch_embed.projection": "videomae.embeddings.patch_embeddings.projection",
+    "blocks": "videomae.encoder.layer",
+    "norm": "videomae.layernorm",
+    "fc_norm": "fc_norm",
+    "cls_head.fc_cls": "classifier",
+}
+
 # transformers -> ours, after `attention.attention.`. The published files spell the biases q_bias and v_bias;
 # transformers 5 holds them in memory as query.bias and value.bias.
 TRANSFORMERS_ATTENTION = {
@@ -50,7 +64,7 @@ TRANSFORMERS_ATTENTION = {
     "query.bias": "qkv.q_bias",
     "value.bias": "qkv.v_bias",
 }
-_PARTS = ("query.weight", "key.weight", "value.weight")
+ATTENTION_PARTS = ("query.weight", "key.weight", "value.weight")
 _TRANSFORMERS_KEY = re.compile(r"^(.*attention\.attention\.)(query\.weight|key\.weight|value\.weight|.*bias)$")
 _BLOCK = re.compile(r"^(.*(?:blocks|layer|decoder_layers))\.(\d+)\.(.+)$")
 
@@ -61,20 +75,40 @@ def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     A block that lacks one of the three keeps the others under their own names, so that the caller reports them; so
     does a bias on the keys, which no VideoMAE has.
     """
-    ours: dict[str, Tensor] = {}
-    for key, tensor in state.items():
+    return assemble(state, transformers_names(state))
+
+
+def transformers_names(keys: Collection[str]) -> dict[str, str]:
+    """Return our name for each of transformers' names; the three weights of an attention share one of ours."""
+    names = {}
+    for key in keys:
         match = _TRANSFORMERS_KEY.match(key)
-        if match is None:
-            ours[key] = tensor
-            continue
-        prefix, name = match.groups()
-        if name in TRANSFORMERS_ATTENTION:
-            ours[prefix + TRANSFORMERS_ATTENTION[name]] = tensor
-        elif name not in _PARTS or not all(prefix + part in state for part in _PARTS):
-            ours[key] = tensor
-        elif name == "query.weight":
-            ours[f"{prefix}qkv.weight"] = torch.cat([state[prefix + part] for part in _PARTS])
-    return ours
+        names[key] = key
+        if match is not None:
+            prefix, name = match.groups()
+            if name in TRANSFORMERS_ATTENTION:
+                names[key] = prefix + TRANSFORMERS_ATTENTION[name]
+            elif name in ATTENTION_PARTS and all(prefix + part in keys for part in ATTENTION_PARTS):
+                names[key] = f"{prefix}qkv.weight"
+    return names
+
+
+def assemble(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Rename tensors, and stack those of queries, keys and values that share a name.
+
+    Args:
+        state: Tensors, real or on the meta device.
+        names: A new name for each; see `transformers_names`.
+    """
+    sources: dict[str, list[str]] = {}
+    for theirs, ours in names.items():
+        sources.setdefault(ours, []).append(theirs)
+    assembled = {}
+    for ours, keys in sources.items():
+        if len(keys) > 1:
+            keys.sort(key=lambda key: next(place for place, part in enumerate(ATTENTION_PARTS) if key.endswith(part)))
+        assembled[ours] = state[keys[0]] if len(keys) == 1 else torch.cat([state[key] for key in keys])
+    return assembled
 
 
 def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -83,7 +117,7 @@ def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, tensor in state.items():
         if key.endswith("attention.attention.qkv.weight"):
             prefix = key.removesuffix("qkv.weight")
-            for part, rows in zip(_PARTS, tensor.chunk(3), strict=True):
+            for part, rows in zip(ATTENTION_PARTS, tensor.chunk(3), strict=True):
                 theirs[prefix + part] = rows
         else:
             theirs[key.replace("attention.attention.qkv.", "attention.attention.")] = tensor
@@ -93,7 +127,7 @@ def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def from_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the original authors' tensors to ours; keys in no table keep their names."""
     table = original_table(state)
-    return {_rename(key, table, ORIGINAL_BLOCK): tensor for key, tensor in state.items()}
+    return {rename(key, table, ORIGINAL_BLOCK): tensor for key, tensor in state.items()}
 
 
 def to_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -102,7 +136,7 @@ def to_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     table = ORIGINAL_PRETRAINING if pretraining else ORIGINAL_CLASSIFICATION
     inverse = {ours: theirs for theirs, ours in table.items()}
     inverse_block = {ours: theirs for theirs, ours in ORIGINAL_BLOCK.items()}
-    return {_rename(key, inverse, inverse_block): tensor for key, tensor in state.items()}
+    return {rename(key, inverse, inverse_block): tensor for key, tensor in state.items()}
 
 
 def original_table(keys: Iterable[str]) -> dict[str, str]:
@@ -111,7 +145,8 @@ def original_table(keys: Iterable[str]) -> dict[str, str]:
     return ORIGINAL_PRETRAINING if pretraining else ORIGINAL_CLASSIFICATION
 
 
-def _rename(key: str, stems: Mapping[str, str], block_stems: Mapping[str, str]) -> str:
+def rename(key: str, stems: Mapping[str, str], block_stems: Mapping[str, str]) -> str:
+    """Rename one tensor by the tables of a layout; a name that is in neither stays."""
     block = _BLOCK.match(key)
     if block and block.group(1) in stems:
         stack, number, inner = block.groups()

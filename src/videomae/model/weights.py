@@ -70,7 +70,10 @@ def save_model(model: VideoMAEPreTrainedModel, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as partial:
+            partial.touch()
+            mode = partial.stat().st_mode
             save_file(state, partial, metadata={"format": "pt"})
+            partial.chmod(mode)  # safetensors lets nobody but the owner read its files
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"cannot write {path}: {error}") from None
     # Last: a full disk fails on the weights, and then an older configuration stays beside its own weights.

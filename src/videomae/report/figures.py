@@ -129,7 +129,8 @@ def accuracy_comparison(runs: Sequence[RunAccuracy], *, chance: float | None = N
             axes.annotate(f"{mean:.1%}", (mean, row - 0.42), color=INK, ha="center", va="bottom")
         if chance is not None:
             axes.axvline(chance, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-            axes.annotate("chance", (chance, len(runs) - 0.5), color=MUTED, ha="center", va="top")
+            place = (chance, len(runs) - 0.48)
+            axes.annotate("chance", place, (4, 0), textcoords="offset points", color=MUTED, va="center")
         axes.set_yticks(range(len(runs)), [_shortened(run.name) for run in runs])
         axes.set_ylim(len(runs) - 0.35, -0.75)
         axes.set_xlim(-0.02, 1.02)
@@ -172,7 +173,10 @@ def confusion_chart(confusion: Sequence[Sequence[int]], classes: Sequence[str]) 
         named = len(classes) <= MAX_NAMED_CLASSES
         places = range(len(classes)) if named else range(0, len(classes), max(len(classes) // 10, 1))
         names = [_shortened(classes[place]) if named else str(place) for place in places]
-        axes.set_xticks(list(places), names, rotation=45 if named else 0, ha="right" if named else "center")
+        if named:
+            axes.set_xticks(list(places), names, rotation=45, ha="right", rotation_mode="anchor")
+        else:
+            axes.set_xticks(list(places), names)
         axes.set_yticks(list(places), names)
         axes.tick_params(length=0, labelcolor=INK)
         axes.set_xlabel("predicted" if named else "number of the predicted class")

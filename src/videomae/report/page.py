@@ -26,6 +26,7 @@ from videomae.report.svg import Svg, printable
 
 TEMPLATE = "report.html.j2"
 VERSIONS_OF = ("torch", "numpy", "av", "safetensors")  # packages whose version a result may depend on
+NUMBER = re.compile(r"[-+]?[0-9][0-9.,]*(?:e[-+]?[0-9]+)? ?%?")
 DATA_ADDRESS = re.compile(r"data:image/(?:png|jpeg);base64,[A-Za-z0-9+/]+={0,2}")
 
 
@@ -64,7 +65,7 @@ class Table:
     columns: Sequence[str]
     """Headings."""
     rows: Sequence[Sequence[object]]
-    """Cells; numbers are aligned to the right, floats shortened."""
+    """Cells; floats are shortened. A column that starts with a number is aligned to the right."""
     caption: str = ""
     """Above the table."""
 
@@ -75,9 +76,16 @@ class Table:
                 raise ValueError(f"a row has {len(row)} cells, the table has {len(self.columns)} columns: {row!r}")
 
     @property
-    def cells(self) -> list[list[tuple[str, bool]]]:
-        """Text of each cell, and whether it is a number."""
-        return [[(shown(cell), _is_number(cell)) for cell in row] for row in self.rows]
+    def cells(self) -> list[list[str]]:
+        """Text of each cell."""
+        return [[shown(cell) for cell in row] for row in self.rows]
+
+    @property
+    def numeric(self) -> list[bool]:
+        """For each column, whether its first cell is a number or a percentage."""
+        if not self.rows:
+            return [False] * len(self.columns)
+        return [bool(NUMBER.fullmatch(shown(cell))) for cell in self.rows[0]]
 
 
 @dataclass(frozen=True)
@@ -246,10 +254,6 @@ def shown(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(shown(one) for one in value)
     return "none" if value is None else str(value)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_address(address: str) -> None:

@@ -16,6 +16,7 @@ from videomae.report.page import Block, Chart, Facts, Gallery, Picture, Predicti
 from videomae.video.decode import VideoReader
 
 MAX_CURVE_POINTS = 600  # more points than pixels only make the page heavy
+MIN_STRIP_PIXELS = 1000  # narrower, the words in it are hard to read
 MAX_BAD_VIDEOS = 20  # named on the page; the JSON result names all
 
 
@@ -51,7 +52,7 @@ def evaluation_section(result: EvaluationResult, *, title: str = "Evaluation") -
     facts |= {
         "mean over classes": f"{metrics.mean_class:.2%}",
         "videos": metrics.num_videos,
-        "views of each video": f"{views.num_clips} clips x {views.num_crops} crops",
+        "views of each video": f"{_counted(views.num_clips, 'clip')} x {_counted(views.num_crops, 'crop')}",
         "frames of a clip": f"{result.clip.num_frames}, {result.clip.kind}, stride {result.clip.stride}",
     }
     blocks: list[Block] = [Facts(facts)]
@@ -98,8 +99,8 @@ def predictions_section(result: EvaluationResult, *, num_cards: int = 12, title:
     spread = [right[number * len(right) // num_right] for number in range(num_right)]
     cards = [_card(row, result) for row in [*wrong[:num_wrong], *spread]]
     caption = (
-        f"{num_wrong} of {len(wrong)} mistakes, the most confident first, then {num_right} of {len(right)} right ones, "
-        "taken at even distances."
+        f"{num_wrong} of {len(wrong)} mistakes, the most confident first, then {num_right} of {len(right)} right "
+        "ones, taken at even distances."
     )
     return Section(title, [Gallery(cards, caption)])
 
@@ -117,17 +118,21 @@ def reconstruction_section(
     if any(result.leaky is not None for _, result in results):
         blocks.append(
             Text(
-                "The network predicts the structure of each hidden patch, but neither its brightness nor its contrast. "
-                "The third row takes both from the truth, and so looks good whatever the network has learnt. The last "
-                "row uses one average of the visible patches: all that differs between hidden patches there is the "
-                "network's own."
+                "The network predicts the structure of each hidden patch, but neither its brightness nor its "
+                "contrast. The third row takes both from the truth, and so looks good whatever the network has "
+                "learnt. The last row gives every hidden patch the same average of the visible ones: whatever "
+                "differs between hidden patches there comes from the network."
             )
         )
     for name, result in results:
         image = reconstruction_strip(result, title=name)
         alt = f"Frames of {result.path}: original, what the encoder saw, and the prediction"
-        blocks.append(Picture(png_address(image), alt, min_pixels=min(image.width, 900)))
+        blocks.append(Picture(png_address(image), alt, min_pixels=min(image.width, MIN_STRIP_PIXELS)))
     return Section(title, blocks)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _points(records: Sequence[Mapping[str, object]], name: str) -> tuple[list[float], list[float]]:

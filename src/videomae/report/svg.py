@@ -11,6 +11,7 @@ import hashlib
 import io
 import re
 import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,9 @@ def draw_chart(draw: Callable[[Axes], None], *, alt: str, inches: tuple[float, f
     """
     alt = printable(alt)
     stream = io.StringIO()
-    with _LOCK, matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": alt}):
+    with _LOCK, matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": alt}), warnings.catch_warnings():
+        # The text is drawn by whoever shows the page; that matplotlib's font lacks a letter only shifts the layout.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=inches, layout="constrained")
         draw(figure.add_subplot())
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})

@@ -4,8 +4,8 @@ Frame i is the i-th frame that a full sequential decode of the first usable vide
 container says of frame counts and times. Knows nothing of clips, models or tensors.
 
 Reading is fast where the file is sound: one pass over the packets, without decoding, predicts all frames; a frame
-is then reached by seeking to a keyframe and decoding forward. The prediction is checked against every packet and
-every picture that passes. The first that differs ends it: the video is decoded once from end to end to number its
+is then reached by seeking to a keyframe and decoding forward. The prediction is checked against every picture that
+passes. The first that differs ends it: the video is decoded once from end to end to number its
 frames, and if that numbering does not hold after a seek either, frames are reached by counting from the beginning.
 """
 
@@ -185,26 +185,20 @@ class VideoReader:
             source = self._reopen()
             yield from source.pictures(source.packets())
             return
-        first, later = self._land_on(point, index)
+        packets = self._packets_from(point, index)
         source = self._source  # only now: landing may have opened the file again
         source.num_errors = 0
         frame = point.frame
-        for picture in source.pictures(_checked(first, later, point, index)):
-            if frame == point.frame and point.packet:
-                if picture.pts is not None and picture.pts < index.pts[frame]:
-                    continue  # refers to pictures before the seek point; reached from the one before
-                if not picture.key_frame:
-                    raise _IndexBrokenError(f"frame {frame} is no keyframe")
+        for picture in source.pictures(packets):
             is_known = frame < index.num_frames and picture.pts == index.pts[frame]
-            if not is_known or picture.is_corrupt or source.num_errors:
+            is_whole = picture.key_frame or frame > point.frame or not point.packet
+            if not (is_known and is_whole) or picture.is_corrupt or source.num_errors:
                 raise _IndexBrokenError(f"frame {frame} is not where it was")
             frame += 1
             yield picture
 
-    def _land_on(
-        self, point: SeekPoint, index: FrameIndex
-    ) -> tuple[Packet[VideoStream], Iterator[Packet[VideoStream]]]:
-        """Stand on the packet of a seek point: the packet, and an iterator over those behind it."""
+    def _packets_from(self, point: SeekPoint, index: FrameIndex) -> Iterator[Packet[VideoStream]]:
+        """Move to the packet of a seek point; iterates over it and those behind it."""
         facts = index.packets[point.packet]
         # Containers differ in which of its two times finds a packet. To land before it is good too, since packets
         # are cheap to skip; the beginning of the file is always before it.
@@ -217,7 +211,7 @@ class VideoReader:
             for packet in packets:
                 number = index.packet_numbers.get((packet.pts, packet.size), -1)  # -1: cut off by the seek
                 if number == point.packet:
-                    return packet, packets
+                    return chain((packet,), packets)
                 if number > point.packet:
                     break
         raise _IndexBrokenError(f"packet {point.packet} is not where it was")
@@ -271,20 +265,6 @@ class VideoReader:
     def _to_rgb(self, source: VideoSource, picture: VideoFrame) -> ByteArray:
         width, height = self._stored_size
         return self._orientation.apply(source.to_rgb(picture, width=width, height=height))
-
-
-def _checked(
-    first: Packet[VideoStream], later: Iterator[Packet[VideoStream]], point: SeekPoint, index: FrameIndex
-) -> Iterator[Packet[VideoStream]]:
-    """Pass packets on, from that of the seek point, as long as they are those of the index."""
-    number = point.packet
-    for packet in chain((first,), later):
-        if number == len(index.packets) or (packet.pts, packet.size) != index.packets[number].identity:
-            raise _IndexBrokenError(f"packet {number} is not where it was")
-        yield packet
-        number += 1
-    if number != len(index.packets):
-        raise _IndexBrokenError(f"packets end after {number} of {len(index.packets)}")
 
 
 def read_clip(path: str | os.PathLike[str], indices: Sequence[int] | NDArray[np.integer[Any]]) -> ByteArray:

@@ -1,0 +1,274 @@
+"""Attention, drop path, layer scale, blocks: each against its formula."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_models import gradients, make_model, random_video, randomize, relative_error, tiny_config
+from torch import Tensor, nn
+
+from videomae.model import layers
+from videomae.model.classification import VideoMAEForVideoClassification
+from videomae.model.encoder import VideoMAEModel, block_settings, drop_path_rates
+from videomae.model.layers import (
+    ACTIVATION_FUNCTIONS,
+    Block,
+    DropPath,
+    FusedSelfAttention,
+    QueryKeyValue,
+    Trace,
+    attention_probabilities,
+    run_blocks,
+)
+
+
+def make_attention(*, qv_bias: bool = True, dropout: float = 0.0) -> FusedSelfAttention:
+    """Return attention of width 12 with three heads and random parameters."""
+    return randomize(FusedSelfAttention(12, 3, qv_bias=qv_bias, dropout=dropout))
+
+
+def make_block(drop_path: float = 0.0, **settings: Any) -> Block:
+    """Return a block of width 12 with random parameters, but layer-scale gains as made."""
+    block = Block(12, 3, 20, settings=block_settings(tiny_config(**settings)), drop_path=drop_path)
+    gains = {name: one.detach().clone() for name, one in block.named_parameters() if "gamma" in name}
+    randomize(block)
+    block.load_state_dict(gains, strict=False)
+    return block
+
+
+def written_out(module: FusedSelfAttention, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Return contexts and probabilities of attention, head by head."""
+    weight, width, heads = module.qkv.weight, tokens.shape[-1], module.num_heads
+    has_bias = module.qkv.q_bias is not None
+    query = F.linear(tokens, weight[:width], module.qkv.q_bias if has_bias else None)
+    key = F.linear(tokens, weight[width : 2 * width])
+    value = F.linear(tokens, weight[2 * width :], module.qkv.v_bias if has_bias else None)
+    size = width // heads
+    contexts, probabilities = [], []
+    for head in range(heads):
+        part = slice(head * size, (head + 1) * size)
+        scores = query[..., part] @ key[..., part].transpose(1, 2) / math.sqrt(size)
+        probabilities.append(scores.softmax(-1))
+        contexts.append(probabilities[-1] @ value[..., part])
+    return torch.cat(contexts, dim=-1), torch.stack(probabilities, dim=1)
+
+
+@pytest.mark.parametrize("num_queries", [None, 1, 4, 9])
+@pytest.mark.parametrize("qv_bias", [True, False])
+def test_attention_equals_its_formula_head_by_head(qv_bias: bool, num_queries: int | None) -> None:
+    module = make_attention(qv_bias=qv_bias)
+    tokens = torch.randn(2, 9, 12)
+    contexts, probabilities = written_out(module, tokens)
+    rows = slice(None) if num_queries is None else slice(9 - num_queries, None)
+    actual, returned = module(tokens, num_queries, True)
+    torch.testing.assert_close(actual, contexts[:, rows], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(returned, probabilities[:, :, rows], atol=1e-6, rtol=1e-5)
+    plain, none = module(tokens, num_queries)
+    assert none is None
+    torch.testing.assert_close(plain, actual, atol=1e-6, rtol=1e-5)
+
+
+def test_the_three_ways_to_attend_give_equal_outputs_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, results = make_attention(), []
+    tokens = torch.randn(2, 9, 12)
+    fused_calls = count_calls(monkeypatch, F, "scaled_dot_product_attention")
+    for limit, need in ((512, False), (512, True), (0, False)):
+        monkeypatch.setattr(layers, "EXPLICIT_ATTENTION_KEYS", limit)
+        source = tokens.clone().requires_grad_()
+        context, _ = module(source, None, need)
+        module.zero_grad()
+        context.square().sum().backward()
+        results.append((context, source.grad, *gradients(module).values()))
+    assert len(fused_calls) == 1, "the last of the three, and no other, is torch's fused kernel"
+    for other in results[1:]:
+        for one, two in zip(results[0], other, strict=True):
+            assert relative_error(two, one) < 1e-5
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[None]:
+    """Return a list that grows by one at every call of a function, which still runs."""
+    calls: list[None] = []
+    real: Callable[..., Any] = getattr(owner, name)
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(None)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, counted)
+    return calls
+
+
+def test_the_fused_kernel_runs_where_no_gradient_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = make_attention()
+    calls = count_calls(monkeypatch, F, "scaled_dot_product_attention")
+    module(torch.randn(2, 9, 12))
+    assert len(calls) == 0
+    with torch.no_grad():
+        module(torch.randn(2, 9, 12))
+    assert len(calls) == 1
+
+
+def test_keys_have_no_bias() -> None:
+    projection = randomize(QueryKeyValue(12, qv_bias=True))
+    assert {name for name, _ in projection.named_parameters()} == {"weight", "q_bias", "v_bias"}
+    bias = projection(torch.zeros(1, 1, 12))[0, 0]
+    assert torch.equal(bias, torch.cat((projection.q_bias, torch.zeros(12), projection.v_bias)))
+
+
+def test_a_wrapper_around_the_projection_changes_no_output() -> None:
+    class Wrapper(nn.Module):
+        """What an adapter library puts in the place of a linear layer."""
+
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.inner(tokens)
+
+    module = make_attention()
+    tokens = torch.randn(2, 9, 12)
+    expected = [module(tokens, num_queries)[0] for num_queries in (None, 4)]
+    assert isinstance(module.qkv, nn.Linear)
+    module.qkv = Wrapper(module.qkv)
+    for num_queries, wanted in zip((None, 4), expected, strict=True):
+        torch.testing.assert_close(module(tokens, num_queries)[0], wanted, atol=1e-6, rtol=1e-5)
+
+
+def test_attention_dropout_works_in_training_alone_and_keeps_the_mean() -> None:
+    module = make_attention(dropout=0.5)
+    tokens = torch.randn(1, 9, 12)
+    expected = make_attention()(tokens)[0]
+    for need in (False, True):
+        module.train()
+        assert not torch.equal(module(tokens, None, need)[0], module(tokens, None, need)[0])
+        with torch.no_grad():
+            mean = torch.stack([module(tokens, None, need)[0] for _ in range(2000)]).mean(0)
+        assert relative_error(mean, expected) < 0.1
+        module.eval()
+        torch.testing.assert_close(module(tokens, None, need)[0], expected, atol=1e-6, rtol=1e-5)
+
+
+def test_dropped_out_probabilities_are_zero_or_scaled_up() -> None:
+    query, key = torch.randn(1, 1, 4, 8), torch.randn(1, 1, 6, 8)
+    plain = attention_probabilities(query, key)
+    dropped = attention_probabilities(query, key, dropout=0.5)
+    assert torch.equal(dropped == 0, dropped != 2 * plain)
+    assert 0 < (dropped == 0).sum() < dropped.numel()
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_drop_path_drops_whole_samples_and_keeps_the_mean(rate: float) -> None:
+    branch = torch.ones(20_000, 2, 3)
+    dropped = DropPath(rate)(branch)
+    rows = dropped.flatten(1)
+    assert torch.equal(rows, rows[:, :1].expand_as(rows))
+    assert torch.equal(rows.unique(), torch.tensor([0.0, 1 / (1 - rate)]))
+    margin = 5 * math.sqrt(rate / (1 - rate) / 20_000)  # five standard deviations of the mean
+    assert dropped.mean().item() == pytest.approx(1.0, abs=margin)
+
+
+def test_drop_path_is_the_identity_in_evaluation_and_at_rate_zero() -> None:
+    branch = torch.randn(5, 2, 3)
+    assert DropPath(0.0)(branch) is branch
+    assert DropPath(0.9).eval()(branch) is branch
+
+
+def test_drop_path_keeps_the_dtype() -> None:
+    assert DropPath(0.5)(torch.ones(4, 1, 1, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("rate", "depth"), [(0.2, 12), (0.1, 3), (0.3, 1), (0.0, 4)], ids=["base", "three", "one block", "off"]
+)
+def test_drop_path_rates_rise_linearly_from_zero(rate: float, depth: int) -> None:
+    rates = drop_path_rates(rate, depth)
+    assert rates == pytest.approx(torch.linspace(0, rate, depth, dtype=torch.float64).tolist())
+
+
+def test_every_block_gets_its_own_drop_path_rate() -> None:
+    model = VideoMAEModel(tiny_config(drop_path_rate=0.4))
+    assert [block.drop_path.rate for block in model.encoder.layer] == pytest.approx([0.0, 0.2, 0.4])
+
+
+def test_drop_path_of_a_block_spares_the_residual() -> None:
+    block = make_block(drop_path=1 - 1e-9)
+    tokens = torch.randn(3, 9, 12)
+    assert torch.equal(block(tokens)[0], tokens)
+
+
+def test_a_block_equals_its_formula() -> None:
+    block = make_block(init_values=0.1)
+    with torch.no_grad():
+        block.gamma_1.copy_(torch.linspace(0.1, 1, 12))
+        block.gamma_2.copy_(torch.linspace(-1, 1, 12))
+    tokens = torch.randn(2, 9, 12)
+    attended = block.attention(block.layernorm_before(tokens))[0]
+    middle = tokens + torch.linspace(0.1, 1, 12) * attended
+    inner = F.gelu(block.intermediate.dense(block.layernorm_after(middle)))
+    expected = middle + torch.linspace(-1, 1, 12) * block.output.dense(inner)
+    torch.testing.assert_close(block(tokens)[0], expected, atol=1e-6, rtol=1e-5)
+
+
+def test_layer_scale_exists_where_asked_and_starts_at_its_value() -> None:
+    plain, scaled = make_block(), make_block(init_values=1e-3)
+    assert plain.gamma_1 is None
+    assert plain.gamma_2 is None
+    for gain in (scaled.gamma_1, scaled.gamma_2):
+        assert torch.equal(gain, torch.full((12,), 1e-3))
+    tokens = torch.randn(2, 9, 12)
+    assert 0 < (scaled(tokens)[0] - tokens).abs().max() < 0.05 < (plain(tokens)[0] - tokens).abs().max()
+
+
+@pytest.mark.parametrize("num_queries", [1, 5, 9])
+def test_the_pruned_block_equals_the_last_rows_of_the_whole(num_queries: int) -> None:
+    block = make_block(init_values=0.5)
+    tokens = torch.randn(2, 9, 12)
+    whole, probabilities = block(tokens, None, True)
+    pruned, some = block(tokens, num_queries, True)
+    torch.testing.assert_close(pruned, whole[:, -num_queries:], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(some, probabilities[:, :, -num_queries:], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_stack_computes_all_tokens_but_in_its_last_block(recompute: bool) -> None:
+    blocks = nn.ModuleList(randomize(make_block(), seed=seed) for seed in range(3))
+    tokens = torch.randn(2, 9, 12)
+    trace = Trace(states=True, attentions=True)
+    pruned = run_blocks(blocks, tokens, num_queries=4, recompute=recompute, trace=trace)
+    torch.testing.assert_close(pruned, run_blocks(blocks, tokens)[:, -4:], atol=1e-6, rtol=1e-5)
+    assert [state.shape[1] for state in trace.states] == [9, 9, 9, 4]
+    assert [one.shape[2] for one in trace.attentions] == [9, 9, 4]
+
+
+@pytest.mark.parametrize("name", ACTIVATION_FUNCTIONS)
+def test_activations_are_those_of_transformers(name: str) -> None:
+    from transformers.activations import ACT2FN
+
+    values = torch.linspace(-4, 4, 101)
+    torch.testing.assert_close(ACTIVATION_FUNCTIONS[name](values), ACT2FN[name](values), atol=1e-6, rtol=1e-6)
+
+
+def test_dropouts_and_drop_path_are_still_in_evaluation() -> None:
+    rates = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.3, "drop_path_rate": 0.3}
+    model = make_model(VideoMAEForVideoClassification, **rates, classifier_dropout=0.3)
+    plain = make_model(VideoMAEForVideoClassification)
+    video = random_video(model.config)
+    assert not torch.equal(model(video).logits, model(video).logits)
+    model.eval()
+    assert torch.equal(model(video).logits, model(video).logits)
+    torch.testing.assert_close(model(video).logits, plain(video).logits, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "rate", ["hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "classifier_dropout"]
+)
+def test_each_dropout_alone_works_in_training(rate: str) -> None:
+    model = make_model(VideoMAEForVideoClassification, **{rate: 0.5})
+    video = random_video(model.config)
+    assert not torch.equal(model(video).logits, model(video).logits)

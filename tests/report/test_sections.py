@@ -1,0 +1,143 @@
+"""Sections: what they say of results is what the results say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from videomae.data.datasets import BadVideo
+from videomae.evaluate.evaluator import EvaluationConfig, EvaluationResult, VideoResult
+from videomae.evaluate.metrics import compute_metrics
+from videomae.evaluate.views import ViewsConfig
+from videomae.inference.reconstruction import Reconstruction
+from videomae.masking import MaskConfig
+from videomae.report.page import Chart, Facts, Gallery, Picture, Section, Table, Text, render_report
+from videomae.report.sections import (
+    evaluation_section,
+    predictions_section,
+    reconstruction_section,
+    training_section,
+)
+from videomae.video.sampling import ClipConfig
+from videomae.video.write import write_video
+
+
+def evaluation(root: Path, *, bad: int = 0) -> EvaluationResult:
+    """Return ten videos of two classes: 0 to 6 right with 0.9, 0.8, ... , 7 to 9 wrong with 0.7, 0.8, 0.9."""
+    shares = [0.9, 0.8, 0.7, 0.6, 0.9, 0.8, 0.7, 0.7, 0.8, 0.9]
+    labels = [number % 2 for number in range(10)]
+    rows = []
+    for number, (share, label) in enumerate(zip(shares, labels, strict=True)):
+        prediction = label if number < 7 else 1 - label
+        probabilities = (share, 1 - share) if prediction == 0 else (1 - share, share)
+        rows.append(VideoResult(f"{number}.mp4", label, prediction, probabilities))
+    metrics = compute_metrics(np.array([row.probabilities for row in rows]), np.array(labels))
+    return EvaluationResult(
+        root=root.as_posix(),
+        classes=("cut", "run"),
+        rows=tuple(rows),
+        metrics=metrics,
+        bad=tuple(BadVideo(f"bad{number}.mp4", "is damaged") for number in range(bad)),
+        clip=ClipConfig(num_frames=8, stride=2),
+        config=EvaluationConfig(views=ViewsConfig(num_clips=5, num_crops=3)),
+    )
+
+
+def blocks(section: Section, kind: type) -> list:
+    return [block for block in section.blocks if isinstance(block, kind)]
+
+
+def test_evaluation_tells_accuracy_interval_views_and_every_class(tmp_path: Path) -> None:
+    result = evaluation(tmp_path)
+    section = evaluation_section(result)
+    facts = dict(blocks(section, Facts)[0].rows)
+    assert facts["top-1 accuracy"] == "70.00%"
+    assert facts["95 % interval"] == "39.7% to 89.2%"
+    assert "top-5 accuracy" not in facts
+    assert facts["views of each video"] == "5 clips x 3 crops"
+    assert facts["frames of a clip"] == "8, dense, stride 2"
+    assert blocks(section, Table)[0].rows == [("cut", 5, "80.0%"), ("run", 5, "60.0%")]
+    assert blocks(section, Chart)[0].svg.alt == "Confusion matrix of 2 classes: 7 of 10 right"
+    assert blocks(section, Text) == []
+
+
+def test_videos_left_out_are_a_warning_with_their_number_and_names(tmp_path: Path) -> None:
+    section = evaluation_section(evaluation(tmp_path, bad=30))
+    (warning,) = blocks(section, Text)
+    assert warning.is_warning
+    assert warning.text.startswith("30 of 40 videos could not be read.")
+    table = blocks(section, Table)[0]
+    assert table.caption == "The first 20 of them"
+    assert table.rows[0] == ("bad0.mp4", "is damaged")
+    assert len(table.rows) == 20
+
+
+def test_predictions_show_confident_mistakes_and_then_right_ones(tmp_path: Path) -> None:
+    colours = {number: 25 * number for number in range(9)}  # the tenth video is gone
+    for number, grey in colours.items():
+        write_video(tmp_path / f"{number}.mp4", np.full((4, 32, 48, 3), grey, dtype=np.uint8))
+    (gallery,) = blocks(predictions_section(evaluation(tmp_path), num_cards=4), Gallery)
+    assert [card.name for card in gallery.cards] == ["9.mp4", "8.mp4", "0.mp4", "3.mp4"]
+    assert [card.verdict for card in gallery.cards] == ["wrong", "wrong", "right", "right"]
+    assert [card.probability for card in gallery.cards] == [0.9, 0.8, 0.9, 0.6]
+    assert gallery.cards[1].predicted == "run"
+    assert gallery.cards[1].true_label == "cut"
+    assert [card.thumbnail is not None for card in gallery.cards] == [False, True, True, True]
+    assert gallery.caption.startswith("2 of 3 mistakes, the most confident first, then 2 of 7 right ones")
+
+
+def test_predictions_fill_up_with_what_there_is(tmp_path: Path) -> None:
+    (gallery,) = blocks(predictions_section(evaluation(tmp_path), num_cards=100), Gallery)
+    assert sorted(card.name for card in gallery.cards) == [f"{number}.mp4" for number in range(10)]
+    (few,) = blocks(predictions_section(evaluation(tmp_path), num_cards=9), Gallery)
+    assert len(few.cards) == 9
+
+
+def test_training_draws_the_records_that_have_a_loss() -> None:
+    records = [{"step": step, "loss": 1.0 / step, "lr": 1e-3} for step in range(1, 3001)]
+    section = training_section([*records, {"step": 3000, "evaluation": {"top1": 0.5}}])
+    facts = dict(blocks(section, Facts)[0].rows)
+    assert facts == {"steps": "3000", "first loss": "1", "last loss": "0.0003333"}
+    loss, rate = blocks(section, Chart)
+    assert loss.svg.alt.startswith("loss by step: loss from ")
+    assert rate.svg.alt == "learning rate by step: learning rate from 0.001 to 0.001"
+    assert len(loss.svg.markup) < 40_000, "a long run must stay a light drawing"
+    with pytest.raises(ValueError, match="no record has a step and a loss"):
+        training_section([{"step": 1, "evaluation": {}}])
+
+
+@pytest.mark.parametrize("has_leaky", [True, False])
+def test_reconstruction_is_explained_where_a_row_leaks(has_leaky: bool) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    result = Reconstruction(
+        path="videos/dog.mp4",
+        original=frames,
+        seen=frames,
+        leaky=frames if has_leaky else None,
+        honest=frames,
+        hidden=np.ones((2, 2, 2), dtype=bool),
+        frame_indices=np.arange(4),
+        frame_seconds=np.arange(4) / 25,
+        mask=MaskConfig(),
+        seed=0,
+        loss=0.5,
+    )
+    section = reconstruction_section([("first", result), ("second", result)])
+    explained = blocks(section, Text)
+    assert bool(explained) == has_leaky
+    assert not has_leaky or "looks good whatever the network has learnt" in explained[0].text
+    pictures = blocks(section, Picture)
+    assert len(pictures) == 2
+    assert pictures[0].address != pictures[1].address, "the strip names its network"
+    assert "videos/dog.mp4" in pictures[0].alt
+
+
+def test_sections_can_be_rendered(tmp_path: Path) -> None:
+    html = render_report(
+        "run", [evaluation_section(evaluation(tmp_path, bad=1)), predictions_section(evaluation(tmp_path))]
+    )
+    assert "70.00%" in html
+    assert "bad0.mp4" in html
+    assert html.count("<article") == 10

@@ -1,0 +1,279 @@
+"""The command as a user meets it: its verbs and options are a frozen list, its errors one line and status 2."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from videomae.cli import VERBS, main
+from videomae.data.clip_record import record_from_clip
+from videomae.model.classification import VideoMAEForVideoClassification
+from videomae.model.config import VideoMAEConfig
+from videomae.model.pretraining import VideoMAEForPreTraining
+from videomae.model.processor import VideoMAEImageProcessor
+from videomae.model.weights import save_record
+from videomae.video.sampling import ClipConfig
+from videomae.video.write import write_video
+
+RECIPE_PARTS = {
+    "pretrain": "augment clip data init loop mask model optim schedule".split(),
+    "finetune": "augment clip data evaluation head init loop model optim schedule".split(),
+}
+OPTIONS = {
+    "demo": "data out overwrite seed".split(),
+    "pretrain": "out overwrite resume".split(),
+    "finetune": "out overwrite resume".split(),
+    "evaluate": "batch_size clip device out precision views workers".split(),
+    "predict": "clip device json num_views top_k".split(),
+    "features": "clip device out pool step_frames".split(),
+    "reconstruct": "device mask out seed".split(),
+}
+SIZES = {
+    "image_size": 32,
+    "patch_size": 16,
+    "num_frames": 8,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "decoder_hidden_size": 16,
+    "decoder_num_hidden_layers": 1,
+    "decoder_num_attention_heads": 2,
+    "decoder_intermediate_size": 32,
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a classifier of left and right, `fine`, and a pre-training network, `pre`."""
+    root = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    fine = VideoMAEForVideoClassification(VideoMAEConfig(**SIZES, id2label={0: "left", 1: "right"}))
+    pre = VideoMAEForPreTraining(VideoMAEConfig(**SIZES, use_mean_pooling=False))
+    for name, model in (("fine", fine), ("pre", pre)):
+        model.save_pretrained(root / name)
+        size = {"shortest_edge": 32}
+        VideoMAEImageProcessor(size=size, crop_size={"height": 32, "width": 32}).save_pretrained(root / name)
+        save_record(root / name, record_from_clip(ClipConfig(num_frames=8, stride=1)))
+    return root
+
+
+def options_of(verb: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"])
+    assert stop.value.code == 0
+    words = (word.strip("[],") for word in capsys.readouterr().out.split())
+    names = {word.removeprefix("--").split("=")[0].split(".")[0] for word in words if word.startswith("--")}
+    return names - {"help", "config", "print_config[", "print_config"}
+
+
+def test_verbs_are_the_frozen_list() -> None:
+    assert list(VERBS) == list(OPTIONS)
+
+
+@pytest.mark.parametrize("verb", OPTIONS)
+def test_options_are_the_frozen_list(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert options_of(verb, capsys) == {*OPTIONS[verb], *RECIPE_PARTS.get(verb, [])}
+
+
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"  {verb}" in out for verb in VERBS)
+
+
+def test_predict_prints_the_classes_of_each_video(
+    models: Path, labelled_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(models / "fine"), str(labelled_folder / "left" / "0.mp4")]) == 0
+    out = capsys.readouterr().out
+    assert "left" in out
+    assert "right" in out
+
+
+def test_predict_json_is_one_object_on_standard_output(
+    models: Path, labelled_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(models / "fine"), str(labelled_folder), "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert len(values["predictions"]) == 6
+
+
+def test_predict_uses_the_stored_sampling_unless_told_otherwise(
+    models: Path, labelled_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["predict", str(models / "fine"), str(labelled_folder / "left" / "0.mp4"), "--json"]
+    found = []
+    for extra in ([], ["--clip.num_frames", "8", "--clip.stride", "2"]):
+        assert main([*words, *extra]) == 0
+        found.append(json.loads(capsys.readouterr().out)["predictions"][0]["frame_indices"])
+    stored, other = np.asarray(found[0]).ravel(), np.asarray(found[1]).ravel()
+    assert len(stored) == len(other) == 8
+    assert np.diff(other).max() > np.diff(stored).max()
+
+
+def test_a_bad_file_among_good_ones_does_not_stop_predict(
+    models: Path, labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("no video")
+    assert main(["predict", str(models / "fine"), str(bad), str(labelled_folder / "left" / "0.mp4"), "--json"]) == 2
+    captured = capsys.readouterr()
+    values = json.loads(captured.out)
+    assert len(values["predictions"]) == 1
+    assert values["errors"][0]["path"].endswith("bad.mp4")
+    assert "bad.mp4" in captured.err
+
+
+@pytest.mark.parametrize(("pool", "rows"), [("clip", ()), ("frame", (8,)), ("tubelet", (4,)), ("token", (16,))])
+def test_features_have_the_shape_of_their_pooling_and_a_time_span_for_each_row(
+    pool: str, rows: tuple[int, ...], models: Path, labelled_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "f.safetensors"
+    video = str(labelled_folder / "left" / "0.mp4")
+    assert main(["features", str(models / "pre"), video, "--pool", pool, "--out", str(out)]) == 0
+    with safe_open(out, "pt") as file:
+        tensors = {key.rsplit("/", 1)[1]: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    assert tensors["features"].shape == (*rows, 32)
+    assert tensors["time_spans"].shape == (*rows, 2)
+
+
+def test_reconstruct_writes_a_picture(models: Path, labelled_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "strip.png"
+    words = ["--mask.ratio", "0.75", "--out", str(out)]
+    assert main(["reconstruct", str(models / "pre"), str(labelled_folder / "left" / "0.mp4"), *words]) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_evaluate_prints_accuracy_and_writes_every_video(
+    models: Path, labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "result.json"
+    views = ["--views.num_clips", "2", "--views.num_crops", "1", "--workers", "0"]
+    assert main(["evaluate", str(models / "fine"), str(labelled_folder), *views, "--out", str(out)]) == 0
+    assert "top-1" in capsys.readouterr().out
+    assert len(json.loads(out.read_text())["videos"]) == 6
+
+
+BAD_INPUT = {
+    "no such verb": (["predikt"], "unknown verb 'predikt': did you mean 'predict'?"),
+    "no such option": (["predict", "M", "V", "--topk", "3"], "--topk"),
+    "missing model": (["predict", "nowhere", "clip.mp4"], "nowhere"),
+    "missing video": (["features", "MODELS/pre", "nowhere.mp4", "--out", "OUT/f.safetensors"], "nowhere.mp4"),
+    "missing data": (["pretrain", "--config", "tiny", "--data.train", "nowhere", "--out", "OUT/run"], "nowhere"),
+    "empty folder": (["pretrain", "--config", "tiny", "--data.train", "EMPTY", "--out", "OUT/run"], "empty"),
+    "no video": (["reconstruct", "MODELS/pre", "TEXT", "--out", "OUT/strip.png"], "text.mp4"),
+    "zero length": (["reconstruct", "MODELS/pre", "ZERO", "--out", "OUT/strip.png"], "zero.mp4"),
+    "truncated": (["reconstruct", "MODELS/pre", "CUT", "--out", "OUT/strip.png"], "cut.mp4"),
+    "audio only": (["reconstruct", "MODELS/pre", "SOUND", "--out", "OUT/strip.png"], "sound.mp4"),
+    "one class": (["finetune", "--config", "tiny", "--data.train", "ONE", "--out", "OUT/run"], "class"),
+    "other classes": (["evaluate", "MODELS/fine", "OTHER"], "up"),
+    "unknown recipe": (["pretrain", "--config", "tyni", "--data.train", "D", "--out", "OUT/run"], "'tyni'"),
+    "unknown key": (
+        ["pretrain", "--config", "tiny", "--data.train", "D", "--optim.lr", "1", "--out", "OUT/run"],
+        "optim.lr",
+    ),
+    "wrong type": (
+        ["pretrain", "--config", "tiny", "--data.train", "D", "--loop.seed", "x", "--out", "OUT/run"],
+        "loop.seed",
+    ),
+    "out of range": (
+        ["pretrain", "--config", "tiny", "--data.train", "D", "--mask.ratio", "90", "--out", "OUT/run"],
+        "did you mean 0.9?",
+    ),
+    "unknown field": (
+        ["pretrain", "--config", "tiny", "--data.train", "D", "--model.overrides.depth", "3", "--out", "OUT/run"],
+        "unknown config field 'depth'",
+    ),
+    "classifier has no decoder": (["reconstruct", "MODELS/fine", "VIDEO", "--out", "OUT/strip.png"], "decoder"),
+    "nothing to resume": (
+        ["pretrain", "--config", "tiny", "--data.train", "D", "--resume", "--out", "OUT/run"],
+        "run",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def places(models: Path, labelled_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The files that the words in capitals above stand for."""
+    root = tmp_path_factory.mktemp("bad")
+    (root / "empty").mkdir()
+    (root / "text.mp4").write_text("this is no video")
+    (root / "zero.mp4").touch()
+    whole = (labelled_folder / "left" / "0.mp4").read_bytes()
+    (root / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    write_sound(root / "sound.mp4")
+    shutil.copytree(labelled_folder / "left", root / "one" / "left")
+    shutil.copytree(labelled_folder / "left", root / "other" / "left")
+    shutil.copytree(labelled_folder / "right", root / "other" / "up")
+    names = {"EMPTY": "empty", "TEXT": "text.mp4", "ZERO": "zero.mp4", "CUT": "cut.mp4", "SOUND": "sound.mp4"}
+    files = {word: str(root / name) for word, name in {**names, "ONE": "one", "OTHER": "other"}.items()}
+    return {
+        **files,
+        "MODELS": str(models),
+        "D": str(labelled_folder),
+        "VIDEO": str(labelled_folder / "left" / "0.mp4"),
+    }
+
+
+def write_sound(path: Path) -> None:
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4410), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_line_and_status_2_and_nothing_is_written(
+    case: str, places: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, named = BAD_INPUT[case]
+    places = {**places, "OUT": str(tmp_path)}
+    filled = ["/".join(places.get(part, part) for part in word.split("/")) for word in words]
+    assert main(filled) == 2
+    error = capsys.readouterr().err
+    lines = [line for line in error.splitlines() if "error: " in line]
+    assert len(lines) == 1, error
+    assert named in lines[0]
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_output_folder_is_left_alone(
+    labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years of work")
+    words = ["--data.train", str(labelled_folder), "--overwrite", "--out", str(tmp_path / "run")]
+    assert main(["pretrain", "--config", "tiny", *words]) == 2
+    assert "other content" in capsys.readouterr().err
+    assert (tmp_path / "run" / "thesis.txt").read_text() == "years of work"
+
+
+def test_the_module_runs_as_the_command() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "videomae", "nonsense"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("videomae: error: unknown verb 'nonsense'")
+
+
+def test_a_video_is_predicted_from_any_folder(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(tmp_path / "a.mp4", np.random.default_rng(0).integers(0, 255, (9, 32, 48, 3), np.uint8))
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", str(models / "fine"), "a.mp4"]) == 0
+    assert "a.mp4" in capsys.readouterr().out
