@@ -38,6 +38,7 @@ FLOORS = {
     "engine": 1,
     "masking": 1,
     "patches": 0,
+    "atomic": 0,
     "errors": 0,
 }
 MAX_LINES = 400

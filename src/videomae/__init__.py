@@ -21,15 +21,17 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from videomae.inference.features import extract_features
+    from videomae.inference.pipeline import pipeline
     from videomae.inference.predictor import Predictor
     from videomae.inference.reconstruction import reconstruct
+    from videomae.inference.video_processor import VideoMAEVideoProcessor
     from videomae.masking import MaskConfig, draw_masks
     from videomae.model.base import VideoMAEPreTrainedModel
     from videomae.model.classification import VideoMAEForVideoClassification
     from videomae.model.config import VideoMAEConfig
     from videomae.model.encoder import VideoMAEModel
     from videomae.model.pretraining import VideoMAEForPreTraining
-    from videomae.model.processor import VideoMAEImageProcessor
+    from videomae.model.processor import VideoMAEFeatureExtractor, VideoMAEImageProcessor
     from videomae.train.finetune import finetune
     from videomae.train.pretrain import pretrain
     from videomae.video.decode import VideoReader
@@ -50,11 +52,13 @@ __all__ = [
     "RunError",
     "VideoMAEConfig",
     "VideoMAEError",
+    "VideoMAEFeatureExtractor",
     "VideoMAEForPreTraining",
     "VideoMAEForVideoClassification",
     "VideoMAEImageProcessor",
     "VideoMAEModel",
     "VideoMAEPreTrainedModel",
+    "VideoMAEVideoProcessor",
     "VideoReadError",
     "VideoReader",
     "WeightsError",
@@ -62,6 +66,7 @@ __all__ = [
     "draw_masks",
     "extract_features",
     "finetune",
+    "pipeline",
     "pretrain",
     "reconstruct",
 ]
@@ -76,17 +81,20 @@ _MODULE_OF = {
     "RunError": "videomae.errors",
     "VideoMAEConfig": "videomae.model.config",
     "VideoMAEError": "videomae.errors",
+    "VideoMAEFeatureExtractor": "videomae.model.processor",
     "VideoMAEForPreTraining": "videomae.model.pretraining",
     "VideoMAEForVideoClassification": "videomae.model.classification",
     "VideoMAEImageProcessor": "videomae.model.processor",
     "VideoMAEModel": "videomae.model.encoder",
     "VideoMAEPreTrainedModel": "videomae.model.base",
+    "VideoMAEVideoProcessor": "videomae.inference.video_processor",
     "VideoReadError": "videomae.errors",
     "VideoReader": "videomae.video.decode",
     "WeightsError": "videomae.errors",
     "draw_masks": "videomae.masking",
     "extract_features": "videomae.inference.features",
     "finetune": "videomae.train.finetune",
+    "pipeline": "videomae.inference.pipeline",
     "pretrain": "videomae.train.pretrain",
     "reconstruct": "videomae.inference.reconstruction",
 }

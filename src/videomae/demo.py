@@ -156,7 +156,7 @@ def _render(out: Path, results: _Results, *, own_data: bool, seed: int) -> str:
 
 
 def _comparison_section(out: Path, results: _Results, *, own_data: bool, seed: int) -> Section:
-    runs = {"pre-trained encoder": results.pretrained, "random weights": results.random}
+    runs = {"pre-trained": results.pretrained, "random weights": results.random}
     rows = [
         (
             name,
@@ -170,7 +170,7 @@ def _comparison_section(out: Path, results: _Results, *, own_data: bool, seed: i
     accuracies = [RunAccuracy(name, (_seed_accuracy(run, seed),)) for name, run in runs.items()]
     curves = [
         _curve(name, MetricsLog.read(out / folder / "metrics.jsonl"))
-        for name, folder in (("pre-trained encoder", "finetune"), ("random weights", "from-random"))
+        for name, folder in (("pre-trained", "finetune"), ("random weights", "from-random"))
     ]
     gap = results.pretrained.evaluation.metrics.top1 - results.random.evaluation.metrics.top1
     if gap > 0:
@@ -218,7 +218,7 @@ def _reconstructions(out: Path, result: FinetuneResult) -> Section:
     loaded = load_pretraining(out / "pretrain")
     evaluation = result.evaluation
     spread = evaluation.rows[:: max(len(evaluation.rows) // NUM_RECONSTRUCTIONS, 1)][:NUM_RECONSTRUCTIONS]
-    pictures = [(row.path, reconstruct_video(loaded, Path(evaluation.root) / row.path)) for row in spread]
+    pictures = [("pre-trained", reconstruct_video(loaded, Path(evaluation.root) / row.path)) for row in spread]
     return reconstruction_section(pictures)
 
 

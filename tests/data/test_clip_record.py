@@ -10,6 +10,7 @@ import pytest
 from videomae.data.clip_record import check_clip, clip_from_record, record_from_clip, stored_clip
 from videomae.errors import ConfigError, WeightsError
 from videomae.model.config import VideoMAEConfig
+from videomae.model.sources import RECORD_FILE
 from videomae.model.weights import save_record
 from videomae.video.sampling import ClipConfig
 
@@ -21,24 +22,29 @@ def test_clip_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     save_record(tmp_path, {**record_from_clip(SEGMENT), "training": {"steps": 3}})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert stored_clip(tmp_path, CONFIG) == SEGMENT
+        assert stored_clip(tmp_path / RECORD_FILE, CONFIG, name="net") == SEGMENT
 
 
 def test_record_without_clip_gives_none() -> None:
     assert clip_from_record({"training": {}}) is None
 
 
-def test_folder_without_record_gets_the_published_stride_and_says_so(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match=r"assuming 12 frames, stride 4; give the clip to choose another"):
-        assert stored_clip(tmp_path, CONFIG) == ClipConfig(num_frames=12, stride=4, kind="dense")
+@pytest.mark.parametrize("has_record", [True, False])
+def test_network_without_clip_gets_the_published_stride_and_says_so(tmp_path: Path, has_record: bool) -> None:
+    save_record(tmp_path, {"training": {}})
+    record = tmp_path / RECORD_FILE if has_record else None
+    with pytest.warns(
+        UserWarning, match=r"^net does .*assuming 12 frames, stride 4; give the clip to choose another"
+    ):
+        assert stored_clip(record, CONFIG, name="net") == ClipConfig(num_frames=12, stride=4, kind="dense")
 
 
-def test_the_assumption_is_said_once_for_a_folder(tmp_path: Path) -> None:
+def test_the_assumption_is_said_once_for_a_network() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.resetwarnings()
         warnings.simplefilter("default")
         for _ in range(3):
-            stored_clip(tmp_path, CONFIG)
+            stored_clip(None, CONFIG, name="net")
     assert len(caught) == 1
 
 
@@ -56,13 +62,13 @@ def test_the_assumption_is_said_once_for_a_folder(tmp_path: Path) -> None:
 def test_wrong_entry_is_refused_with_file_and_reason(tmp_path: Path, entry: object, message: str) -> None:
     save_record(tmp_path, {"clip": entry})
     with pytest.raises(WeightsError, match=message) as caught:
-        stored_clip(tmp_path, CONFIG)
+        stored_clip(tmp_path / RECORD_FILE, CONFIG, name="net")
     assert str(tmp_path / "videomae.json") in str(caught.value)
 
 
 def test_clip_that_tubelets_do_not_divide_is_refused() -> None:
     check_clip(ClipConfig(num_frames=6), CONFIG)
-    with pytest.raises(ConfigError, match="clip.num_frames is 7, .* tubelets of 2 frames .* use a multiple of 2"):
+    with pytest.raises(ConfigError, match=r"clip\.num_frames is 7, .* tubelets of 2 frames .* use a multiple of 2"):
         check_clip(ClipConfig(num_frames=7), CONFIG)
 
 

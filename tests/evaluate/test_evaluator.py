@@ -14,6 +14,7 @@ from videomae.data.clip_record import record_from_clip
 from videomae.data.manifest import Manifest, VideoRow, scan_labelled
 from videomae.errors import ConfigError, RunError, WeightsError
 from videomae.evaluate.evaluator import EvaluationConfig, EvaluationResult, evaluate, evaluate_folder
+from videomae.evaluate.metrics import compute_metrics
 from videomae.evaluate.views import ViewsConfig
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.processor import VideoMAEImageProcessor
@@ -166,12 +167,16 @@ def test_bad_video_is_named_and_left_out_and_the_others_stay_the_same(
     data = tmp_path / "data"
     shutil.copytree(videos, data)
     (data / "jump" / "0.mp4").write_bytes(b"nothing that decodes")
+    fit_classifier(model, scan_labelled(videos), processor, clip)
     whole = evaluate(model, scan_labelled(videos), processor=processor, clip=clip, config=SMALL)
     result = evaluate(model, scan_labelled(data), processor=processor, clip=clip, config=SMALL)
     assert [one.path for one in result.bad] == ["jump/0.mp4"]
     assert "0.mp4" in result.bad[0].reason
     assert len(result.rows) == result.metrics.num_videos == 5
-    np.testing.assert_allclose(probabilities(result), np.delete(probabilities(whole), 2, axis=0), atol=2e-6)
+    np.testing.assert_allclose(probabilities(result), np.delete(probabilities(whole), 2, axis=0), atol=1e-4)
+    labels = np.array([row.label for row in result.rows])
+    assert result.metrics == compute_metrics(probabilities(result), labels)
+    assert result.metrics.top1 == 1.0, "judged over the rows that are there"
     assert "1 of 6 videos could not be read and are not counted:" in result.summary()
     assert result.summary()[-1].startswith("  jump/0.mp4: ")
     assert result.metrics_dict()["num_bad_videos"] == 1
@@ -268,6 +273,15 @@ def test_output_into_a_missing_folder_is_refused_before_anything_is_read(tmp_pat
 def test_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError):
         evaluate_folder(tmp_path, tmp_path)
+
+
+def test_network_without_classifier_is_refused_instead_of_given_a_fresh_one(
+    model: VideoMAEForVideoClassification, videos: Path, processor: VideoMAEImageProcessor, tmp_path: Path
+) -> None:
+    model.videomae.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match="holds a bare encoder, without a classifier: fine-tune it first"):
+        evaluate_folder(tmp_path, videos, config=SMALL, device="cpu")
 
 
 def test_clip_that_does_not_fit_the_network_is_refused(

@@ -12,11 +12,11 @@ import torch
 from videomae.errors import ConfigError, WeightsError
 from videomae.inference.model_folder import (
     clip_from_record,
-    folder_kind,
     load_classifier,
     load_encoder,
     load_pretraining,
     record_from_clip,
+    source_kind,
 )
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.encoder import VideoMAEModel
@@ -32,7 +32,7 @@ def test_classifier_comes_with_its_names_processor_and_sampling(classifier_folde
     assert loaded.classes == ("cut", "jump", "run")
     assert loaded.clip == CLIP
     assert loaded.processor.crop_size == {"height": 32, "width": 32}
-    assert loaded.folder == classifier_folder
+    assert loaded.source == str(classifier_folder)
     assert not loaded.model.training
     saved = VideoMAEForVideoClassification.from_pretrained(classifier_folder).state_dict()
     assert all(torch.equal(tensor, saved[name]) for name, tensor in loaded.model.state_dict().items())
@@ -40,7 +40,9 @@ def test_classifier_comes_with_its_names_processor_and_sampling(classifier_folde
 
 def test_folder_of_a_finished_run_is_its_model_folder(classifier_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(classifier_folder, tmp_path / "model")
-    assert load_classifier(tmp_path, device="cpu").folder == tmp_path / "model"
+    loaded, expected = load_classifier(tmp_path, device="cpu"), load_classifier(classifier_folder, device="cpu")
+    assert loaded.clip == CLIP
+    assert torch.equal(loaded.model.classifier.weight, expected.model.classifier.weight)
 
 
 def test_the_callers_clip_wins_over_the_folders(classifier_folder: Path) -> None:
@@ -60,7 +62,7 @@ def test_folder_without_record_assumes_the_published_stride_aloud(classifier_fol
 
 
 def test_kind_is_told_by_the_tensors(classifier_folder: Path, pretraining_folder: Path, encoder_folder: Path) -> None:
-    kinds = [folder_kind(folder) for folder in (classifier_folder, pretraining_folder, encoder_folder)]
+    kinds = [source_kind(folder) for folder in (classifier_folder, pretraining_folder, encoder_folder)]
     assert kinds == ["classification", "pretraining", "encoder"]
 
 
@@ -80,12 +82,12 @@ def test_network_of_the_wrong_kind_is_refused_with_the_cure(
 ) -> None:
     with pytest.raises(WeightsError, match="holds a pre-trained network, without a classifier: fine-tune it first"):
         load_classifier(pretraining_folder)
-    with pytest.raises(WeightsError, match="holds a classifier, without a decoder: give the folder of a pre-trained"):
+    with pytest.raises(WeightsError, match="holds a classifier, without a decoder: give a pre-trained network"):
         load_pretraining(classifier_folder)
 
 
 def test_missing_and_damaged_weights_are_refused(classifier_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="does not exist"):
+    with pytest.raises(WeightsError, match="none is no folder: give the folder of a saved model"):
         load_encoder(tmp_path / "none")
     folder = tmp_path / "folder"
     shutil.copytree(classifier_folder, folder)
@@ -93,7 +95,7 @@ def test_missing_and_damaged_weights_are_refused(classifier_folder: Path, tmp_pa
     with pytest.raises(WeightsError, match=r"model\.safetensors cannot be read as safetensors"):
         load_encoder(folder)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(WeightsError, match=r"has no model\.safetensors"):
+    with pytest.raises(WeightsError, match=r"model\.safetensors"):
         load_encoder(folder)
 
 

@@ -145,7 +145,7 @@ def test_without_pixel_normalisation_there_is_one_row_and_perfect_predictions_gi
     model = VideoMAEForPreTraining(source.model.config.replace(norm_pix_loss=False)).eval()
     # Not the processor that the network's pixels are defined by: the predictions must be taken back through both.
     processor = VideoMAEImageProcessor(size=32, crop_size=32, image_mean=mean, image_std=std)
-    loaded = LoadedModel(pretraining_folder, model, processor, source.clip)
+    loaded = LoadedModel(str(pretraining_folder), model, processor, source.clip)
     pixel_values, visible = clip_pixels(loaded, video), some_visible()
     versions = compose_versions(loaded, pixel_values, visible, model.targets(pixel_values, complement(visible, 32)))
     assert versions.leaky is None
@@ -179,10 +179,10 @@ def test_frames_and_times_are_those_of_the_middle_clip(loaded: Loaded, video: Pa
 
 
 def test_strip_shows_each_version_where_it_says(loaded: Loaded, video: Path, tmp_path: Path) -> None:
-    result = reconstruct(loaded.folder, video, tmp_path / "out.png", mask=MASK, device="cpu")
+    result = reconstruct(loaded.source, video, tmp_path / "out.png", mask=MASK, device="cpu")
     with Image.open(tmp_path / "out.png") as image:
         picture = np.asarray(image.convert("RGB"))
-    assert np.array_equal(picture, np.asarray(reconstruction_strip(result, title=loaded.folder.name)))
+    assert np.array_equal(picture, np.asarray(reconstruction_strip(result, title=Path(loaded.source).name)))
     scale = 5  # frames of 32 pixels are enlarged by whole numbers to at least 144
     assert result.leaky is not None
     tops = []

@@ -24,6 +24,7 @@ from tiny_models import (
 from torch import Tensor
 
 from videomae.model.base import VideoMAEPreTrainedModel
+from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.encoder import VideoMAEModel
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.patches import complement, equal_count, split_by_mask
@@ -144,19 +145,47 @@ def test_gradient_checkpointing_compiles_to_one_graph() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cls", ALL_CLASSES)
-def test_the_default_backend_gives_the_eager_step(cls: type[VideoMAEPreTrainedModel]) -> None:
-    model = make_model(cls, **SMALLEST)
-    inputs = make_inputs(cls, model, "mask" if cls is VideoMAEForPreTraining else "plain")
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_bfloat16_step_compiles_to_one_graph(recompute: bool) -> None:
+    model = make_model(VideoMAEForPreTraining, **SMALLEST)
+    if recompute:
+        model.gradient_checkpointing_enable()
+    inputs = make_inputs(VideoMAEForPreTraining, model, "indices")
+    results = []
+    for step in (model, torch.compile(model, fullgraph=True, backend="aot_eager")):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            output = step(**inputs)
+        output.loss.backward()
+        results.append((output, gradients(model)))
+    (expected, wanted), (actual, ours) = results
+    assert actual.logits.dtype == torch.bfloat16
+    assert relative_error(actual.logits.float(), expected.logits.float()) < 0.01
+    assert max(relative_error(ours[name], wanted[name]) for name in wanted) < 0.02
+
+
+@pytest.mark.slow
+def test_the_default_backend_gives_the_eager_training_step() -> None:
+    model = make_model(VideoMAEForPreTraining, **SMALLEST)
+    inputs = make_inputs(VideoMAEForPreTraining, model, "mask")
     expected = model(**inputs)
-    scalar(expected).backward()
+    expected.loss.backward()
     wanted = gradients(model)
     model.zero_grad()
     output = torch.compile(model, fullgraph=True)(**inputs)
-    scalar(output).backward()
+    output.loss.backward()
     assert_same(output, expected)
     actual = gradients(model)
     assert max(relative_error(actual[name], wanted[name]) for name in wanted) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cls", [VideoMAEModel, VideoMAEForVideoClassification])
+def test_the_default_backend_gives_the_eager_output(cls: type[VideoMAEPreTrainedModel]) -> None:
+    model = make_model(cls, **SMALLEST).eval()
+    inputs = make_inputs(cls, model, "plain")
+    with torch.no_grad():
+        assert_same(torch.compile(model, fullgraph=True)(**inputs), model(**inputs))
 
 
 # A mask in a compiled graph: its count is a constant, and a mask of another count must not pass.

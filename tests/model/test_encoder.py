@@ -172,6 +172,18 @@ def test_gradient_checkpointing_runs_every_block_again(cls: type[VideoMAEPreTrai
     assert sorted(runs) == sorted(2 * blocks)
 
 
+@pytest.mark.parametrize("cls", ALL_CLASSES)
+def test_gradient_checkpointing_trains_the_blocks_behind_frozen_embeddings(
+    cls: type[VideoMAEPreTrainedModel],
+) -> None:
+    model = make_model(cls)
+    model.get_input_embeddings().requires_grad_(False)  # then the first block's input needs no gradient
+    model.gradient_checkpointing_enable()
+    scalar(model(**inputs_for(model))).backward()
+    encoder = model if cls is VideoMAEModel else model.videomae
+    assert min(one.grad.abs().max() for one in encoder.encoder.layer[0].parameters()) > 0
+
+
 def test_reentrant_checkpointing_is_refused() -> None:
     with pytest.raises(ValueError, match="use_reentrant=True is not supported: leave it out, non-reentrant is used"):
         make_model(VideoMAEModel).gradient_checkpointing_enable({"use_reentrant": True})

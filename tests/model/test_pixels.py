@@ -191,13 +191,20 @@ def test_one_channel_is_repeated_only_where_normalising_needs_it() -> None:
 
 def test_frames_of_another_scale_are_refused() -> None:
     frames = noise(2, 3, 20, 30).float()
-    for wrong in (frames / 255, frames / 127.5 - 1, (frames / 255 - 0.485) / 0.229, frames * 257, frames / 1e4):
+    for wrong in (frames / 255, frames / 127.5 - 1, frames * 257, frames / 1e4):
         with pytest.raises(ValueError, match=r"the frames go from .*, but rescaling by 1/255 is for 0\.\.255: give"):
             steps().apply(wrong)
     for right in (frames, frames * 0, frames * 0.1, frames - 20):  # black; dark; overshoot below 0
         steps().apply(right)
     steps(do_rescale=False).apply(frames / 255)
     steps(rescale_factor=1 / 65535).apply(frames * 257)
+
+
+def test_normal_noise_as_in_the_published_examples_is_taken_with_a_warning() -> None:
+    frames = (noise(2, 3, 20, 30).float() / 255 - 0.485) / 0.229
+    with pytest.warns(UserWarning, match=r"rescaling by 1/255 is for 0\.\.255: give do_rescale=False"):
+        values = steps(do_resize=False, do_center_crop=False).apply(frames)
+    assert values.abs().max() < 20, "rescaled and normalised all the same, as transformers does"
 
 
 def test_uint8_without_rescaling_is_refused_where_the_mean_is_for_0_to_1() -> None:

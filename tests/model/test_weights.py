@@ -40,7 +40,7 @@ from videomae.model.weights import (
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:use_mean_pooling is False")
-FILES = {"config.json", "model.safetensors"}
+FILES = {"config.json", "model.safetensors", "preprocessor_config.json"}
 
 
 @pytest.fixture
@@ -169,11 +169,18 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         VideoMAEModel.from_pretrained(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("name", sorted(FILES))
-def test_a_missing_file_is_named(folder: Path, name: str) -> None:
-    (folder / name).unlink()
-    with pytest.raises(WeightsError, match=rf"model has no {name}: give the folder of a saved model"):
+def test_missing_weights_are_named(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"model has no model.safetensors: give the folder of a saved model"):
         VideoMAEForVideoClassification.from_pretrained(folder)
+
+
+def test_without_a_configuration_what_shapes_cannot_tell_is_asked_for(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    with pytest.raises(WeightsError, match=r"no config.json, and a hidden_size of 24 .* give num_attention_heads="):
+        VideoMAEForVideoClassification.from_pretrained(folder)
+    with pytest.raises(WeightsError, match=r"model has no config.json: give the folder of a saved model"):
+        load_config(folder)
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "noise", "header"])
@@ -206,8 +213,10 @@ def test_a_bad_field_in_the_file_is_named_with_the_file(folder: Path) -> None:
     values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps({**values, "hidden_sise": 3}), encoding="utf-8")
     message = r"config\.json: unknown config field 'hidden_sise': did you mean 'hidden_size'\?"
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(WeightsError, match=message):
         VideoMAEForVideoClassification.from_pretrained(folder)
+    with pytest.raises(ConfigError, match=message):
+        load_config(folder)
 
 
 def test_another_architecture_is_refused_by_tensor_and_shape_and_changes_nothing(folder: Path) -> None:
@@ -221,7 +230,7 @@ def test_another_architecture_is_refused_by_tensor_and_shape_and_changes_nothing
         load_state(model, read_weights(folder))
     assert all(torch.equal(one, before[name]) for name, one in model.state_dict().items())
     with pytest.raises(WeightsError, match="the checkpoint is of another architecture"):
-        VideoMAEForVideoClassification.from_pretrained(folder, num_labels=9)
+        VideoMAEForVideoClassification.from_pretrained(folder, intermediate_size=44)
 
 
 def test_missing_and_extra_tensors_are_all_named(folder: Path) -> None:
@@ -259,10 +268,10 @@ def test_a_bare_encoder_names_what_it_lacks_and_ignores_the_head(folder: Path) -
         VideoMAEModel.from_pretrained(folder, use_mean_pooling=False)
 
 
-def test_a_classifier_does_not_pass_for_a_pretraining_network(folder: Path) -> None:
-    message = "does not fit VideoMAEForPreTraining: it lacks mask_token, .*; it also has classifier.bias, class"
-    with pytest.raises(WeightsError, match=message):
-        VideoMAEForPreTraining.from_pretrained(folder)
+def test_a_classifier_that_becomes_a_pretraining_network_gets_a_decoder_and_says_so(folder: Path) -> None:
+    with pytest.warns(UserWarning, match=r"mask_token, .*decoder.* are freshly made .*: train before use"):
+        loaded = VideoMAEForPreTraining.from_pretrained(folder)
+    assert loaded.config.decoder_hidden_size == 16
 
 
 # Partial loading, which fine-tuning builds on.

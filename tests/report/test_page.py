@@ -208,15 +208,16 @@ def test_versions_name_what_numbers_depend_on() -> None:
 
 
 def test_settings_are_flattened_in_order() -> None:
-    settings = {"clip": {"num_frames": 16, "kind": "dense"}, "seed": 0, "optim": {"betas": (0.9, 0.95), "extra": {}}}
+    settings = {"clip": {"num_frames": 16, "kind": "dense"}, "seed": 0, "optim": {"betas": [0.9, 0.95], "extra": {}}}
     assert flat_settings(settings) == {
         "clip.num_frames": 16,
         "clip.kind": "dense",
         "seed": 0,
-        "optim.betas": (0.9, 0.95),
+        "optim.betas": ("0.9", "0.95"),
         "optim.extra": {},
     }
-    assert shown((0.9, 0.95)) == "0.9, 0.95"
+    assert flat_settings({"lr": 0.000123456789}) == {"lr": "0.000123456789"}, "a setting is shown exactly"
+    assert shown((0.9, 0.95123456)) == "0.9, 0.9512"
     assert shown(None) == "none"
 
 

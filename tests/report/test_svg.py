@@ -47,7 +47,9 @@ def test_colours_are_the_pages_variables() -> None:
     assert drawn == set(), "every colour that is drawn must follow the page"
 
 
-@pytest.mark.parametrize("text", ["<b>&\"'</b>", "$x^2$ costs $5", "a_b%{}\\frac", "d\u00e9j\u00e0 \u8996\u983b"])
+@pytest.mark.parametrize(
+    "text", ["<b>&\"'</b>", "$x^2$ is no formula", "a_b%{}\\frac", "d\u00e9j\u00e0 \u8996\u983b"]
+)
 @pytest.mark.filterwarnings("error")
 def test_text_stays_what_it_is(text: str) -> None:
     root = ElementTree.fromstring(drawing(text, alt=text).markup)

@@ -36,7 +36,6 @@ def encode_video(
     size: tuple[int, int] = (48, 64),
     pix_fmt: str = "yuv420p",
     times: Sequence[int] | None = None,
-    matrix: Sequence[int] | None = None,
     layout: dict[str, str] | None = None,
 ) -> Path:
     """Encode textured frames at 25 frames per second, or at `times` in thousandths of a second."""
@@ -46,14 +45,21 @@ def encode_video(
         stream.pix_fmt = pix_fmt
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
-        if matrix is not None:
-            stream.set_display_matrix(matrix)
         for number, frame in enumerate(textured_frames(num_frames, *size)):
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             picture.pts = number if times is None else times[number]
             picture.time_base = Fraction(1, 25) if times is None else Fraction(1, 1000)
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
+    return path
+
+
+def turn(path: Path, matrix: Sequence[int]) -> Path:
+    """Write a display matrix, in units of 1/65536, into the track header of an MP4 file."""
+    data = path.read_bytes()
+    identity = np.array([1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30], ">i4").tobytes()
+    place = data.index(identity, data.index(b"tkhd"))
+    path.write_bytes(data[:place] + np.array(matrix, ">i4").tobytes() + data[place + len(identity) :])
     return path
 
 

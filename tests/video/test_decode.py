@@ -73,7 +73,10 @@ def count_calls(monkeypatch, owner, name):
         ("variable_rate.mp4", {"times": [0, 10, 40, 41, 300, *range(1000, 3500, 100)]}),
         ("variable_rate.mkv", {"times": [7, 10, 40, 41, 300, *range(1000, 3500, 100)]}),
         ("late_start.mp4", {"times": range(10_000, 11_200, 40)}),
+        ("late_start.mkv", {"times": range(10_000, 11_200, 40)}),
         ("late_start.ts", {"times": range(10_000, 11_200, 40)}),
+        ("slide_show.mkv", {"times": range(0, 150_000, 5000)}),
+        ("slide_show.flv", {"times": range(0, 150_000, 5000)}),
     ],
 )
 def test_random_access_equals_sequential_decode_for_every_codec_and_container(tmp_path, name, settings):
@@ -86,15 +89,24 @@ def test_random_access_equals_sequential_decode_for_every_codec_and_container(tm
     assert_reads_like_the_truth(path, expected=expected)
 
 
-def test_gif_frames_equal_those_of_another_decoder(tmp_path):
-    path = tmp_path / "pillow.gif"
-    images = [Image.fromarray(frame // 64 * 64) for frame in textured_frames(9, 48, 64)]
-    images[0].save(path, save_all=True, append_images=images[1:], duration=[50, 120, 40, 50, 50, 300, 50, 50, 50])
+@pytest.mark.parametrize(("suffix", "picture_format"), [("gif", "GIF"), ("apng", "PNG")])
+def test_animated_pictures_equal_those_of_another_decoder(tmp_path, suffix, picture_format):
+    """A frame of these holds only what changes, yet may be called a keyframe."""
+    path = tmp_path / f"animation.{suffix}"
+    background = next(textured_frames(1, 48, 64)) // 64 * 64
+    images = []
+    for time in range(9):
+        frame = background.copy()
+        frame[10:20, 5 * time : 5 * time + 10] = (192, 64, 0)
+        images.append(Image.fromarray(frame))
+    durations = [50, 120, 40, 50, 50, 300, 50, 50, 50]
+    images[0].save(path, picture_format, save_all=True, append_images=images[1:], duration=durations)
     with Image.open(path) as image:
         expected = []
         for number in range(image.n_frames):
             image.seek(number)
             expected.append(digest(np.asarray(image.convert("RGB"))))
+    assert len(set(expected)) == 9
     assert_reads_like_the_truth(path, expected=expected)
     with VideoReader(path) as reader:
         assert reader.timestamps_seconds[:3].tolist() == pytest.approx([0, 0.05, 0.17])

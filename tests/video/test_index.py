@@ -47,11 +47,15 @@ def test_a_container_that_calls_every_packet_a_keyframe_is_read_right(tmp_path):
 
 
 def test_a_recording_that_begins_between_two_keyframes_is_read_right(tmp_path):
-    whole = encode_video(tmp_path / "whole.ts", options=X264_SHORT_GROUPS).read_bytes()
+    """What comes before the first keyframe does not decode; that is no damage."""
+    options = {"g": "50", "bf": "2", "sc_threshold": "0"}
+    whole = encode_video(tmp_path / "whole.ts", num_frames=100, options=options).read_bytes()
     path = tmp_path / "cut.ts"
-    path.write_bytes(whole[len(whole) // 188 * 4 // 10 * 188 :])
+    path.write_bytes(whole[len(whole) // 188 // 10 * 188 :])
+    with av.open(str(path)) as container:
+        num_packets = sum(packet.size > 0 for packet in container.demux(video=0))
     expected = [digest(frame) for frame in sequential_decode(path, num_threads=1)]
-    assert 3 < len(expected) < 28
+    assert 45 < len(expected) < 55 < num_packets < 95
     assert_reads_like_the_truth(path, expected=expected)
 
 
@@ -92,6 +96,21 @@ def test_damage_that_costs_a_frame_is_noticed_when_passed_and_the_frames_are_num
         assert [digest(frame) for frame in reader.frames(range(95))] == expected
 
 
+def test_damage_that_only_garbles_pictures_is_noticed(tmp_path):
+    options = {"g": "12", "bf": "2", "sc_threshold": "1000000000"}  # no keyframes at cuts
+    whole = encode_video(tmp_path / "whole.mp4", codec="mpeg4", num_frames=48, options=options)
+    path = damaged(whole, tmp_path / "damaged.mp4", packet=12, keep=200)
+    with av.open(str(path)) as container:
+        pictures = list(container.decode(video=0))
+    assert [number for number, picture in enumerate(pictures) if picture.is_corrupt] == [11]
+    with VideoReader(path) as reader:
+        reader.frames([3])
+        assert not reader._known_index().is_decoded
+        reader.frames([11])
+        assert reader._known_index().is_decoded
+    assert_reads_like_the_truth(path)
+
+
 @pytest.mark.parametrize(("codec", "name"), [("libx264", "x.mp4"), ("libx265", "x.mp4"), ("mpeg4", "x.avi")])
 def test_randomly_damaged_files_read_like_the_truth_once_read_through_or_are_refused(tmp_path, codec, name):
     options = {"g": "12", "bf": "2", "x265-params": "keyint=12:bframes=2:log-level=none"}
@@ -108,8 +127,8 @@ def test_randomly_damaged_files_read_like_the_truth_once_read_through_or_are_ref
         try:
             with VideoReader(path) as reader:
                 frames = read_through(reader)
-                if reader._known_index().is_decoded:  # damage was noticed: from here on nothing may deviate
-                    order = rng.permutation(len(frames))
+                order = rng.permutation(len(frames))
+                if reader._known_index().is_decoded:  # the damage was noticed: from here on nothing may deviate
                     assert all((reader.frames([number])[0] == frames[number]).all() for number in order.tolist())
         except VideoReadError:
             num_refused += 1
@@ -211,6 +230,18 @@ def test_packets_of_hidden_frames_are_told_from_the_others(tmp_path):
         index = reader._known_index()
         assert (index.num_frames, len(index.packets), index.is_decoded) == (37, 40, False)
     assert_reads_like_the_truth(path, expected=expected)
+
+
+def test_packets_that_wait_in_vain_for_a_keyframe_are_no_damage(tmp_path):
+    if "libvpx" not in av.codecs_available:
+        pytest.skip("this PyAV's FFmpeg has no encoder libvpx")
+    whole = encode_video(tmp_path / "whole.webm", codec="libvpx", num_frames=60, options={"g": "20"})
+    path = rewrite(whole, tmp_path / "cut.webm", lambda number, content: content if number >= 8 else None)
+    with av.open(str(path)) as container:
+        keys = [packet.is_keyframe for packet in container.demux(video=0) if packet.size]
+    assert keys.index(True) == 12
+    assert len(list(sequential_decode(path, num_threads=1))) == 40
+    assert_reads_like_the_truth(path)
 
 
 def test_packets_of_two_mpeg4_pictures_are_left_to_the_decoder(tmp_path):

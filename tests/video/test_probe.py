@@ -7,7 +7,15 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
-from odd_videos import assert_reads_like_the_truth, cut, digest, encode_video, sequential_decode, textured_frames
+from odd_videos import (
+    assert_reads_like_the_truth,
+    cut,
+    digest,
+    encode_video,
+    sequential_decode,
+    textured_frames,
+    turn,
+)
 from PIL import Image
 
 from videomae.errors import VideoReadError
@@ -60,7 +68,7 @@ def test_codecs_are_called_by_their_own_name_and_claims_are_the_container_s(tmp_
 def test_every_quarter_turn_and_reflection_is_applied(tmp_path, a, b, c, d, degrees, is_mirrored):
     """A pixel at (x, y) is shown at (a x + c y, b x + d y), moved into the picture: the definition of the matrix."""
     matrix = [a * ONE, b * ONE, 0, c * ONE, d * ONE, 0, 0, 0, 1 << 30]
-    path = encode_video(tmp_path / "turned.mp4", num_frames=8, options={"g": "4"}, matrix=matrix)
+    path = turn(encode_video(tmp_path / "turned.mp4", num_frames=8, options={"g": "4"}), matrix)
     stored = list(sequential_decode(path))
     y, x = np.mgrid[0:48, 0:64]
     new_x, new_y = a * x + c * y, b * x + d * y
@@ -78,7 +86,8 @@ def test_every_quarter_turn_and_reflection_is_applied(tmp_path, a, b, c, d, degr
 
 
 def test_a_clockwise_rotation_agrees_with_the_library_s_angle(tmp_path):
-    path = encode_video(tmp_path / "turned.mp4", num_frames=2, matrix=[0, ONE, 0, -ONE, 0, 0, 0, 0, 1 << 30])
+    whole = encode_video(tmp_path / "turned.mp4", num_frames=2)
+    path = turn(whole, [0, ONE, 0, -ONE, 0, 0, 0, 0, 1 << 30])
     with av.open(str(path)) as container:
         assert next(container.decode(video=0)).rotation == -90  # it counts the other way round
     assert probe(path).rotation_degrees == 90
@@ -86,7 +95,7 @@ def test_a_clockwise_rotation_agrees_with_the_library_s_angle(tmp_path):
 
 def test_a_matrix_that_slants_the_picture_is_not_followed(tmp_path):
     slant = [int(0.8 * ONE), int(0.6 * ONE), 0, int(-0.6 * ONE), int(0.8 * ONE), 0, 0, 0, 1 << 30]
-    info = probe(encode_video(tmp_path / "slanted.mp4", num_frames=2, matrix=slant))
+    info = probe(turn(encode_video(tmp_path / "slanted.mp4", num_frames=2), slant))
     assert (info.rotation_degrees, info.width, info.height) == (0, 64, 48)
 
 
@@ -96,7 +105,7 @@ def two_streams(path, *, cover_first=False):
         first = container.add_stream("mjpeg" if cover_first else "libx264", rate=25)
         first.height, first.width, first.pix_fmt = 48, 64, "yuvj420p" if cover_first else "yuv420p"
         if cover_first:
-            first.disposition = Disposition.attached_pic
+            first.disposition = Disposition.attached_pic.value
         second = container.add_stream("libx264", rate=25)
         second.height, second.width, second.pix_fmt = 80, 96, "yuv420p"
         sound = container.add_stream("aac", rate=44100, layout="mono")
@@ -205,7 +214,11 @@ def test_suffixes_are_lower_case_with_their_dot():
         ("front_index.mp4", 0.1, "is truncated: it promises 100 frames, but only [0-9] are in the file"),
         ("end_index.mp4", 0.6, "cannot be read as video: invalid data .*; it is damaged, cut off, or not a video"),
         ("clip.avi", 0.6, "is truncated: it promises 100 frames, but only [4-7][0-9] are in the file"),
-        ("clip.flv", 0.6, r"is truncated: it promises 4\.[01] seconds of video, but only [12]\.[0-9] are in the file"),
+        (
+            "clip.flv",
+            0.6,
+            r"is truncated: it promises 4\.[01] seconds of video, but only [12]\.[0-9] are in the file",
+        ),
         ("clip.mkv", 0.6, r"is truncated: it promises 4\.0 seconds of video, but only [12]\.[0-9] are in the file"),
     ],
 )
@@ -233,3 +246,14 @@ def test_a_truncated_recording_that_promises_nothing_gives_the_frames_it_has(tmp
     expected = [digest(frame) for frame in sequential_decode(path, num_threads=1)]
     assert 40 < len(expected) < 80
     assert_reads_like_the_truth(path, expected=expected)
+
+
+def test_a_length_that_is_no_time_is_passed_over(tmp_path):
+    whole = encode_video(tmp_path / "whole.mkv", num_frames=100, options={"g": "10"})
+    data = whole.read_bytes()
+    assert b"00:00:04.000000000" in data
+    whole.write_bytes(data.replace(b"00:00:04.000000000", b"ab:cd:about 4 secs"))
+    with VideoReader(whole) as reader:
+        assert len(reader) == 100
+    with pytest.raises(VideoReadError, match=r"is truncated: it promises 4\.0 seconds of video"):
+        VideoReader(cut(whole, tmp_path / "cut.mkv", 0.6))

@@ -1,5 +1,6 @@
 """Opening files: odd names, files that are no video, and a codec library that keeps silent."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,13 @@ def test_names_that_look_like_protocols_or_patterns_are_only_names(tmp_path, mon
         Path(name).write_bytes(tiny_video.read_bytes())
         with VideoReader(name) as reader:
             assert len(reader) == 40
+
+
+def test_a_device_is_refused_before_it_is_opened():
+    with pytest.raises(
+        VideoReadError, match=f"^{os.devnull} is not a regular file: copy the stream to a file first$"
+    ):
+        VideoReader(os.devnull)
 
 
 def sound_only(path):

@@ -14,7 +14,8 @@ from typing import Any
 
 from videomae.errors import ConfigError, WeightsError
 from videomae.model.config import VideoMAEConfig
-from videomae.model.weights import RECORD_FILE, load_record
+from videomae.model.sources import RECORD_FILE
+from videomae.model.tensor_files import read_json
 from videomae.video.sampling import ClipConfig
 
 PUBLISHED_STRIDE = 4  # of the published Kinetics networks, the ones whose folders most often have no record
@@ -51,30 +52,31 @@ def clip_from_record(record: Mapping[str, Any]) -> ClipConfig | None:
     return ClipConfig(**entry)
 
 
-def stored_clip(folder: Path, config: VideoMAEConfig) -> ClipConfig:
-    """Return the frame sampling that a model folder was trained with.
+def stored_clip(record: Path | None, config: VideoMAEConfig, *, name: str) -> ClipConfig:
+    """Return the frame sampling that a network was trained with.
 
-    A folder that transformers wrote says nothing about it. Then the configuration's number of frames at the
-    published stride of 4 is assumed, with a warning.
+    A network without record, such as one that transformers wrote, says nothing about it. Then the configuration's
+    number of frames at the published stride of 4 is assumed, with a warning.
 
     Args:
-        folder: Model folder.
+        record: Its `videomae.json`; None if it has none.
         config: Its configuration.
+        name: What to call the network in messages.
 
     Raises:
-        WeightsError: If the folder has a record that cannot be read.
+        WeightsError: If the record cannot be read.
     """
     try:
-        clip = clip_from_record(load_record(folder))
+        clip = None if record is None else clip_from_record(read_json(record))
     except ConfigError as error:
-        raise WeightsError(f"{folder / RECORD_FILE}: {error}") from None
+        raise WeightsError(f"{record}: {error}") from None
     if clip is not None:
         return clip
     warnings.warn(
-        f"{folder} does not say how its clips were sampled (no clip in {RECORD_FILE}): assuming "
+        f"{name} does not say how its clips were sampled (no clip in {RECORD_FILE}): assuming "
         f"{config.num_frames} frames, stride {PUBLISHED_STRIDE}; give the clip to choose another",
         UserWarning,
-        stacklevel=2,
+        stacklevel=4,
     )
     return ClipConfig(num_frames=config.num_frames, stride=PUBLISHED_STRIDE)
 

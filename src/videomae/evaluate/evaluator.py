@@ -8,6 +8,7 @@ name. One that cannot be read is named and counted, never replaced by another.
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -21,10 +22,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from videomae.atomic import atomic_file
-from videomae.data.clip_record import check_clip, stored_clip
+from videomae.data.clip_record import check_clip
 from videomae.data.datasets import BadVideo
 from videomae.data.manifest import Manifest, scan_labelled
-from videomae.engine.precision import DeviceName, Precision, autocast, compute_dtype, pick_device
+from videomae.data.trained_model import load_trained
+from videomae.engine.precision import DeviceName, Precision, autocast, compute_dtype
 from videomae.engine.progress import TrainingProgress
 from videomae.errors import ConfigError, RunError, VideoReadError
 from videomae.evaluate.classes import names_and_labels
@@ -32,7 +34,6 @@ from videomae.evaluate.metrics import Metrics, compute_metrics
 from videomae.evaluate.views import VideoViews, ViewsConfig, check_views, read_views
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.processor import VideoMAEImageProcessor
-from videomae.model.weights import find_model_folder
 from videomae.video.sampling import ClipConfig
 
 FloatArray = NDArray[np.float64]
@@ -188,7 +189,7 @@ def evaluate(
 
 
 def evaluate_folder(
-    model_folder: Path,
+    source: str | os.PathLike[str],
     data: Path,
     *,
     clip: ClipConfig | None = None,
@@ -199,9 +200,9 @@ def evaluate_folder(
     """Evaluate a saved classifier on a folder with one folder of videos for each class.
 
     Args:
-        model_folder: Model folder, or folder of a finished fine-tuning run.
+        source: Folder of a classifier or of a finished fine-tuning run, weights file, or Hub name.
         data: The labelled videos; the folders carry the classifier's class names.
-        clip: How clips are sampled; as the model folder says where not given.
+        clip: How clips are sampled; as the record beside the weights says where not given.
         config: Views, batches, workers, precision.
         device: Where to compute.
         output: Where to write the whole result as JSON; its folder must exist.
@@ -214,15 +215,14 @@ def evaluate_folder(
     """
     if output is not None and not output.parent.is_dir():
         raise ConfigError(f"the folder of output {output} does not exist: make it, or choose another file")
-    folder = find_model_folder(model_folder)
-    model = VideoMAEForVideoClassification.from_pretrained(folder).to(pick_device(device))
+    loaded = load_trained(VideoMAEForVideoClassification, source, clip=clip, device=device)
     manifest = scan_labelled(data)
     with TrainingProgress("evaluating", total_steps=len(manifest.rows)) as progress:
         result = evaluate(
-            model,
+            loaded.model,
             manifest,
-            processor=VideoMAEImageProcessor.from_pretrained(folder),
-            clip=clip or stored_clip(folder, model.config),
+            processor=loaded.processor,
+            clip=loaded.clip,
             config=config,
             on_progress=lambda done, total: progress.update(done, num_clips=1),
         )

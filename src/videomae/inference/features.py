@@ -68,7 +68,7 @@ class FeatureSet:
     """The features of several videos, and how they were made."""
 
     model: str
-    """Model folder."""
+    """Where the network came from."""
     pooling: Pooling
     """Which vectors."""
     clip: ClipConfig
@@ -154,12 +154,12 @@ def extract_features(
     """Compute the features of videos.
 
     Args:
-        source: Folder of a pre-trained or fine-tuned network, or of a finished run.
+        source: Folder of any network or of a finished run, weights file, or Hub name.
         videos: Files, and folders of them of any depth.
         pooling: Which vectors; see the head of this file.
         step_frames: None for one clip from the middle of each video; else clips that start this many frames apart
             and together cover the whole video.
-        clip: How clips are sampled; as the folder says where not given.
+        clip: How clips are sampled; as the record beside the weights says where not given.
         device: Where to compute; always in float32.
 
     Returns:
@@ -167,7 +167,7 @@ def extract_features(
         tokens take 4.8 MB for the base network and 16 frames.
 
     Raises:
-        WeightsError: If the folder cannot be loaded.
+        WeightsError: If the source cannot be loaded.
         ConfigError: If a setting is out of range or does not fit the network.
     """
     if pooling not in get_args(Pooling):
@@ -185,7 +185,7 @@ def extract_features(
             good.append(video_features(loaded, item, pooling=pooling, step_frames=step_frames))
         except VideoReadError as error:
             bad.append(BadVideo(str(item), str(error)))
-    return FeatureSet(str(loaded.folder), pooling, loaded.clip, step_frames, tuple(good), tuple(bad))
+    return FeatureSet(loaded.source, pooling, loaded.clip, step_frames, tuple(good), tuple(bad))
 
 
 def video_features(

@@ -60,13 +60,13 @@ class Predictor:
     """A classifier with its processor and frame sampling, ready for videos.
 
     Args:
-        source: Model folder, or folder of a finished fine-tuning run.
+        source: Folder of a classifier or of a finished fine-tuning run, weights file, or Hub name.
         device: Where to compute.
-        clip: How clips are sampled; as the folder says where not given.
+        clip: How clips are sampled; as the record beside the weights says where not given.
         precision: Number format of the products. float32 by default, so that probabilities are the same everywhere.
 
     Raises:
-        WeightsError: If the folder cannot be loaded or holds no classifier.
+        WeightsError: If the source cannot be loaded or holds no classifier.
         ConfigError: If the clip does not fit the network, or the device is not there.
     """
 
@@ -79,7 +79,7 @@ class Predictor:
         precision: Precision = "fp32",
     ) -> None:
         loaded = load_classifier(source, clip=clip, device=device)
-        self.folder = loaded.folder
+        self.source = loaded.source
         self.model = loaded.model
         self.processor = loaded.processor
         self.clip = loaded.clip
@@ -206,7 +206,7 @@ def predict_files(
             print_prediction(prediction, console)
     if json:
         values = {
-            "model": str(predictor.folder),
+            "model": predictor.source,
             "predictions": [one.to_dict() for one in predictions],
             "errors": [{"path": one.path, "error": one.reason} for one in errors],
         }

@@ -88,7 +88,8 @@ def reconstruct(
     """Hide patches of the middle of a video and let a pre-trained network predict them.
 
     Args:
-        source: Folder of a pre-trained network with its decoder, or of a finished pre-training run.
+        source: Folder of a pre-trained network with its decoder or of a finished pre-training run, weights file, or
+            Hub name.
         video: The video file.
         output: PNG file for a strip of frames, one a tubelet, in all versions, labelled; its folder must exist.
         mask: How patches are hidden; tubes over 90 % of the frame where not given. All hidden ones are predicted.
@@ -99,7 +100,7 @@ def reconstruct(
         The frames of all versions.
 
     Raises:
-        WeightsError: If the folder cannot be loaded or holds no decoder.
+        WeightsError: If the source cannot be loaded or holds no decoder.
         VideoReadError: If the video cannot be read.
         ConfigError: If the mask does not fit the network, or the output is no PNG file in a folder that exists.
         RunError: If the output cannot be written.
@@ -109,7 +110,7 @@ def reconstruct(
     loaded = load_pretraining(source, device=device)
     result = reconstruct_video(loaded, video, mask=mask, seed=seed)
     if output is not None:
-        save_strip(result, output, title=loaded.folder.resolve().name)
+        save_strip(result, output, title=Path(source).resolve().name)
     return result
 
 
@@ -197,7 +198,7 @@ def compose_versions(
     def with_hidden(patches: Tensor) -> Frames:
         filled = true.index_copy(1, hidden[0], patches.float())
         frames = loaded.processor.inverse((unpatchify(filled, grid, tubelet) - mean) / std)
-        return _channels_last(torch.where(is_hidden, frames, original))
+        return _channels_last(torch.where(is_hidden, frames, original))  # visible patches: exact by construction
 
     leaky, honest = None, predictions.float()
     if model.config.norm_pix_loss:

@@ -91,8 +91,9 @@ def describe(sizes: Mapping[str, Any]) -> str:
         f"patch {sizes['patch_size']}"
     )
     for name, preset in PRESETS.items():
-        encoder = {field: value for field, value in preset.items() if not field.startswith(("decoder_", "num_attention"))}
-        if all(sizes[field] == value for field, value in {"patch_size": 16, **encoder}.items()):
+        fields = {"patch_size": 16, **preset}
+        encoder = [field for field in fields if not field.startswith(("decoder_", "num_attention"))]
+        if all(sizes[field] == fields[field] for field in encoder):
             return f"{name} ({shown})"
     return shown
 

@@ -6,15 +6,21 @@ Knows nothing of what a model computes.
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
 
 from videomae.model.config import VideoMAEConfig
 from videomae.model.outputs import EncoderOutput, ImageClassifierOutput, VideoMAEForPreTrainingOutput
+
+if TYPE_CHECKING:
+    from videomae.model.load_report import LoadReport
+    from videomae.model.processor import VideoMAEImageProcessor
+    from videomae.model.sources import Origin
 
 Output = TypeVar("Output", EncoderOutput, VideoMAEForPreTrainingOutput, ImageClassifierOutput)
 _BLOCK_NUMBER = re.compile(r"(?:^|\.)encoder\.layer\.(\d+)\.")
@@ -32,6 +38,7 @@ class VideoMAEPreTrainedModel(nn.Module):
         super().__init__()
         self.config = config
         self.gradient_checkpointing = False
+        self.origin: Origin | None = None  # set by from_pretrained
 
     @property
     def device(self) -> torch.device:
@@ -101,33 +108,110 @@ class VideoMAEPreTrainedModel(nn.Module):
         spared = ("mask_token", "cls_token")
         return frozenset(name for name, _ in self.named_parameters() if name.endswith(spared))
 
-    def save_pretrained(self, save_directory: str | Path) -> None:
-        """Write `config.json` and `model.safetensors` into a folder, readable by transformers too.
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        max_shard_size: int | str = "5GB",
+        processor: VideoMAEImageProcessor | None = None,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write a model folder that transformers 4 and 5 read too.
 
         Args:
-            save_directory: Made if it is missing. Each file is replaced atomically.
-        """
-        from videomae.model.weights import save_model
-
-        save_model(self, Path(save_directory))
-
-    @classmethod
-    def from_pretrained(cls, source: str | Path, **settings: Any) -> Self:
-        """Load a model folder.
-
-        Args:
-            source: A folder with `config.json` and `model.safetensors`.
-            **settings: Fields of the configuration that differ from the folder's.
-
-        Returns:
-            The model in eval mode.
+            save_directory: Made if it is missing. Each file is replaced atomically, the weights at once.
+            max_shard_size: Larger weights are cut into several files with an index.
+            processor: To write beside the weights; otherwise, where the folder has none, that of the folder which
+                this model was loaded from, or else that of the published networks.
+            record: Frame sampling and training, for `videomae.json`; otherwise, where the folder has none, the
+                sampling of the folder which this model was loaded from.
 
         Raises:
-            WeightsError: If a file is missing or damaged, or a tensor is missing, unexpected or mis-shaped.
+            WeightsError: If the folder or a file cannot be written.
         """
-        from videomae.model.weights import load_model
+        from videomae.model.companions import save_companions
+        from videomae.model.weights import save_model
 
-        return load_model(cls, Path(source), settings)
+        folder = Path(save_directory)
+        save_model(self, folder, max_shard_size=max_shard_size)
+        save_companions(folder, self.config, origin=self.origin, processor=processor, record=record)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        processor: VideoMAEImageProcessor | None = None,
+        record: Mapping[str, Any] | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str | None = None,
+    ) -> str:
+        """Save the model and upload it with a card made from the record; see `save_pretrained`.
+
+        Args:
+            repo_id: `owner/name` on the Hub; made if it is missing.
+            processor: As for `save_pretrained`.
+            record: As for `save_pretrained`; what it says of data, recipe, metrics and licence is on the card.
+            private: Whether a new repository is private; None: as the owner's account says.
+            token: Access token; None: the one that is logged in.
+            commit_message: Of the upload.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            WeightsError: If the Hub refuses, or cannot be reached.
+        """
+        from videomae.model.publishing import publish_folder
+
+        with tempfile.TemporaryDirectory() as name:
+            self.save_pretrained(name, processor=processor, record=record)
+            return publish_folder(Path(name), repo_id, private=private, token=token, commit_message=commit_message)
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, output_loading_info: Literal[True], **options: Any
+    ) -> tuple[Self, LoadReport]: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, output_loading_info: Literal[False] = False, **options: Any
+    ) -> Self: ...
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, output_loading_info: bool = False, **options: Any
+    ) -> Self | tuple[Self, LoadReport]:
+        """Load a network of any published layout, with every tensor accounted for.
+
+        A pre-training file in a classifier gives it a fresh head, with a warning; a classifier's file in a
+        pre-training network gives that a fresh decoder. Anything else that is missing or left over is an error.
+
+        Args:
+            source: A model folder, the folder of a finished run, a DeepSpeed folder, a `.safetensors`, `.bin` or
+                `.pth` file, or a Hub name: `owner/name`, or `owner/name/path/of/a/file.pth`.
+            output_loading_info: Also return the report.
+            **options: transformers' `config`, `revision`, `token`, `cache_dir`, `local_files_only`,
+                `force_download`, `subfolder`, `use_safetensors`, `dtype` (or `torch_dtype`; "auto" is the file's,
+                the default is float32), `device_map`, `ignore_mismatched_sizes`, `attn_implementation`; `strict`
+                (False: load what fits), `fresh_head` (True: a new classifier), `head_rows` (rows of the file's
+                classifier, in the order of the new classes), `adapt_channels` ("mean" or "repeat", for another
+                `num_channels`); and any field of the configuration, which then differs from the file's.
+
+        Returns:
+            The model in eval mode; with `output_loading_info` also what became of every tensor.
+
+        Raises:
+            WeightsError: If there is nothing to load, or what there is is damaged or does not fit.
+            ConfigError: If an option is unknown or at fault.
+        """
+        from videomae.model.loading import load_pretrained
+
+        loaded = load_pretrained(cls, source, options)
+        loaded.model.origin = loaded.origin
+        return (loaded.model, loaded.report) if output_loading_info else loaded.model
 
 
 def as_tuple(states: list[Tensor] | None) -> tuple[Tensor, ...] | None:

@@ -5,6 +5,7 @@ A file's word is never taken for a size that its tensors show. What the caller g
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -51,6 +52,7 @@ SHAPED = (
 LABEL_SETTINGS = frozenset(("num_labels", "id2label", "label2id"))
 SMALL_WIDTH, SMALL_WRONG_HEADS = 384, 16
 PUBLISHED_SMALL_LABELS = (400, 174)  # Kinetics-400, Something-Something V2
+MISSPELT = 0.85  # one letter of seven or more
 MAX_BLOCKS = 512
 MAX_LABELS = 100_000
 MAX_POSITION_VALUES = 2**26  # 64 frames of 832 x 832 pixels at the width of the base network
@@ -103,6 +105,10 @@ def declared_from(values: Mapping[str, Any], path: str) -> Declared:
     known = {one.name for one in fields(VideoMAEConfig)} | {"qkv_bias", "num_labels"}
     kept = {name: value for name, value in values.items() if name in known}
     ignored = [name for name in values if name not in known | UPSTREAM_KEYS and not name.startswith("_")]
+    for name in ignored:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=MISSPELT)
+        if close:  # an entry of another program may be left aside; a setting that was meant may not
+            raise WeightsError(f"{path}: unknown config field {name!r}: did you mean {close[0]!r}?")
     return Declared(path, kept, by_us=bool(OWN_FIELDS & values.keys()), ignored=tuple(sorted(ignored)))
 
 
@@ -147,7 +153,7 @@ def settle_config(
         found = {}
     notes: list[str] = []
     if declared is None:
-        values = _undeclared(found, settings, layout, notes)
+        values = _undeclared(found, settings, layout, wanted, notes)
         repairs = []
     else:
         values = _with_switches(declared, found, settings)
@@ -162,16 +168,22 @@ def settle_config(
 
 
 def _undeclared(
-    found: dict[str, Any], settings: Mapping[str, Any], layout: Layout, notes: list[str]
+    found: dict[str, Any], settings: Mapping[str, Any], layout: Layout, wanted: Kind, notes: list[str]
 ) -> dict[str, Any]:
-    values = {"num_frames": ASSUMED_FRAMES, "image_size": ASSUMED_SIZE, **known_decoder(found["hidden_size"]), **found}
+    native = {"num_frames": ASSUMED_FRAMES, "image_size": ASSUMED_SIZE}
+    values = {**native, **known_decoder(found["hidden_size"]), **found}
     if LABEL_SETTINGS & settings.keys():
         values.pop("num_labels", None)
     heads = known_heads(found)
-    needed = ["num_attention_heads"] + (["decoder_num_attention_heads"] if "decoder_hidden_size" in found else [])
+    needed = ["num_attention_heads"]
+    if "decoder_hidden_size" in found and wanted == "pretraining":
+        needed.append("decoder_num_attention_heads")
+    elif "decoder_hidden_size" in found and "decoder_num_attention_heads" not in heads:
+        values = {name: value for name, value in values.items() if not name.startswith("decoder_")}
     for name in needed:
         if name not in heads and name not in settings:
-            width, table = ("decoder_hidden_size", DECODER_HEADS) if "decoder" in name else ("hidden_size", ENCODER_HEADS)
+            decoder = name.startswith("decoder_")
+            width, table = ("decoder_hidden_size", DECODER_HEADS) if decoder else ("hidden_size", ENCODER_HEADS)
             raise WeightsError(
                 f"there is no config.json, and a {width} of {found[width]} is that of no published network "
                 f"({', '.join(map(str, table))}), so that nothing tells the number of heads: give {name}="
@@ -182,7 +194,7 @@ def _undeclared(
             notes.append(f"there is no config.json: {name} {values[name]} is assumed")
     for name in needed:
         if name not in settings:
-            notes.append(f"there is no config.json: {name} {heads[name]} is that of the published network of this width")
+            notes.append(f"there is no config.json: {name} {heads[name]} is that of the network of this width")
     if layout.name in ("original pre-training", "original fine-tuning", "mmaction2"):
         values["layer_norm_eps"] = ORIGINAL_EPS
     return values
@@ -233,16 +245,18 @@ def repair_small(declared: Declared, values: dict[str, Any], settings: Mapping[s
     names = declared.values.get("id2label")
     own_names = isinstance(names, dict) and any(str(name) != f"LABEL_{key}" for key, name in names.items())
     if own_names and _num_labels(declared.values) not in PUBLISHED_SMALL_LABELS:
-        return [
+        text = (
             f"{declared.path} says 16 heads at hidden_size 384: the published small networks, which have 6, were "
-            f"released under that wrong number; this classifier of other classes was fine-tuned with 16, so 16 is "
+            "released under that wrong number; this classifier of other classes was fine-tuned with 16, so 16 is "
             "kept; give num_attention_heads=6 if it was not"
-        ]
+        )
+        return [text]
     values["num_attention_heads"] = ENCODER_HEADS[SMALL_WIDTH]
-    return [
-        f"{declared.path} says 16 heads at hidden_size 384, with which the published small networks were released but "
-        "not trained: 6 are used; give num_attention_heads=16 to compute as the file says"
-    ]
+    text = (
+        f"{declared.path} says 16 heads at hidden_size 384, with which the published small networks were released "
+        "but not trained: 6 are used; give num_attention_heads=16 to compute as the file says"
+    )
+    return [text]
 
 
 def _repair_biases(values: dict[str, Any], found: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
@@ -251,7 +265,7 @@ def _repair_biases(values: dict[str, Any], found: Mapping[str, Any], settings: M
         return []
     values.pop("qkv_bias", None)
     values["qv_bias"] = True
-    return ["the configuration says that queries and values have no bias, but the file holds their biases: they are used"]
+    return ["the configuration says that queries and values have no bias, but the file has them: they are used"]
 
 
 def _repair_pooling(
@@ -265,18 +279,19 @@ def _repair_pooling(
     values["use_mean_pooling"] = True
     if declared is None:
         return []
-    return [
-        f"{declared.path} is of a pre-training network and says use_mean_pooling false; a classifier would see one "
-        "corner patch alone, since there is no CLS token: it averages all tokens instead; give "
+    text = (
+        f"{declared.path} is of a network without a classifier and says use_mean_pooling false; a classifier would "
+        "see one corner patch alone, since there is no CLS token: it averages all tokens instead; give "
         "use_mean_pooling=False for the corner patch"
-    ]
+    )
+    return [text]
 
 
 def _check_bounds(values: Mapping[str, Any], found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Refuse sizes that no network has before anything of such a size is made; the caller's own are not bounded."""
     for name in ("num_hidden_layers", "decoder_num_hidden_layers"):
         if name not in settings and _too_large(values.get(name), MAX_BLOCKS):
-            raise WeightsError(f"the configuration says {name} {_short(values[name])}; the most this package reads is {MAX_BLOCKS}")
+            raise WeightsError(f"the configuration says {name} {_short(values[name])}; the most is {MAX_BLOCKS}")
     if not LABEL_SETTINGS & settings.keys() and _too_large(_num_labels(values), MAX_LABELS):
         raise WeightsError(f"the configuration says {_short(_num_labels(values))} classes; the most is {MAX_LABELS}")
     if {"num_frames", "image_size"} & settings.keys():
@@ -304,15 +319,16 @@ def _build(declared: Declared | None, values: Mapping[str, Any], settings: Mappi
     faults = (ConfigError, TypeError, ValueError, AttributeError, OverflowError, KeyError)
     try:
         config = VideoMAEConfig.from_dict(values, **settings)
-    except faults as error:
+    except faults as fault:
         try:
             VideoMAEConfig.from_dict(values)
         except faults as own_error:
             where = "its shapes" if declared is None else declared.path
             raise WeightsError(f"{where}: {one_line(own_error)}") from None
-        raise ConfigError(str(error)) from None
+        raise ConfigError(str(fault)) from None
     if set(config.id2label) != set(range(config.num_labels)):
-        raise (ConfigError if LABEL_SETTINGS & settings.keys() else WeightsError)(f"id2label does not number its {config.num_labels} classes from 0 on")
+        error = ConfigError if LABEL_SETTINGS & settings.keys() else WeightsError
+        raise error(f"id2label does not number its {config.num_labels} classes from 0 on")
     return config
 
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from videomae.patches import TokenGrid
 
+CODES_AT_ONCE = 2**20  # float64 values in memory while position codes are computed
+
 
 class TubeletProjection(nn.Module):
     """A matrix product over flattened tubelets whose weight is stored in the Conv3d shape of the checkpoints.
@@ -99,9 +101,13 @@ def sinusoid_table(num_tokens: int, width: int) -> Tensor:
     """
     # Numpy, not torch: the original rounds numpy's float64 sines, and the last bit of the two libraries differs.
     column = np.arange(width)
-    angles = np.arange(num_tokens, dtype=np.float64)[:, None] / np.power(10000.0, 2 * (column // 2) / width)
-    codes = np.where(column % 2 == 0, np.sin(angles), np.cos(angles))
-    table = torch.from_numpy(codes.astype(np.float32)).unsqueeze(0)
+    periods = np.power(10000.0, 2 * (column // 2) / width)
+    codes = np.empty((num_tokens, width), np.float32)
+    rows = max(1, CODES_AT_ONCE // width)  # in parts: angles, sines and cosines are float64
+    for start in range(0, num_tokens, rows):
+        angles = np.arange(start, min(start + rows, num_tokens), dtype=np.float64)[:, None] / periods
+        codes[start : start + rows] = np.where(column % 2 == 0, np.sin(angles), np.cos(angles))
+    table = torch.from_numpy(codes).unsqueeze(0)
     device = torch.get_default_device()
     # Real values even where the model is made on the meta device: nothing on disk restores them.
     return table if device.type == "meta" else table.to(device)

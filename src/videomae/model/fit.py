@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from videomae.errors import WeightsError
-from videomae.model.recognition import DECODER_PARTS, POSITION_TABLES, Kind
 from videomae.model.load_report import Fate, FateKind, listed
+from videomae.model.recognition import DECODER_PARTS, POSITION_TABLES, Kind
 
 ChannelAdaption = Literal["mean", "repeat"]
 
@@ -23,6 +23,7 @@ CLASSIFIER_PARTS = ("classifier.", "fc_norm.")
 FINAL_NORM = "videomae.layernorm."
 PROJECTION = "videomae.embeddings.patch_embeddings.projection.weight"
 PIXEL_HEAD = "decoder.head."
+MOST_SHAPES = 12  # in one message
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -77,18 +78,23 @@ class Fit:
     positions: list[str] = field(default_factory=list)
     """Position tables in the file; to be compared with those that are computed."""
 
-    def problems(self) -> list[str]:
-        """Return what is wrong, one text for each kind."""
+    def problems(self, *, strict: bool, prefix: str = "") -> list[str]:
+        """Return what is wrong, one text for each kind; without `prefix` before the names."""
+        found = []
+        for title, names in (("it lacks", self.missing), ("it also has", self.unexpected)):
+            if names and strict:
+                found.append(f"{title} {listed(name.removeprefix(prefix) for name in names)}")
         shapes = [
-            f"{name} has shape {list(theirs)} in the file and {list(ours)} in the model"
+            f"{name.removeprefix(prefix)} has shape {list(theirs)} in the file and {list(ours)} in the model"
             for name, theirs, ours in self.mismatched
         ]
-        found = []
-        if self.missing:
-            found.append(f"it lacks {listed(self.missing)}")
-        if self.unexpected:
-            found.append(f"it also has {listed(self.unexpected)}")
-        return found + shapes[:12] + ([f"{len(shapes) - 12} more shapes differ"] if len(shapes) > 12 else [])
+        if len(shapes) > MOST_SHAPES:
+            shapes = [*shapes[:MOST_SHAPES], f"{len(shapes) - MOST_SHAPES} more shapes differ"]
+        if shapes:
+            shapes[-1] += (
+                ": the checkpoint is of another architecture; ignore_mismatched_sizes=True makes those afresh"
+            )
+        return found + shapes
 
     def fates(self, names: Mapping[str, str]) -> tuple[Fate, ...]:
         """Return what becomes of each tensor of the file, given our name for each."""
@@ -139,7 +145,8 @@ def fit_tensors(own: Mapping[str, Tensor], file: Mapping[str, Tensor], *, kind: 
                 fit.missing.append(name)
             continue
         if file[name].dtype not in FLOATS:
-            raise WeightsError(f"{name} holds {str(file[name].dtype).removeprefix('torch.')}, not floating-point numbers")
+            dtype = str(file[name].dtype).removeprefix("torch.")
+            raise WeightsError(f"{name} holds {dtype}, not floating-point numbers")
         _place(fit, name, tuple(file[name].shape), tuple(tensor.shape), rules)
     for name in file:
         if name in own:
@@ -206,8 +213,7 @@ def _why_fresh(name: str, own: Mapping[str, Tensor], kind: Kind, rules: FitRules
         return "" if kind == "pretraining" else "the file holds no decoder"
     if name.startswith(FINAL_NORM):
         decodes = any(one.startswith(DECODER_PARTS) for one in own)
-        if (decodes and kind != "pretraining") or rules.pooling_chosen:
-            return "the file's network has no norm after its last block"
+        return "the file's network has no norm after its last block" if decodes and kind != "pretraining" else ""
     return ""
 
 
@@ -249,9 +255,10 @@ def adapt(name: str, tensor: Tensor, shape: torch.Size, rules: FitRules) -> Tens
     assert change is not None, f"no way to fit {name}"
     chosen = torch.arange(change.new) % change.old
     if name == PROJECTION:
-        exact = tensor.float() * (change.old / change.new)  # [D, C, ...]
-        return exact.mean(dim=1, keepdim=True).expand(shape) if change.how == "mean" else exact[:, chosen]
-    values = tensor.float().unflatten(0, (-1, change.old))  # [s, C, ...], the channel is fastest in a prediction
+        scaled = tensor.float() * (change.old / change.new)  # [D, C, ...]
+        return scaled.mean(dim=1, keepdim=True).expand(shape) if change.how == "mean" else scaled[:, chosen]
+    # The channel is fastest in a prediction.
+    values: Tensor = tensor.float().reshape(-1, change.old, *tensor.shape[1:])  # [s, C, ...]
     if change.how == "mean":
         return values.mean(dim=1, keepdim=True).repeat_interleave(change.new, dim=1).flatten(0, 1)
     return values[:, chosen].flatten(0, 1)

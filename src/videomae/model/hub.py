@@ -88,7 +88,7 @@ def hub_file(repository: str, name: str, options: HubOptions) -> Path | None:
                 subfolder=options.subfolder or None,
                 revision=options.revision,
                 token=options.token,
-                cache_dir=options.cache_dir,
+                cache_dir=None if options.cache_dir is None else Path(options.cache_dir),
                 local_files_only=options.local_files_only,
                 force_download=options.force_download,
                 library_name="videomae",

@@ -15,9 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-# Up to this many keys, plain matrix products beat the fused CPU kernel in a training step (measured on AVX-512
-# bf16: 1.4 to 2 times at 64 to 160 tokens, 1.2 times at 512, equal at 1568); docs/performance.md has the table.
-EXPLICIT_ATTENTION_KEYS = 512
+from videomae.model.cpu_attention import blocked_attention, blocked_is_faster
 
 ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -94,21 +92,22 @@ class FusedSelfAttention(nn.Module):
         if need_probabilities:
             probabilities = attention_probabilities(query, key, dropout=dropout)
             context = probabilities @ value
-        elif _explicit_is_faster(query, key):
-            context = attention_probabilities(query, key, dropout=dropout) @ value
+        elif dropout == 0.0 and blocked_is_faster(query):
+            context = blocked_attention(query, key, value)
         else:
             context = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
         return context.transpose(1, 2).flatten(2), probabilities  # [B, H, Q, d] -> [B, Q, D]
 
     def _project(self, tokens: Tensor, num_queries: int | None) -> tuple[Tensor, Tensor, Tensor]:
-        B, N, _ = tokens.shape
+        B, N, D = tokens.shape
+        d = D // self.num_heads  # not left to `view`, which could not tell it where the token counts are symbols
         if num_queries is None or num_queries == N or not isinstance(self.qkv, QueryKeyValue):
-            fused = self.qkv(tokens).view(B, N, 3, self.num_heads, -1)  # [B, N, 3, H, d]
+            fused = self.qkv(tokens).view(B, N, 3, self.num_heads, d)  # [B, N, 3, H, d]
             query, key, value = fused.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, H, N, d]
             return (query if num_queries is None else query[:, :, -num_queries:]), key, value
         queries, keys_values = self.qkv.project_split(tokens, num_queries)
-        query = queries.view(B, num_queries, self.num_heads, -1).transpose(1, 2)  # [B, H, Q, d]
-        key, value = keys_values.view(B, N, 2, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        query = queries.view(B, num_queries, self.num_heads, d).transpose(1, 2)  # [B, H, Q, d]
+        key, value = keys_values.view(B, N, 2, self.num_heads, d).permute(2, 0, 3, 1, 4).unbind(0)
         return query, key, value
 
 
@@ -120,10 +119,6 @@ def attention_probabilities(query: Tensor, key: Tensor, *, dropout: float = 0.0)
     if dropout > 0.0:
         probabilities = F.dropout(probabilities, dropout)
     return probabilities.to(query.dtype)
-
-
-def _explicit_is_faster(query: Tensor, key: Tensor) -> bool:
-    return query.device.type == "cpu" and key.shape[-2] <= EXPLICIT_ATTENTION_KEYS and torch.is_grad_enabled()
 
 
 class Dense(nn.Module):

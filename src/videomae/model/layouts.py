@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterable, Mapping
 import torch
 from torch import Tensor
 
+from videomae.errors import WeightsError
+
 # Original VideoMAE and VideoMAE V2 -> ours, inside one block. One to one: the fused projection is theirs too.
 ORIGINAL_BLOCK = {
     "norm1": "layernorm_before",
@@ -99,12 +101,20 @@ def assemble(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str,
     Args:
         state: Tensors, real or on the meta device.
         names: A new name for each; see `transformers_names`.
+
+    Raises:
+        WeightsError: If tensors that are to be stacked differ in dtype.
     """
     sources: dict[str, list[str]] = {}
     for theirs, ours in names.items():
         sources.setdefault(ours, []).append(theirs)
     assembled = {}
     for ours, keys in sources.items():
+        dtypes = {str(state[key].dtype).removeprefix("torch.") for key in keys}
+        if len(dtypes) > 1:  # stacking would convert them without a word
+            raise WeightsError(
+                f"the tensors that make up {ours} hold {' and '.join(sorted(dtypes))}: they must be alike"
+            )
         if len(keys) > 1:
             keys.sort(key=lambda key: next(place for place, part in enumerate(ATTENTION_PARTS) if key.endswith(part)))
         assembled[ours] = state[keys[0]] if len(keys) == 1 else torch.cat([state[key] for key in keys])

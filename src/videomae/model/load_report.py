@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+from videomae.model.tensor_files import printable
 
 FateKind = Literal["loaded", "renamed", "merged", "adapted", "recomputed", "re-initialised", "unused", "unexpected"]
 
@@ -59,7 +61,7 @@ class LoadReport:
 
     def lines(self) -> list[str]:
         """Return a summary for people, one line for each group of tensors."""
-        rows = [f"{self.source}: {self.layout} layout"] if self.source else []
+        rows = [f"{self.source}: {self.layout}"] if self.source else []
         for title, names in (("loaded", self.loaded), ("freshly made", self.fresh), ("not used", self.unused)):
             rows.append(f"{title}: {len(names)} tensors{': ' + _by_group(names) if names else ''}")
         changed = sorted({f"{one.name}: {one.detail}" for one in self.fates if one.kind == "adapted"})
@@ -67,6 +69,23 @@ class LoadReport:
         rows += [f"repaired: {line}" for line in self.repairs]
         rows += [f"note: {line}" for line in self.notes]
         return rows
+
+    def without_prefix(self, prefix: str) -> LoadReport:
+        """Return the report in the names of a part of the network, such as the bare encoder."""
+
+        def cut(names: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(name.removeprefix(prefix) for name in names)
+
+        return replace(
+            self,
+            loaded=cut(self.loaded),
+            fresh=cut(self.fresh),
+            unused=cut(self.unused),
+            missing=cut(self.missing),
+            unexpected=cut(self.unexpected),
+            mismatched=tuple((name.removeprefix(prefix), theirs, ours) for name, theirs, ours in self.mismatched),
+            fates=tuple(replace(one, name=one.name.removeprefix(prefix)) for one in self.fates),
+        )
 
     def counts(self) -> dict[str, int]:
         """Return how many tensors of the file met each fate."""
@@ -101,7 +120,7 @@ def listed(names: Iterable[str]) -> str:
     `a.0.w`, `a.1.w` and `a.3.w` are shown as `a.{0-1,3}.w`.
     """
     groups: dict[str, list[int]] = {}
-    for name in names:
+    for name in map(printable, names):
         match = _NUMBER.search(name)
         if match is None:
             groups.setdefault(name, [])
@@ -111,8 +130,8 @@ def listed(names: Iterable[str]) -> str:
 
 
 def _ranges(numbers: list[int]) -> str:
-    if len(numbers) == 1:
-        return str(numbers[0])
+    if len(set(numbers)) <= 1:
+        return str(numbers[0]) if numbers else ""
     shown: list[str] = []
     ordered = sorted(set(numbers))
     start = ordered[0]

@@ -10,9 +10,9 @@ import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -31,10 +31,10 @@ from videomae.model.embeddings import sinusoid_table
 from videomae.model.fit import ChannelAdaption, ChannelChange, Fit, FitRules, adapt, fit_tensors
 from videomae.model.hub import HubOptions
 from videomae.model.layouts import assemble
-from videomae.model.recognition import Kind, Layout, recognise, whole_name
 from videomae.model.load_report import LoadReport, listed
-from videomae.model.sources import CONFIG_FILE, Source, find_source
-from videomae.model.tensor_files import TensorFile
+from videomae.model.recognition import ENCODER_PREFIX, Kind, Layout, recognise, whole_name
+from videomae.model.sources import CONFIG_FILE, Origin, Source, find_source, origin_of
+from videomae.model.tensor_files import TensorFile, one_line
 
 CONFIG_NOTE = "videomae_config"  # where this package's own .pth files keep their config.json
 POSITION_TOLERANCE = 1e-4
@@ -51,7 +51,7 @@ Model = TypeVar("Model", bound=nn.Module)
 class LoadOptions:
     """What `from_pretrained` takes besides fields of the configuration; names are transformers' where it has them."""
 
-    config: VideoMAEConfig | str | os.PathLike[str] | None = None
+    config: object = None
     """Instead of the source's: a configuration, or a folder or file that has one. It is taken as it is."""
     dtype: torch.dtype | str | None = None
     """Of the parameters: a dtype or its name, "auto" for the file's; None: float32."""
@@ -69,7 +69,7 @@ class LoadOptions:
     """True: safetensors only; False: pickled files only."""
     device_map: Any = None
     """A device, or "auto": the GPU where there is one."""
-    hub: HubOptions = HubOptions()
+    hub: HubOptions = field(default_factory=HubOptions)
     """How a repository is read."""
 
 
@@ -91,6 +91,13 @@ class Checkpoint:
     def assembled(self) -> dict[str, Tensor]:
         """Return the tensors themselves by our whole-network names."""
         return assemble(self.file.tensors, self.layout.names)
+
+    def describe(self) -> str:
+        """Return the layout, and what the tensors were found in, for people."""
+        container = f", under {self.file.container}" if self.file.container else ""
+        wrapper = f", names wrapped in {self.layout.wrapper}" if self.layout.wrapper else ""
+        is_v2 = ", of VideoMAE V2's repositories" if self.declared is not None and self.declared.is_v2 else ""
+        return f"{self.layout.name}{is_v2}{container}{wrapper}"
 
 
 def split_options(arguments: Mapping[str, Any]) -> tuple[LoadOptions, dict[str, Any]]:
@@ -122,9 +129,28 @@ def split_options(arguments: Mapping[str, Any]) -> tuple[LoadOptions, dict[str, 
     return options, rest
 
 
-def load_pretrained(
-    cls: type[Model], source: str | os.PathLike[str], arguments: Mapping[str, Any]
-) -> tuple[Model, LoadReport]:
+class Loaded(NamedTuple, Generic[Model]):
+    """A network that was loaded."""
+
+    model: Model
+    report: LoadReport
+    origin: Origin
+
+
+class Plan(NamedTuple, Generic[Model]):
+    """A load of which nothing but the values is left to be done."""
+
+    config: VideoMAEConfig
+    model: Model
+    """On the meta device."""
+    fit: Fit
+    rules: FitRules
+    report: LoadReport
+    warnings: tuple[str, ...]
+    """What making the model warned of."""
+
+
+def load_pretrained(cls: type[Model], source: str | os.PathLike[str], arguments: Mapping[str, Any]) -> Loaded[Model]:
     """Load a network from anywhere; see `VideoMAEPreTrainedModel.from_pretrained`.
 
     Args:
@@ -133,7 +159,7 @@ def load_pretrained(
         arguments: Options and fields of the configuration.
 
     Returns:
-        The model in eval mode, and what became of every tensor.
+        The model in eval mode, what became of every tensor, and what lies beside its files.
 
     Raises:
         WeightsError: If there is nothing to load, or what there is is damaged or does not fit.
@@ -141,28 +167,43 @@ def load_pretrained(
     """
     options, settings = split_options(arguments)
     checkpoint = open_checkpoint(source, options)
-    name = checkpoint.source.name
+    plan = plan_load(cls, checkpoint, options, settings)
+    model = plan.model
+    if plan.report.fresh:
+        model = cls(plan.config)
+    else:
+        for text in plan.warnings:
+            warnings.warn(text, UserWarning, stacklevel=3)
+    _fill(model, checkpoint, plan, _dtype(options.dtype, checkpoint))
+    _warn(plan, cls, _ignored_keys(checkpoint, options))
+    return Loaded(_moved(model, options.device_map).eval(), plan.report, origin_of(checkpoint.source))
+
+
+def plan_load(
+    cls: type[Model], checkpoint: Checkpoint, options: LoadOptions, settings: Mapping[str, Any]
+) -> Plan[Model]:
+    """Decide everything about a load, and take memory for nothing.
+
+    Raises:
+        WeightsError: If the file does not fit.
+        ConfigError: If an argument is at fault.
+    """
+    name, wanted = checkpoint.source.name, wanted_kind(cls)
     try:
-        settled = _settle(checkpoint, options, settings, wanted=wanted_kind(cls))
+        settled = _settle(checkpoint, options, settings, wanted=wanted)
         model, caught = _without_values(cls, settled.config)
         own = {whole_name(key): tensor for key, tensor in model.state_dict().items()}
         rules = _rules(checkpoint, settled, options, settings)
         fit = fit_tensors(own, checkpoint.shapes, kind=checkpoint.layout.kind, rules=rules)
-        report = _report(checkpoint, settled, fit, options)
-        _refuse(fit, cls, options)
         _check_positions(checkpoint, fit, strict=options.strict)
     except WeightsError as error:
         raise WeightsError(f"{name}: {error}") from None
-    dtype = _dtype(options.dtype, checkpoint)
-    if fit.fresh or fit.missing:
-        model = cls(settled.config)
-    else:
-        for warning in caught:
-            warnings.warn(str(warning.message), UserWarning, stacklevel=3)
-    _fill(model, checkpoint, fit, rules, dtype)
-    _warn(report, fit, cls, _ignored_keys(checkpoint, options))
-    remember_origin(model, checkpoint.source)
-    return _moved(model, options.device_map).eval(), report
+    prefix = ENCODER_PREFIX if wanted == "encoder" else ""  # the bare encoder's names have none
+    problems = fit.problems(strict=options.strict, prefix=prefix)
+    if problems:
+        raise WeightsError(f"{name} does not fit {cls.__name__}: {'; '.join(problems)}")
+    report = _report(checkpoint, settled, fit).without_prefix(prefix)
+    return Plan(settled.config, model, fit, rules, report, tuple(str(one.message) for one in caught))
 
 
 def open_checkpoint(source: str | os.PathLike[str], options: LoadOptions) -> Checkpoint:
@@ -180,8 +221,8 @@ def open_checkpoint(source: str | os.PathLike[str], options: LoadOptions) -> Che
         assembled = assemble(shapes, layout.names)
     except WeightsError as error:
         raise WeightsError(f"{found.name}: {error}") from None
-    except (RuntimeError, IndexError) as error:  # shapes of queries, keys and values that cannot be stacked
-        raise WeightsError(f"{found.name}: queries, keys and values have other shapes: {error}") from None
+    except (RuntimeError, IndexError) as error:
+        raise WeightsError(f"{found.name}: queries, keys and values do not fit together: {one_line(error)}") from None
     if declared is None and CONFIG_NOTE in file.notes:
         declared = _noted_config(file.notes[CONFIG_NOTE], found.name)
     return Checkpoint(found, file, layout, assembled, declared)
@@ -212,7 +253,8 @@ def _settle(checkpoint: Checkpoint, options: LoadOptions, settings: Mapping[str,
     if isinstance(given, VideoMAEConfig):
         return Settled(given.replace(**settings), (), ())
     if given is not None and not isinstance(given, str | os.PathLike):
-        raise ConfigError(f"config is a {type(given).__name__}: give a VideoMAEConfig, or a folder or file that has one")
+        kind = type(given).__name__
+        raise ConfigError(f"config is a {kind}: give a VideoMAEConfig, or a folder or file that has one")
     declared = checkpoint.declared
     if given is not None:
         path = Path(given)
@@ -226,7 +268,7 @@ def _settle(checkpoint: Checkpoint, options: LoadOptions, settings: Mapping[str,
 
 
 def _without_values(cls: type[Model], config: VideoMAEConfig) -> tuple[Model, list[warnings.WarningMessage]]:
-    """Make a model on the meta device, and keep what its making warns of for the model that is handed out."""
+    """Make a model on the meta device, and keep what its making warns of until that model is handed out."""
     with warnings.catch_warnings(record=True) as caught, torch.device("meta"):
         warnings.simplefilter("always")
         return cls(config), caught
@@ -247,33 +289,21 @@ def _rules(checkpoint: Checkpoint, settled: Settled, options: LoadOptions, setti
     )
 
 
-def _report(checkpoint: Checkpoint, settled: Settled, fit: Fit, options: LoadOptions) -> LoadReport:
-    unexpected = tuple(fit.unexpected) + tuple(checkpoint.file.others)
-    container = f", under {checkpoint.file.container}" if checkpoint.file.container else ""
-    wrapper = f", wrapped in {checkpoint.layout.wrapper}" if checkpoint.layout.wrapper else ""
-    fresh = dict(fit.fresh) | {name: "" for name in fit.missing}
-    if options.head_rows is not None:
-        settled = replace(settled, notes=(*settled.notes, f"{len(options.head_rows)} rows of the classifier were picked"))
+def _report(checkpoint: Checkpoint, settled: Settled, fit: Fit) -> LoadReport:
+    unexpected = (*fit.unexpected, *checkpoint.file.others)
     return LoadReport(
         loaded=tuple(fit.taken),
-        fresh=tuple(fresh),
+        fresh=(*fit.fresh, *fit.missing),
         unused=(*fit.unused, *unexpected),
         missing=tuple(fit.missing),
         unexpected=unexpected,
         mismatched=tuple(fit.replaced),
         fates=fit.fates(checkpoint.layout.names),
         source=checkpoint.source.name,
-        layout=f"{checkpoint.layout.name}{container}{wrapper}",
+        layout=checkpoint.describe(),
         repairs=settled.repairs,
         notes=(*checkpoint.source.notes, *settled.notes),
     )
-
-
-def _refuse(fit: Fit, cls: type[nn.Module], options: LoadOptions) -> None:
-    problems = fit.problems()
-    if options.strict and problems or fit.mismatched:
-        cure = "give strict=False to load what fits" if not fit.mismatched else "ignore_mismatched_sizes=True makes those afresh"
-        raise WeightsError(f"it does not fit {cls.__name__}: {'; '.join(problems)}; {cure}")
 
 
 def _check_positions(checkpoint: Checkpoint, fit: Fit, *, strict: bool) -> None:
@@ -286,7 +316,10 @@ def _check_positions(checkpoint: Checkpoint, fit: Fit, *, strict: bool) -> None:
             if torch.allclose(table.float(), ours, atol=POSITION_TOLERANCE):
                 continue
         if strict:
-            raise WeightsError(f"{name} is not the fixed table of VideoMAE, so its positions were learned: give strict=False to leave it out")
+            raise WeightsError(
+                f"{name} is not the fixed table of VideoMAE, so its positions were learned: give strict=False to "
+                "leave it out"
+            )
 
 
 def _dtype(asked: torch.dtype | str | None, checkpoint: Checkpoint) -> torch.dtype:
@@ -295,33 +328,37 @@ def _dtype(asked: torch.dtype | str | None, checkpoint: Checkpoint) -> torch.dty
     return checkpoint.shapes[PROJECTION].dtype if asked == "auto" else DTYPES[asked.removeprefix("torch.")]
 
 
-def _fill(model: nn.Module, checkpoint: Checkpoint, fit: Fit, rules: FitRules, dtype: torch.dtype) -> None:
+def _fill(model: nn.Module, checkpoint: Checkpoint, plan: Plan[Any], dtype: torch.dtype) -> None:
     """Give a model its values. Every tensor becomes memory of its own, so that the files may change afterwards."""
     sources: dict[str, list[str]] = {}
     for theirs, ours in checkpoint.layout.names.items():
         sources.setdefault(ours, []).append(theirs)
     for name, parameter in list(model.named_parameters()):
         whole = whole_name(name)
-        if whole in fit.taken:
-            group = {theirs: whole for theirs in sources[whole]}
-            value = adapt(whole, assemble(checkpoint.file.tensors, group)[whole], parameter.shape, rules)
-            value = torch.empty(value.shape, dtype=dtype).copy_(value)
+        if whole in plan.fit.taken:
+            group = dict.fromkeys(sources[whole], whole)
+            tensor = assemble(checkpoint.file.tensors, group)[whole]
+            adapted = adapt(whole, tensor, parameter.shape, plan.rules)
+            value = torch.empty(adapted.shape, dtype=dtype).copy_(adapted)
         else:
             value = parameter.detach().to(dtype)
         owner, _, last = name.rpartition(".")
         setattr(model.get_submodule(owner), last, nn.Parameter(value, requires_grad=parameter.requires_grad))
 
 
-def _warn(report: LoadReport, fit: Fit, cls: type[nn.Module], ignored: Sequence[str]) -> None:
-    name = report.source
-    texts = [f"{name}: {text}" for text in (*report.repairs, *ignored)]
-    if fit.fresh:
-        reasons = "; ".join(sorted(set(fit.fresh.values())))
-        texts.append(f"{name}: {listed(fit.fresh)} of {cls.__name__} are freshly made ({reasons}): train before use")
+def _warn(plan: Plan[Any], cls: type[nn.Module], ignored: Sequence[str]) -> None:
+    report, fresh = plan.report, plan.fit.fresh
+    texts = [f"{report.source}: {text}" for text in (*report.repairs, *ignored)]
+    if fresh:
+        reasons = "; ".join(sorted(set(fresh.values())))
+        made = [name for name in report.fresh if name not in report.missing]
+        texts.append(
+            f"{report.source}: {listed(made)} of {cls.__name__} are freshly made ({reasons}): train before use"
+        )
     if report.missing:
-        texts.append(f"{name}: {listed(report.missing)} are missing in it and freshly made")
-    if fit.unexpected:
-        texts.append(f"{name}: {listed(fit.unexpected)} are left aside")
+        texts.append(f"{report.source}: {listed(report.missing)} are missing in it and freshly made")
+    if plan.fit.unexpected:
+        texts.append(f"{report.source}: {listed(report.unexpected)} are left aside")
     for text in texts:
         warnings.warn(text, UserWarning, stacklevel=4)
 
@@ -329,7 +366,8 @@ def _warn(report: LoadReport, fit: Fit, cls: type[nn.Module], ignored: Sequence[
 def _ignored_keys(checkpoint: Checkpoint, options: LoadOptions) -> list[str]:
     if checkpoint.declared is None or options.config is not None or not checkpoint.declared.ignored:
         return []
-    return [f"its configuration has entries that this package does not know: {', '.join(checkpoint.declared.ignored)}"]
+    names = ", ".join(checkpoint.declared.ignored)
+    return [f"its configuration has entries that mean nothing here: {names}"]
 
 
 def _moved(model: Model, device_map: Any) -> Model:
@@ -342,4 +380,3 @@ def _moved(model: Model, device_map: Any) -> Model:
     if device_map == "auto":
         device_map = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device_map)
-

@@ -85,4 +85,4 @@ class ImageClassifierOutput(_Readable):
 
 
 for _output in (EncoderOutput, VideoMAEForPreTrainingOutput, ImageClassifierOutput):
-    register_dataclass(_output)
+    register_dataclass(_output, serialized_type_name=f"videomae.{_output.__name__}")  # the name in exported files

@@ -6,6 +6,7 @@ Works on tensors on whatever device they are. Knows nothing of the forms in whic
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,11 @@ from videomae.errors import ConfigError
 
 Size = int | Sequence[int] | Mapping[str, int]
 PerChannel = float | Sequence[float]
+
+# The pixels that a three-channel network predicts are those before this normalisation: the original pre-training
+# engine and transformers both undo it with these constants, whatever the processor used.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # PIL's numbers for filters. PIL's nearest takes the pixel under the centre, which torch calls nearest-exact.
 RESAMPLE_MODES = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}
@@ -164,12 +170,16 @@ class PixelSteps:
             return
         low, high = (float(bound) for bound in frames.aminmax())
         largest = max(-low, high)
-        if 0 < largest <= (LARGEST_NORMALIZED if low < 0 else LARGEST_SCALED) or largest > LARGEST_OVERSHOOT:
-            raise ValueError(
-                f"the frames go from {low:.4g} to {high:.4g}, but rescaling by 1/255 is for 0..255: give "
-                "do_rescale=False if they are in 0..1, do_normalize=False too if they are normalised already, or "
-                "else another rescale_factor"
-            )
+        text = (
+            f"the frames go from {low:.4g} to {high:.4g}, but rescaling by 1/255 is for 0..255: give "
+            "do_rescale=False if they are in 0..1, do_normalize=False too if they are normalised already, or "
+            "else another rescale_factor"
+        )
+        if 0 < largest <= LARGEST_SCALED or largest > LARGEST_OVERSHOOT:
+            raise ValueError(text)
+        if low < 0 and largest <= LARGEST_NORMALIZED:
+            # Only a warning: the published examples feed normal noise, and must run.
+            warnings.warn(text, UserWarning, stacklevel=5)
 
 
 def read_size(name: str, value: Size, *, square: bool) -> dict[str, int]:

@@ -7,9 +7,11 @@ loss.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from videomae.model.base import VideoMAEPreTrainedModel, as_tuple
@@ -25,20 +27,16 @@ from videomae.model.encoder import (
 )
 from videomae.model.layers import Block, run_blocks
 from videomae.model.outputs import VideoMAEForPreTrainingOutput
+from videomae.model.pixels import IMAGENET_MEAN as IMAGENET_MEAN
+from videomae.model.pixels import IMAGENET_STD as IMAGENET_STD
 from videomae.patches import (
+    NORM_EPS,
     TokenGrid,
-    TubeletSize,
     complement,
     gather_tokens,
     gather_tubelets,
     membership,
-    normalize_patches,
 )
-
-# The pixels that a three-channel network predicts are those before this normalisation: the original pre-training
-# engine and transformers both undo it with these constants, whatever the processor used.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Decoder(nn.Module):
@@ -149,8 +147,9 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
             decoded_indices = complement(visible_indices, grid.num_tokens)
         else:
             weights = ~membership(visible_indices, grid.num_tokens).gather(1, decoded_indices)  # [B, M]
-        # An exported program has no number here; attention refuses zero tokens there.
-        if not torch.compiler.is_compiling() and decoded_indices.shape[1] == 0:
+        if torch.compiler.is_compiling():
+            torch._check(decoded_indices.shape[1] > 0)  # an exported program takes a symbol and asks at run time
+        elif decoded_indices.shape[1] == 0:
             raise ValueError("no token is to be decoded: hide at least one")
         trace = make_trace(self.config, attentions=output_attentions, states=output_hidden_states)
         encoded = self.videomae.encode(pixel_values, visible_indices, trace)
@@ -194,19 +193,33 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         `norm_pix_loss` each tubelet and channel is then normalised.
         """
         size = tubelet_size(self.config)
-        pixels = target_pixels(pixel_values, decoded_indices, size)  # [B, M, s, C]
-        if self.config.num_channels == len(IMAGENET_MEAN):
-            # Numbers, not buffers: exact in a bfloat16 model, there after a start on the meta device, no copy a step.
-            channels = zip(pixels.unbind(-1), IMAGENET_MEAN, IMAGENET_STD, strict=True)
-            pixels = torch.stack([channel * std + mean for channel, mean, std in channels], dim=-1)
-        flat = pixels.flatten(2)  # [B, M, P], channel fastest
-        return normalize_patches(flat, self.config.num_channels) if self.config.norm_pix_loss else flat
+        # The indexing inside copies: `tubelets` is written in place from here on, for every pass costs.
+        tubelets = gather_tubelets(pixel_values, decoded_indices, size).float().flatten(3)  # [B, M, C, s]
+        # Numbers, not buffers: exact in a bfloat16 model, there after a start on the meta device, no copy a step.
+        is_rgb = self.config.num_channels == len(IMAGENET_MEAN)
+        if self.config.norm_pix_loss:
+            normalize_tubelets(tubelets, IMAGENET_STD if is_rgb else (1.0,) * self.config.num_channels)
+        elif is_rgb:
+            for channel, (mean, deviation) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)):
+                tubelets[:, :, channel].mul_(deviation).add_(mean)
+        return tubelets.transpose(2, 3).flatten(2)  # [B, M, P], channel fastest
 
 
-def target_pixels(pixel_values: Tensor, indices: Tensor, tubelet: TubeletSize) -> Tensor:
-    """Return the pixels of the chosen tubelets, `[B, M, frames * height * width, C]` float32."""
-    chosen = gather_tubelets(pixel_values, indices, tubelet).float()  # [B, M, C, a, p, q]
-    return chosen.flatten(3).transpose(2, 3)  # [B, M, C, s] -> [B, M, s, C]
+def normalize_tubelets(tubelets: Tensor, deviations: Sequence[float]) -> None:
+    """Normalise each tubelet and channel in place, to what `patches.normalize_patches` gives for the pixels.
+
+    The pixels are `deviation * tubelets + mean` with two numbers a channel. Subtracting the mean of a tubelet and
+    dividing by its deviation takes both out again, all but what they do to the epsilon; so they are never applied.
+
+    Args:
+        tubelets: `[B, M, C, s]` float32.
+        deviations: One for each channel.
+    """
+    tubelets -= tubelets.mean(dim=-1, keepdim=True)
+    spread = torch.linalg.vector_norm(tubelets, dim=-1, keepdim=True) / (tubelets.shape[-1] - 1) ** 0.5  # unbiased
+    for channel, deviation in enumerate(deviations):
+        spread[:, :, channel] += NORM_EPS / deviation
+    tubelets /= spread
 
 
 def reconstruction_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -219,9 +232,8 @@ def reconstruction_loss(logits: Tensor, targets: Tensor, weights: Tensor | None 
 
     Source: VideoMAE, equation 1; VideoMAE V2, which divides by the number of tokens that count.
     """
-    squared = (logits.float() - targets).square()
     if weights is None:
-        return squared.mean()
-    per_token = squared.mean(dim=-1)  # [B, M]
+        return F.mse_loss(logits.float(), targets)
+    per_token = F.mse_loss(logits.float(), targets, reduction="none").mean(dim=-1)  # [B, M]
     counted = weights.to(per_token.dtype)
     return (per_token * counted).sum() / counted.sum()

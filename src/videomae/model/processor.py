@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections import UserDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from videomae.errors import ConfigError, WeightsError
 from videomae.model.frames import Videos, collect_videos
 from videomae.model.pixels import PerChannel, PixelSteps, Size, read_size
+from videomae.model.processor_files import find_settings, split_hub_options
 from videomae.model.weights import write_json
 
 PROCESSOR_FILE = "preprocessor_config.json"
@@ -214,23 +215,21 @@ class VideoMAEImageProcessor:
         """Read the processor of a model folder, this package's or transformers' of any version.
 
         Args:
-            source: A folder with `preprocessor_config.json`, or such a file.
-            **settings: Settings that differ from the file's.
+            source: A folder with `preprocessor_config.json`, such a file, or `owner/name` on the Hub.
+            **settings: Settings that differ from the file's; about the Hub, huggingface_hub's `revision`, `token`,
+                `cache_dir`, `local_files_only`, `force_download`, `subfolder`.
 
         Raises:
             WeightsError: If the file is missing or is no JSON object.
             ConfigError: If it is for another family of models, or a setting is unknown or out of range.
         """
-        path = Path(source)
-        path = path / PROCESSOR_FILE if path.is_dir() else path
-        if not path.is_file():
-            raise WeightsError(f"{path} is no file: give a model folder with {PROCESSOR_FILE}, or that file")
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise WeightsError(f"{path} is no JSON: {error}") from None
-        if not isinstance(values, dict):
-            raise WeightsError(f"{path} holds no JSON object: give a model folder or its {PROCESSOR_FILE}")
+        hub, settings = split_hub_options(settings)
+        files = find_settings(source, (PROCESSOR_FILE,), hub=hub)
+        return cls._from_values(files.read(), settings, files.settings)
+
+    @classmethod
+    def _from_values(cls, values: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> Self:
+        """Build a processor from a file's contents; errors name the file."""
         try:
             return cls.from_dict(values, **settings)
         except ConfigError as error:
@@ -265,11 +264,7 @@ class VideoMAEImageProcessor:
         for key in TYPE_KEYS:
             if values.get(key) not in (None, *FAMILY):
                 raise ConfigError(f"{key} is {values[key]!r}; this class reads {', '.join(sorted(FAMILY))}")
-        for name in settings:
-            if name not in SETTINGS:
-                close = difflib.get_close_matches(name, SETTINGS, n=1)
-                cure = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(SETTINGS)}"
-                raise ConfigError(f"unknown processor setting {name!r}: {cure}")
+        refuse_unknown(settings, SETTINGS)
         settings = {name: value for name, value in settings.items() if value is not None}
         own = {name: values[name] for name in SETTINGS if values.get(name) is not None}
         if "crop_size" not in own and not isinstance(own.get("size", {}), Mapping):
@@ -300,6 +295,15 @@ class VideoMAEImageProcessor:
 
 
 VideoMAEFeatureExtractor = VideoMAEImageProcessor  # the name before transformers 5
+
+
+def refuse_unknown(settings: Iterable[str], known: Sequence[str], *, kind: str = "processor setting") -> None:
+    """Raise ConfigError, with the nearest name, if a setting is none of the known ones."""
+    for name in settings:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            cure = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(known)}"
+            raise ConfigError(f"unknown {kind} {name!r}: {cure}")
 
 
 def _per_channel(value: PerChannel) -> float | tuple[float, ...]:

@@ -23,6 +23,7 @@ from videomae.model.layouts import (
     rename,
     transformers_names,
 )
+from videomae.model.tensor_files import printable
 
 LayoutName = Literal["transformers", "videomae", "original pre-training", "original fine-tuning", "mmaction2"]
 Kind = Literal["pretraining", "classification", "encoder"]
@@ -78,12 +79,16 @@ def recognise(keys: Collection[str]) -> Layout:
     """
     plain = {key: key.replace(COMPILED, "") for key in keys}
     found = [
-        (family, match[1]) for key in plain.values() for family, anchor in _ANCHORS.items() if (match := anchor.fullmatch(key))
+        (family, match[1])
+        for key in plain.values()
+        for family, anchor in _ANCHORS.items()
+        if (match := anchor.fullmatch(key))
     ]
     if not found:
-        shown = ", ".join(sorted(keys)[:4])
+        shown = ", ".join(printable(key) for key in sorted(keys)[:4])
         raise WeightsError(
-            f"no layout of VideoMAE fits: none of the {len(keys)} tensors is the tubelet projection; the first are {shown}"
+            f"no layout of VideoMAE fits: none of the {len(keys)} tensors is the tubelet projection; the first are "
+            f"{shown}"
         )
     if len(found) > 1:
         raise WeightsError(f"{len(found)} networks are in it, not one: save the one that is wanted by itself")
@@ -132,7 +137,8 @@ def _our_names(family: str, bare: Mapping[str, str], *, pretraining: bool) -> tu
         case _:
             ours = transformers_names(set(bare.values()))
             separate = any(name.endswith("attention.attention.query.weight") for name in bare.values())
-            return "transformers" if separate else "videomae", {key: whole_name(ours[name]) for key, name in bare.items()}
+            names = {key: whole_name(ours[name]) for key, name in bare.items()}
+            return "transformers" if separate else "videomae", names
 
 
 def _check_unique(names: Mapping[str, str]) -> None:
@@ -142,6 +148,5 @@ def _check_unique(names: Mapping[str, str]) -> None:
     for ours, keys in sources.items():
         parts = {part for part in ATTENTION_PARTS for key in keys if key.endswith(part)}
         if len(keys) > 1 and len(keys) != len(parts):
-            raise WeightsError(
-                f"{' and '.join(sorted(keys)[:3])} are the same tensor, {ours}: one of them is left over"
-            )
+            shown = " and ".join(map(printable, sorted(keys)[:3]))
+            raise WeightsError(f"{shown} are the same tensor, {printable(ours)}: one of them is left over")

@@ -19,6 +19,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 PICKLE_FILE = "pytorch_model.bin"
 RECORD_FILE = "videomae.json"
+PROCESSOR_FILE = "preprocessor_config.json"
 INDEX_SUFFIX = ".index.json"
 DEEPSPEED_FILE = "mp_rank_00_model_states.pt"
 DEEPSPEED_NEXT_RANK = "mp_rank_01_model_states.pt"
@@ -69,6 +70,27 @@ class Source:
         return path if path is not None and path.is_file() else None
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Files beside the weights that a network was loaded from, as far as they are on this machine."""
+
+    processor: Path | None
+    """Its `preprocessor_config.json`."""
+    record: Path | None
+    """Its `videomae.json`."""
+
+
+def origin_of(source: Source) -> Origin:
+    """Look for the files beside a network's weights, without asking the Hub."""
+    if source.repository is not None:
+        name, options = source.repository
+        source = replace(source, repository=(name, replace(options, local_files_only=True, force_download=False)))
+    try:
+        return Origin(source.side_file(PROCESSOR_FILE), source.side_file(RECORD_FILE))
+    except WeightsError:
+        return Origin(None, None)
+
+
 def find_source(
     source: str | os.PathLike[str], *, hub: HubOptions | None = None, use_safetensors: bool | None = None
 ) -> Source:
@@ -77,7 +99,7 @@ def find_source(
     Args:
         source: A weights file, a folder (of a model, of a run, of DeepSpeed's), or `owner/name` on the Hub, also
             with the path of one file. What exists here is never looked for on the Hub.
-        hub: How a repository is read.
+        hub: How a repository is read; its `subfolder` holds for folders too.
         use_safetensors: True or False: take no other kind of file; None: safetensors where there are any.
 
     Raises:
@@ -88,14 +110,14 @@ def find_source(
         if path.is_file():
             return _from_file(path)
         if path.is_dir():
-            return _from_folder(path, use_safetensors)
+            return _from_folder(path / hub.subfolder if hub else path, use_safetensors)
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}") from None
     name = split_hub_name(source) if isinstance(source, str) else None
     if name is None:
         raise WeightsError(
-            f"{source} does not exist: give a model folder, the folder of a finished run, a weights file, or "
-            "owner/name on the Hub"
+            f"{source} is no folder: give the folder of a saved model or of a finished run, a weights file, or "
+            "owner/name of a repository on the Hub"
         )
     try:
         return _from_hub(*name, options=hub or HubOptions(), use_safetensors=use_safetensors)
@@ -152,15 +174,17 @@ def _from_folder(folder: Path, use_safetensors: bool | None, *, inner: bool = Fa
             if any((candidate / name).is_file() for name in (*names, DEEPSPEED_FILE)):
                 found = _from_folder(candidate, use_safetensors, inner=True)
                 return replace(found, name=str(folder), notes=(f"taken from {candidate.name} in {folder}",))
-    lone = sorted(path for path in folder.iterdir() if path.suffix in LONE_SUFFIXES and path.is_file())
+    suffixes = {None: LONE_SUFFIXES, True: {".safetensors"}, False: LONE_SUFFIXES - {".safetensors"}}[use_safetensors]
+    lone = sorted(path for path in folder.iterdir() if path.suffix in suffixes and path.is_file())
     if len(lone) == 1:
-        return replace(_from_file(lone[0]), name=str(folder), notes=(f"the only weights file in it is {lone[0].name}",))
+        note = f"the only weights file in it is {lone[0].name}"
+        return replace(_from_file(lone[0]), name=str(folder), notes=(note,))
     if lone:
         shown = ", ".join(path.name for path in lone[:6]) + (", ..." if len(lone) > 6 else "")
         raise WeightsError(f"{folder} holds {len(lone)} weights files ({shown}): give one of them")
     raise WeightsError(
-        f"{folder} has no {', '.join(names)} or {DEEPSPEED_FILE}: give the folder of a saved model, the folder of a "
-        "finished run, or a weights file"
+        f"{folder} has no {names[0]}: give the folder of a saved model or of a finished run, or a weights file; also "
+        f"looked for were {', '.join((*names[1:], DEEPSPEED_FILE))}, and checkpoint-N folders with one of them"
     )
 
 
@@ -172,7 +196,8 @@ def _inner_folders(folder: Path) -> list[Path]:
         name = latest.read_text(encoding="utf-8", errors="replace").strip()
         if is_plain_name(name):
             candidates.append(folder / name)
-    numbered = [(int(match[1]), path) for path in folder.iterdir() if (match := _CHECKPOINT_FOLDER.fullmatch(path.name))]
+    matches = [(_CHECKPOINT_FOLDER.fullmatch(path.name), path) for path in folder.iterdir()]
+    numbered = [(int(match[1]), path) for match, path in matches if match]
     candidates += [path for _, path in sorted(numbered, reverse=True)]
     return [path for path in candidates if path.is_dir()]
 
@@ -216,8 +241,9 @@ def _from_hub(repository: str, file: str, *, options: HubOptions, use_safetensor
         where = read_index(path)
         shards = tuple(_shard_from_hub(repository, shard, options) for shard in sorted(set(where.values())))
         return Source(repository, shards, config, where, repository=(repository, options))
-    cache = " in the cache; it is offline" if is_offline(options) else ""
-    raise WeightsError(f"{repository} on the Hub has no {', '.join(names)}{cache}")
+    if is_offline(options):
+        raise WeightsError(f"the cache holds no weights of {repository}, and asking the Hub is switched off")
+    raise WeightsError(f"{repository} on the Hub has no {', '.join(names)}")
 
 
 def _shard_from_hub(repository: str, name: str, options: HubOptions) -> Path:

@@ -71,11 +71,14 @@ def read_tensors(paths: Sequence[Path], *, where: Mapping[str, str] | None = Non
     for name, part in parts.items():
         for key, tensor in part.tensors.items():
             if key in tensors:
-                raise WeightsError(f"{paths[0].parent}: the tensor {key} is in two shards, one of them {name}")
+                raise WeightsError(
+                    f"{paths[0].parent}: the tensor {printable(key)} is in two shards, one of them {name}"
+                )
             tensors[key] = tensor
     for key, name in (where or {}).items():
         if key not in parts[name].tensors:
-            raise WeightsError(f"{paths[0].parent}: the index says that {key} is in {name}, which lacks it")
+            what = f"the index says that {printable(key)} is in {name}, which lacks it"
+            raise WeightsError(f"{paths[0].parent}: {what}")
     others = tuple(other for part in parts.values() for other in part.others)
     return TensorFile(tensors, next(iter(parts.values())).container, others)
 
@@ -124,8 +127,14 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is no JSON: {one_line(error)}") from None
     if not isinstance(values, dict):
-        raise WeightsError(f"{path} holds no JSON object")
+        raise WeightsError(f"{path} holds no JSON object: give the folder of a saved model")
     return values
+
+
+def printable(name: object) -> str:
+    """Return a name from a file as it may stand in a message: on one line, not too long, never empty."""
+    text = str(name)
+    return (text if text.isprintable() and text else repr(text))[:200]
 
 
 def one_line(error: BaseException) -> str:
@@ -146,12 +155,14 @@ def _read_one(path: Path) -> TensorFile:
     for start, meaning in _RECOGNISABLE.items():
         if head.startswith(start):
             raise WeightsError(f"{path} {meaning}")
+    if head[8:9] == b"{":  # before the others: the length before it may begin as they do
+        return TensorFile(_read_safetensors(path))
     if head.startswith(ZIP_MAGIC):
         _check_zip(path, size)
         return _from_pickled(path, _load_pickled(path, mapped=True), size)
     if head.startswith(PICKLE_MAGIC):
         return _from_pickled(path, _load_pickled(path, mapped=False), size)
-    if len(head) > 8 and head[8:9] == b"{":
+    if path.suffix == ".safetensors":
         return TensorFile(_read_safetensors(path))
     raise WeightsError(
         f"{path} is no weights file ({size} bytes): it is neither safetensors nor a file that torch.save wrote, "
@@ -210,14 +221,17 @@ def _why_refused(error: Exception) -> str:
     text = " ".join(str(error).split())
     for mark in ("Unsupported global: GLOBAL ", "Trying to load unsupported GLOBAL "):
         if mark in text:
-            what = text.split(mark)[1].split()[0].rstrip(".")
+            what = printable(text.split(mark)[1].split()[0].rstrip("."))
             return (
                 f"would run {what} when read, so it was not read: only tensors and plain values are; if you trust "
                 "its author, load it with torch yourself and save the state dict alone"
             )
     if "legacy .tar format" in text:
-        return "is in torch's tar format of before 2017, which cannot be read safely: save it again with a newer torch"
-    return f"is damaged, or not written by torch.save: {one_line(error)}"
+        return "is in torch's tar format of before 2017, which cannot be read safely: save it with a newer torch"
+    if isinstance(error, MemoryError) or "alloc_cpu" in text:
+        return "declares more values than there is memory for"
+    inner = text.split("WeightsUnpickler error: ")[-1].split(" Check the documentation")[0]
+    return f"is damaged, or not written by torch.save: {printable(inner) if inner else type(error).__name__}"
 
 
 def _from_pickled(path: Path, content: object, size: int) -> TensorFile:
@@ -236,14 +250,12 @@ def _from_pickled(path: Path, content: object, size: int) -> TensorFile:
     assert isinstance(content, dict)
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
-        known = ", ".join(str(key) for key in list(content)[:8])
+        known = ", ".join(printable(key) for key in list(content)[:8]) or "nothing"
         raise WeightsError(f"{path} holds no tensors under {', '.join(CONTAINERS)} or at its top; it has: {known}")
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-            raise WeightsError(f"{path}: the tensor {name} is not a plain dense one")
+            raise WeightsError(f"{path}: the tensor {printable(name)} is not a plain dense one")
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > size:
         raise WeightsError(f"{path} declares more values than its {size} bytes can hold")
     others = tuple(str(key) for key, value in content.items() if not isinstance(value, Tensor))
-    return TensorFile(
-        {name: tensor.detach() for name, tensor in tensors.items()}, ".".join(steps), others, notes
-    )
+    return TensorFile({name: tensor.detach() for name, tensor in tensors.items()}, ".".join(steps), others, notes)

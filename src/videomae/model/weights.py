@@ -1,120 +1,171 @@
 """Model folders: `config.json`, `model.safetensors`, `preprocessor_config.json` and `videomae.json`.
 
 The first three are what transformers reads and writes. `videomae.json` is this package's own: the frame sampling
-the model was trained with and a record of the training. Every tensor of a file is accounted for.
+the model was trained with and a record of the training. What this file writes, `loading.py` reads.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from videomae.atomic import atomic_path
 from videomae.errors import ConfigError, WeightsError
-from videomae.model.base import VideoMAEPreTrainedModel
+from videomae.model.checkpoint_config import OWN_FIELDS, Declared, repair_small
 from videomae.model.config import VideoMAEConfig
-from videomae.model.layouts import from_transformers, to_transformers
+from videomae.model.layouts import to_transformers
+from videomae.model.load_report import LoadReport
+from videomae.model.loading import LoadOptions, load_pretrained, open_checkpoint
+from videomae.model.recognition import ENCODER_PREFIX
+from videomae.model.sources import (
+    CONFIG_FILE,
+    INDEX_SUFFIX,
+    PICKLE_FILES,
+    RECORD_FILE,
+    SAFE_FILES,
+    WEIGHTS_FILE,
+    find_model_folder,
+)
+from videomae.model.tensor_files import read_json
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-RECORD_FILE = "videomae.json"
-ENCODER_PREFIX = "videomae."
+__all__ = [
+    "CONFIG_FILE",
+    "ENCODER_PREFIX",
+    "RECORD_FILE",
+    "WEIGHTS_FILE",
+    "LoadReport",
+    "find_model_folder",
+    "load_config",
+    "load_model",
+    "load_record",
+    "load_state",
+    "read_weights",
+    "save_model",
+    "save_record",
+    "save_tensors",
+    "write_json",
+]
 
-Model = TypeVar("Model", bound=VideoMAEPreTrainedModel)
+MAX_SHARD_SIZE = "5GB"  # what older versions of transformers and the Hub's web pages handle well
+UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]I?B)", flags=re.IGNORECASE)
+_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 
-
-@dataclass(frozen=True)
-class LoadReport:
-    """Where each tensor of a model came from, by our names."""
-
-    loaded: tuple[str, ...]
-    """Taken from the file."""
-    fresh: tuple[str, ...]
-    """In the model, not in the file: freshly made."""
-    unused: tuple[str, ...]
-    """In the file, not in the model."""
-
-    def lines(self) -> list[str]:
-        """Return a summary for people, one line for each group of tensors."""
-        rows = []
-        for title, names in (
-            ("loaded", self.loaded),
-            ("freshly made", self.fresh),
-            ("not used", self.unused),
-        ):
-            groups: dict[str, int] = {}
-            for name in names:
-                group = ".".join(part for part in name.split(".")[:3] if not part.isdigit())
-                groups[group] = groups.get(group, 0) + 1
-            shown = ", ".join(f"{group} ({count})" for group, count in groups.items())
-            rows.append(f"{title}: {len(names)} tensors{': ' + shown if shown else ''}")
-        return rows
+Model = TypeVar("Model", bound=nn.Module)
 
 
-def save_model(model: VideoMAEPreTrainedModel, folder: Path) -> None:
+class Network(Protocol):
+    """What is needed of a model to save it."""
+
+    config: VideoMAEConfig
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+
+def save_model(model: Network, folder: Path, *, max_shard_size: int | str = MAX_SHARD_SIZE) -> None:
     """Write configuration and weights; see `VideoMAEPreTrainedModel.save_pretrained`."""
     values = {**model.config.to_dict(), "architectures": [type(model).__name__]}
     values["dtype"] = values["torch_dtype"] = str(model.dtype).removeprefix("torch.")
-    state = {
-        key: tensor.detach().to("cpu").contiguous() for key, tensor in to_transformers(model.state_dict()).items()
-    }
-    path = folder / WEIGHTS_FILE
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as partial:
-            partial.touch()
-            mode = partial.stat().st_mode
-            save_file(state, partial, metadata={"format": "pt"})
-            partial.chmod(mode)  # safetensors lets nobody but the owner read its files
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"cannot write {path}: {error}") from None
+    state = {key: tensor.detach().to("cpu") for key, tensor in model.state_dict().items()}
+    save_tensors(to_transformers(state), folder, max_shard_size=max_shard_size)
     # Last: a full disk fails on the weights, and then an older configuration stays beside its own weights.
     write_json(folder / CONFIG_FILE, values)
 
 
-def load_model(cls: type[Model], folder: Path, settings: Mapping[str, Any]) -> Model:
-    """Load a model folder strictly; see `VideoMAEPreTrainedModel.from_pretrained`."""
-    config = load_config(folder, settings)
-    model = cls(config)
-    report = load_state(model, read_weights(folder))
-    problems = [f"{title} {', '.join(names)}" for title, names in _unexplained(model, report) if names]
-    if problems:
-        raise WeightsError(f"{folder} does not fit {cls.__name__}: {'; '.join(problems)}")
-    return model.eval()
+def save_tensors(tensors: Mapping[str, Tensor], folder: Path, *, max_shard_size: int | str = MAX_SHARD_SIZE) -> None:
+    """Write tensors as `model.safetensors`, or as shards with an index where they are larger than a shard may be.
 
+    All files are complete on the disk before the first of them takes its name. Weights of an earlier save under
+    other names, which readers might prefer, are then removed.
 
-def _unexplained(model: VideoMAEPreTrainedModel, report: LoadReport) -> list[tuple[str, list[str]]]:
-    # A bare encoder may be read out of a whole model: the heads of that model are left aside.
-    bare = not any(name.startswith(ENCODER_PREFIX) for name in model.state_dict())
-    unused = [
-        name for name in report.unused if not bare or name.startswith(("embeddings.", "encoder.", "layernorm."))
-    ]
-    return [("it lacks", list(report.fresh)), ("it also has", unused)]
-
-
-def find_model_folder(path: Path) -> Path:
-    """Return the model folder that a path means: itself, or the `model` folder of a finished run.
+    Args:
+        tensors: By the names they are to have in the file.
+        folder: Made if it is missing.
+        max_shard_size: Bytes, or a text such as "5GB".
 
     Raises:
-        WeightsError: If there is neither.
+        ConfigError: If the size is none.
+        WeightsError: If the folder or a file cannot be written.
     """
-    for folder in (path, path / "model"):
-        if (folder / CONFIG_FILE).is_file():
-            return folder
-    if not path.exists():
-        raise WeightsError(f"{path} does not exist: give a model folder, or the folder of a finished run")
-    raise WeightsError(
-        f"{path} holds no {CONFIG_FILE}, nor does a folder model in it: give a model folder, or the folder of a "
-        "finished run"
-    )
+    shards = cut_shards(tensors, read_size(max_shard_size))
+    path = folder / next(iter(shards))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            if len(shards) > 1:
+                index = stack.enter_context(atomic_path(folder / (WEIGHTS_FILE + INDEX_SUFFIX)))
+                index.write_text(_index_text(shards), encoding="utf-8")
+            for name, group in shards.items():
+                path = folder / name
+                partial = stack.enter_context(atomic_path(path))
+                partial.touch()
+                mode = partial.stat().st_mode
+                save_file({key: one.contiguous() for key, one in group.items()}, partial, metadata={"format": "pt"})
+                partial.chmod(mode)  # safetensors lets nobody but the owner read its files
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"cannot write {path}: {error}") from None
+    _remove_stale(folder, keep=set(shards) | ({WEIGHTS_FILE + INDEX_SUFFIX} if len(shards) > 1 else set()))
+
+
+def cut_shards(tensors: Mapping[str, Tensor], max_bytes: int) -> dict[str, dict[str, Tensor]]:
+    """Divide tensors, in their order, into files of at most so many bytes; a larger tensor has a file of its own."""
+    groups: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for key, tensor in tensors.items():
+        added = tensor.numel() * tensor.element_size()
+        if groups[-1] and size + added > max_bytes:
+            groups.append({})
+            size = 0
+        groups[-1][key] = tensor
+        size += added
+    if len(groups) == 1:
+        return {WEIGHTS_FILE: groups[0]}
+    return {f"model-{number:05d}-of-{len(groups):05d}.safetensors": one for number, one in enumerate(groups, 1)}
+
+
+def read_size(size: int | str) -> int:
+    """Read a number of bytes.
+
+    Raises:
+        ConfigError: If it is no positive number, with a unit where it is a text.
+    """
+    match = _SIZE.fullmatch(size.strip()) if isinstance(size, str) else None
+    count = size if isinstance(size, int) else int(float(match[1]) * UNITS[match[2].upper()]) if match else 0
+    if count < 1:
+        raise ConfigError(f"max_shard_size is {size!r}; it must be a number of bytes or a text such as '5GB'")
+    return count
+
+
+def _index_text(shards: Mapping[str, Mapping[str, Tensor]]) -> str:
+    total = sum(one.numel() * one.element_size() for group in shards.values() for one in group.values())
+    where = {key: name for name, group in shards.items() for key in group}
+    return json.dumps({"metadata": {"total_size": total}, "weight_map": where}, indent=2, sort_keys=True) + "\n"
+
+
+def _remove_stale(folder: Path, *, keep: set[str]) -> None:
+    for path in folder.iterdir():
+        known = path.name in (*SAFE_FILES, *PICKLE_FILES) or _SHARD.fullmatch(path.name)
+        if known and path.name not in keep:
+            with contextlib.suppress(OSError):  # the new weights are written; a reader prefers safetensors anyway
+                path.unlink()
+
+
+def load_model(cls: type[Model], folder: Path, settings: Mapping[str, Any]) -> Model:
+    """Load a network from anywhere; see `VideoMAEPreTrainedModel.from_pretrained`."""
+    return load_pretrained(cls, folder, settings).model
 
 
 def load_config(folder: Path, settings: Mapping[str, Any] | None = None) -> VideoMAEConfig:
@@ -124,29 +175,26 @@ def load_config(folder: Path, settings: Mapping[str, Any] | None = None) -> Vide
         WeightsError: If the folder or file is missing or is no JSON.
         ConfigError: If a field is unknown or out of range.
     """
-    values = _read_json(folder, CONFIG_FILE)
+    values = _read_folder_json(folder, CONFIG_FILE)
+    given = dict(settings or {})
+    path = str(folder / CONFIG_FILE)
+    repair_small(Declared(path, dict(values), by_us=bool(OWN_FIELDS & values.keys())), values, given)
     try:
-        return VideoMAEConfig.from_dict(values, **dict(settings or {}))
+        return VideoMAEConfig.from_dict(values, **given)
     except ConfigError as error:
-        raise ConfigError(f"{folder / CONFIG_FILE}: {error}") from None
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Read the tensors of a model folder, under our names.
+    """Read the tensors of a model folder or weights file of any known layout, under our names.
 
     Raises:
-        WeightsError: If the file is missing or damaged.
+        WeightsError: If a file is missing, damaged or in no known layout.
     """
-    path = folder / WEIGHTS_FILE
-    if not path.is_file():
-        raise WeightsError(f"{folder} has no {WEIGHTS_FILE}: give the folder of a saved model")
-    try:
-        return from_transformers(load_file(path))
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read as safetensors: {str(error).splitlines()[0]}") from None
+    return open_checkpoint(folder, LoadOptions()).assembled()
 
 
-def load_state(model: VideoMAEPreTrainedModel, state: Mapping[str, Tensor]) -> LoadReport:
+def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
     """Copy into a model what fits it by name, in place; nothing is copied if any shape differs.
 
     A bare encoder takes the encoder of a whole model, and a whole model takes a bare encoder.
@@ -194,7 +242,7 @@ def save_record(folder: Path, record: Mapping[str, Any]) -> None:
 
 def load_record(folder: Path) -> dict[str, Any]:
     """Read `videomae.json`; empty for a folder that transformers wrote."""
-    return _read_json(folder, RECORD_FILE) if (folder / RECORD_FILE).is_file() else {}
+    return _read_folder_json(folder, RECORD_FILE) if (folder / RECORD_FILE).is_file() else {}
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -211,16 +259,9 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
         raise WeightsError(f"cannot write {path}: {error}") from None
 
 
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    path = folder / name
+def _read_folder_json(folder: Path, name: str) -> dict[str, Any]:
     if not folder.is_dir():
         raise WeightsError(f"{folder} is no folder: give the folder of a saved model")
-    if not path.is_file():
+    if not (folder / name).is_file():
         raise WeightsError(f"{folder} has no {name}: give the folder of a saved model")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise WeightsError(f"{path} is no JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise WeightsError(f"{path} holds no JSON object: give the folder of a saved model")
-    return values
+    return read_json(folder / name)

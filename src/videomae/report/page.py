@@ -237,13 +237,13 @@ def versions() -> Facts:
 
 
 def flat_settings(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Turn nested settings into `a.b.c` names, for `Facts`."""
+    """Turn nested settings into `a.b.c` names, for `Facts`; floats become text that gives them exactly."""
     flat: dict[str, object] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping) and value:
             flat.update(flat_settings(value, f"{prefix}{name}."))
         else:
-            flat[f"{prefix}{name}"] = value
+            flat[f"{prefix}{name}"] = _exact(value)
     return flat
 
 
@@ -254,6 +254,12 @@ def shown(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(shown(one) for one in value)
     return "none" if value is None else str(value)
+
+
+def _exact(value: object) -> object:
+    if isinstance(value, list | tuple):
+        return tuple(_exact(one) for one in value)
+    return repr(value) if isinstance(value, float) else value
 
 
 def _check_address(address: str) -> None:

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 from videomae.errors import VideoReadError
 from videomae.video.index import (
-    SEEKABLE_CODECS,
     FrameIndex,
     PacketFacts,
     PictureFacts,
@@ -79,8 +78,8 @@ class VideoReader:
             opened.source.close()
             raise
         self._index: FrameIndex | None = None  # None: not known without decoding
-        # A damaged end and interlaced video, whose fields may lie in packets of their own, are left to the decoder.
-        if not opened.source.num_errors and not opened.first_picture.interlaced_frame:
+        # The two fields of interlaced video may lie in packets of their own: left to the decoder.
+        if not opened.first_picture.interlaced_frame:
             self._index = index_from_packets(packets, codec=self._info.codec, seconds_per_unit=self._seconds_per_unit)
         self._is_closed = False
         self._pictures: Iterator[VideoFrame] = iter(())
@@ -225,7 +224,6 @@ class VideoReader:
         """Decode the whole video once, keeping only times, and number its frames."""
         packets: list[PacketFacts] = []
         pictures: list[PictureFacts] = []
-        is_corrupt = False
 
         def noted(source: VideoSource) -> Iterator[Packet[VideoStream]]:
             for packet in source.packets():
@@ -237,7 +235,6 @@ class VideoReader:
                 if not pictures:
                     source.num_errors = 0  # a recording may begin between two keyframes; that is no damage
                 pictures.append(PictureFacts(picture.pts, picture.key_frame))
-                is_corrupt |= picture.is_corrupt
         if not pictures or source.num_errors > max(3, len(packets) // 20):
             raise VideoReadError(
                 f"{self._path} is damaged: {len(packets)} packets give only {len(pictures)} frames; "
@@ -246,7 +243,7 @@ class VideoReader:
         return index_from_pictures(
             packets,
             pictures,
-            is_exact=not source.num_errors and not is_corrupt and self._info.codec in SEEKABLE_CODECS,
+            codec=self._info.codec,
             seconds_per_unit=self._seconds_per_unit,
             frame_rate=self._info.frame_rate,
         )

@@ -127,7 +127,6 @@ def index_from_packets(packets: Sequence[PacketFacts], *, codec: str, seconds_pe
         or any(packet.num_shown is None for packet in shown)
         or len(times) != len(shown)
         or len(set(times)) != len(times)
-        or len({packet.identity for packet in packets}) != len(packets)
         or not packets[0].is_key
     ):
         return None
@@ -146,7 +145,7 @@ def index_from_pictures(
     packets: Sequence[PacketFacts],
     pictures: Sequence[PictureFacts],
     *,
-    is_exact: bool,
+    codec: str,
     seconds_per_unit: float,
     frame_rate: float | None,
 ) -> FrameIndex:
@@ -155,8 +154,8 @@ def index_from_pictures(
     Args:
         packets: All packets of the stream, in the order of the file.
         pictures: What the decoder gave, in its order.
-        is_exact: False where damage was met or the codec has no clean keyframes, so that decoding from the middle
-            need not give the same pictures: every frame is then found by counting from the beginning.
+        codec: Canonical name of the codec; where its keyframes are not known to be clean, frames are found by
+            counting from the beginning.
         seconds_per_unit: The time base.
         frame_rate: Frames per second, to space frames evenly where the file gives no usable times.
 
@@ -167,8 +166,7 @@ def index_from_pictures(
     if len(times) == len(pictures) and (np.diff(times) > 0).all():
         key_times = {picture.pts for picture in pictures if picture.is_key and picture.pts is not None}
         index = _build(packets, times, seconds_per_unit, key_times=key_times, is_decoded=True)
-        unique = len({packet.identity for packet in packets}) == len(packets)
-        return index if is_exact and unique else without_seeking(index)
+        return index if codec in SEEKABLE_CODECS else without_seeking(index)
     even = np.arange(len(pictures)) / (frame_rate or 25.0)  # 25: FFmpeg's own guess for streams without times
     return FrameIndex(len(pictures), even, None, tuple(packets), (SeekPoint(0, 0),), is_decoded=True)
 
@@ -219,8 +217,11 @@ def _frames_in(packet: Packet[VideoStream]) -> int | None:
 
 def _vp9_frames(data: bytes) -> int | None:
     """Read show_existing_frame and show_frame of a VP9 frame header (VP9 bitstream specification, 6.2)."""
-    if data[-1] & 0b11100000 == 0b11000000:  # a superframe: hidden frames and the one that they serve
-        return 1
+    marker = data[-1]
+    if marker & 0b11100000 == 0b11000000:
+        index_size = 2 + (1 + (marker >> 3 & 3)) * (1 + (marker & 7))  # the marker stands at both its ends
+        if len(data) > index_size and data[-index_size] == marker:
+            return 1  # a superframe: hidden frames and the one that they serve
     header = "".join(f"{byte:08b}" for byte in data[:2])
     if not header.startswith("10"):
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -128,7 +129,6 @@ def _first_picture(source: VideoSource) -> OpenedVideo | None:
     if not pictures:
         source.close()
         return None
-    source.num_errors = 0  # a recording may begin between two keyframes; that is no damage
     orientation = picture_orientation(pictures[0])
     return OpenedVideo(source, _info(source, pictures[0], orientation), orientation, pictures[0], packets)
 
@@ -175,7 +175,7 @@ def check_complete(opened: OpenedVideo, packets: list[PacketFacts]) -> None:
 
     What counts: frames that the container's own index places beyond the end of the file, frames that an AVI header
     claims beside those found, and seconds that a Matroska or Flash header claims beside those found. A claim that
-    is off by a few frames (at most 3, or a twentieth) is no truncation; the container was written carelessly.
+    is off by little (3 frames, one second, or a twentieth) is no truncation; the container was written carelessly.
 
     Args:
         opened: The video.
@@ -184,27 +184,30 @@ def check_complete(opened: OpenedVideo, packets: list[PacketFacts]) -> None:
     Raises:
         VideoReadError: If the file is truncated.
     """
-    source, path = opened.source, opened.info.path
-    formats = source.container.format.name.split(",")
-    end_of_file = path.stat().st_size
-    promised = len(source.stream.index_entries)
-    missing = sum(entry.pos + entry.size > end_of_file for entry in source.stream.index_entries)
+    path, entries = opened.info.path, opened.source.stream.index_entries
+    formats = opened.source.container.format.name.split(",")
+    promised, missing = len(entries), 0
+    if len(packets) < promised:
+        end_of_file = path.stat().st_size
+        missing = sum(entry.pos + entry.size > end_of_file for entry in entries)
     if "avi" in formats and opened.info.num_frames_claimed:
         promised = opened.info.num_frames_claimed
-        missing = promised - len(packets)
+        missing = promised - max(len(packets), len(entries))  # the index also lists frames that were dropped
     if missing > max(3, promised // 20):
         raise VideoReadError(
             f"{path} is truncated: it promises {promised} frames, but only {promised - missing} are in the file; "
             "copy or download it again"
         )
     seconds = _promised_seconds(opened) if {"matroska", "flv"}.intersection(formats) else None
-    last = max((packet.pts for packet in packets if packet.pts is not None), default=None)
-    if seconds is None or last is None:
+    times = sorted(packet.pts for packet in packets if packet.pts is not None)
+    if seconds is None or len(times) < 2:
         return
-    found = float((last - (source.stream.start_time or 0)) * (source.stream.time_base or 0))
-    if seconds - found > max(1.0, seconds / 20):
+    unit = float(opened.source.stream.time_base or 0)
+    longest = unit * max(later - earlier for earlier, later in pairwise(times))  # the last frame may last as long
+    if seconds - unit * times[-1] > max(1.0, seconds / 20, 2 * longest):
+        found = f"{unit * times[-1]:.1f}"
         raise VideoReadError(
-            f"{path} is truncated: it promises {seconds:.1f} seconds of video, but only {found:.1f} are in the file; "
+            f"{path} is truncated: it promises {seconds:.1f} seconds of video, but only {found} are in the file; "
             "copy or download it again"
         )
 

@@ -1,0 +1,1 @@
+"""Speed comparisons with transformers' VideoMAE; each module says how to run it."""

@@ -1,0 +1,101 @@
+"""Uploading a model folder to the Hugging Face Hub, with its card.
+
+Knows nothing of tensors.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from videomae.atomic import atomic_path
+from videomae.errors import WeightsError
+from videomae.model.card import render_card, shareable
+from videomae.model.checkpoint_config import read_declared
+from videomae.model.config import VideoMAEConfig
+from videomae.model.hub import split_hub_name
+from videomae.model.sources import CONFIG_FILE, RECORD_FILE, find_model_folder
+from videomae.model.tensor_files import one_line, read_json
+from videomae.model.weights import load_record, read_weights, save_record
+
+CARD_FILE = "README.md"
+UPLOADED = ("config.json", "preprocessor_config.json", RECORD_FILE, CARD_FILE, "model*.safetensors*")
+
+
+def write_card(folder: Path, name: str) -> None:
+    """Write the card of a model folder, `README.md`, from its configuration and its record.
+
+    Args:
+        folder: A saved model.
+        name: `owner/name` on the Hub.
+
+    Raises:
+        WeightsError: If the folder cannot be read or written to.
+    """
+    config = VideoMAEConfig.from_dict(read_declared(folder / CONFIG_FILE).values)
+    architectures = read_json(folder / CONFIG_FILE).get("architectures")
+    architecture = str(architectures[0]) if isinstance(architectures, list) and architectures else "VideoMAEModel"
+    text = render_card(
+        load_record(folder),
+        config,
+        architecture=architecture,
+        name=name,
+        num_parameters=sum(tensor.numel() for tensor in read_weights(folder).values()),
+    )
+    try:
+        with atomic_path(folder / CARD_FILE) as partial:
+            partial.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise WeightsError(f"cannot write {folder / CARD_FILE}: {error}") from None
+
+
+def publish_folder(
+    folder: Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    commit_message: str | None = None,
+) -> str:
+    """Upload a model folder, or the model of a finished run, with a card and without the author's paths.
+
+    Args:
+        folder: Model folder or run folder; it is not changed.
+        repo_id: `owner/name`; made if it is missing.
+        private: Whether a new repository is private; None: as the owner's account says.
+        token: Access token; None: the one that is logged in.
+        commit_message: Of the upload.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        WeightsError: If the folder holds no model, or the Hub refuses or cannot be reached.
+    """
+    name = split_hub_name(repo_id)
+    if name is None or name[1]:
+        raise WeightsError(f"{repo_id!r} is no name of a repository: give owner/name")
+    source = find_model_folder(folder)
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    with tempfile.TemporaryDirectory() as temporary:
+        staged = Path(temporary) / "model"
+        shutil.copytree(source, staged)
+        record = load_record(staged)
+        if record:
+            save_record(staged, shareable(record))
+        write_card(staged, repo_id)
+        api = HfApi(token=token, library_name="videomae")
+        try:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=repo_id,
+                folder_path=staged,
+                commit_message=commit_message or "Upload a VideoMAE model",
+                allow_patterns=list(UPLOADED),
+            )
+        except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+            raise WeightsError(f"cannot upload to {repo_id} on the Hub: {one_line(error)}") from None
+    return str(commit.commit_url)
