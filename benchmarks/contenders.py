@@ -104,8 +104,9 @@ def pretraining_task(size: str, *, batch: int, device: torch.device, compiled: b
     theirs_loss = _loss(
         theirs.to(device).train(), {"pixel_values": pixels, "bool_masked_pos": hidden}, compiled=compiled
     )
-    with torch.no_grad():
-        difference = _difference(ours_loss(), theirs_loss(), tolerance=LOSS_TOLERANCE, what=f"{size} losses")
+    difference = _difference(
+        ours_loss().detach(), theirs_loss().detach(), tolerance=LOSS_TOLERANCE, what=f"{size} losses"
+    )
     return Task(
         name="pretrain",
         ours=Contender(
@@ -138,13 +139,14 @@ def classification_task(size: str, *, batch: int, device: torch.device, compiled
     return Task("classify", Contender(ours_run, flops), Contender(theirs_run, flops), difference)
 
 
-def transformers_model(name: str, config: VideoMAEConfig) -> nn.Module:
-    """Return transformers' model of our configuration, attention by SDPA."""
+def transformers_model(name: str, config: VideoMAEConfig, *, attention: str = "sdpa") -> nn.Module:
+    """Return transformers' model of our configuration."""
     import transformers
 
     known = transformers.VideoMAEConfig()
     fields = {key: value for key, value in config.to_dict().items() if hasattr(known, key)}
-    settings = transformers.VideoMAEConfig(**fields, attn_implementation="sdpa")
+    settings = transformers.VideoMAEConfig(**fields)
+    settings._attn_implementation = attention
     model: nn.Module = getattr(transformers, name)(settings)
     return model
 
@@ -200,7 +202,7 @@ def _training_step(model: nn.Module, loss_of_batch: Callable[[], Tensor]) -> Cal
 
     def run() -> Tensor:
         loss = loss_of_batch()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return loss.detach()
@@ -209,10 +211,10 @@ def _training_step(model: nn.Module, loss_of_batch: Callable[[], Tensor]) -> Cal
 
 
 def _difference(ours: Tensor, theirs: Tensor, *, tolerance: float, what: str) -> float:
-    difference = ((ours - theirs).norm() / theirs.norm()).item()
+    difference = float((ours - theirs).norm() / theirs.norm())
     if not difference <= tolerance:
         raise AssertionError(
-            f"the {what} of the two sides differ by {difference:.2g} relatively, more than {tolerance:g}: they do not "
-            "compute the same thing, so their times say nothing"
+            f"the {what} of the two sides differ by {difference:.2g} relatively, more than {tolerance:g}: they do "
+            "not compute the same thing, so their times say nothing"
         )
     return difference

@@ -122,7 +122,7 @@ def markdown(rows: list[Row], facts: dict[str, object]) -> str:
 
 
 LEGEND = (
-    "Bfloat16 autocast, SDPA on transformers' side, 16x224x224 clips of random pixels, tube mask 0.9, equal weights.",
+    "Bfloat16 autocast, SDPA on transformers' side, clips of random pixels, tube mask 0.9, equal weights.",
     "Both sides run in turn in one process; clips/s from the median round; times faster: median of the rounds and",
     "[lowest, highest], by the wall clock and, on a CPU, by processor time, which other processes disturb less.",
     "TFLOP/s counts what each side must compute (`benchmarks/flops.py`); memory is the growth within one call.",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from videomae.cli import VERBS, main
 from videomae.data.clip_record import record_from_clip
@@ -76,7 +77,26 @@ def options_of(verb: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
 
 
 def test_verbs_are_the_frozen_list() -> None:
-    assert list(VERBS) == list(OPTIONS)
+    assert sorted(VERBS) == sorted([*OPTIONS, "weights"])
+
+
+def test_weights_are_inspected_and_converted_there_and_back(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["weights", "inspect", str(models / "fine")]) == 0
+    assert "layout" in capsys.readouterr().out
+    original = tmp_path / "original.pth"
+    assert main(["weights", "convert", str(models / "fine"), str(original), "--to", "original"]) == 0
+    config = ["--config", str(models / "fine" / "config.json")]
+    assert main(["weights", "convert", str(original), str(tmp_path / "back"), *config]) == 0
+    before, after = (load_file(folder / "model.safetensors") for folder in (models / "fine", tmp_path / "back"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_weights_without_a_task_say_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["weights", "show"]) == 2
+    assert "needs inspect or convert, got show" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", OPTIONS)

@@ -162,6 +162,62 @@ def reconstruct(words: list[str]) -> int:
     return 0
 
 
+def weights(words: list[str]) -> int:
+    """Look into a checkpoint of any known layout, or write it in another."""
+    if words[:1] == ["inspect"]:
+        return _inspect(words[1:])
+    if words[:1] == ["convert"]:
+        return _convert(words[1:])
+    if words[:1] in (["-h"], ["--help"]):
+        print("usage: videomae weights {inspect,convert} SOURCE ...\n\n" + str(weights.__doc__))
+        return 0
+    return _fail(f"videomae weights needs inspect or convert, got {' '.join(words[:1]) or 'nothing'}")
+
+
+def _inspect(words: list[str]) -> int:
+    """Tell layout, architecture, sampling and problems of a checkpoint."""
+    from rich.console import Console
+
+    from videomae.inference.inspection import inspect_weights, inspection_table
+
+    parser = _parser("weights inspect", _inspect)
+    _add_source(parser)
+    options = _parse(parser, words)
+    inspection = inspect_weights(options.source, config=options.config, revision=options.revision)
+    Console(highlight=False, emoji=False).print(inspection_table(inspection))
+    return 0 if inspection.usable else EXIT_USER_ERROR
+
+
+def _convert(words: list[str]) -> int:
+    """Write a checkpoint in another layout."""
+    from videomae.inference.conversion import Target, convert_weights
+
+    parser = _parser("weights convert", _convert)
+    _add_source(parser)
+    parser.add_argument("out", type=Path, help="a folder, or for the original layout a .pth file")
+    parser.add_argument("--to", type=Target, default="videomae", help="the layout to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is at OUT")
+    options = _parse(parser, words)
+    conversion = convert_weights(
+        options.source,
+        options.out,
+        to=options.to,
+        config=options.config,
+        revision=options.revision,
+        overwrite=options.overwrite,
+    )
+    print(f"{conversion.num_tensors} tensors from {conversion.layout}: {conversion.out}")
+    for note in conversion.notes:
+        print(note)
+    return 0
+
+
+def _add_source(parser: ArgumentParser) -> None:
+    parser.add_argument("source", type=str, help="a file, a folder, or a name on the Hub")
+    parser.add_argument("--config", type=Path, help="a config.json, for files that have none")
+    parser.add_argument("--revision", type=str, help="on the Hub")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -196,6 +252,7 @@ VERBS: dict[str, Verb] = {
     "evaluate": Verb("measure a classifier on a folder for each class", evaluate),
     "predict": Verb("classify videos", predict),
     "features": Verb("feature vectors of videos, in one file", features),
+    "weights": Verb("look into a checkpoint of any known layout, or convert it", weights),
     "reconstruct": Verb("picture of what a pre-trained network predicts behind its mask", reconstruct),
 }
 

@@ -204,6 +204,7 @@ def test_frames_are_sampled_by_fps_with_their_metadata(processor: VideoMAEVideoP
         (FRAMES, {"fps": 2}, ValueError, "the frame rate of the video is not known: give it in video_metadata"),
         (FRAMES, {"num_frames": 4, "do_sample_frames": False}, ConfigError, "do_sample_frames is False, but"),
         (FRAMES, {"num_frmes": 4}, ConfigError, "unknown processor setting 'num_frmes': did you mean 'num_frames'"),
+        ([["a.png", "b.png"]], {}, ValueError, "a list holds lists of paths: give one list of paths of videos"),
         (["a.mp4", FRAMES], {}, ValueError, "the list mixes paths and frames"),
         ("https://example.org/a.mp4", {}, ValueError, "is an address, and only files are read: download it first"),
         ("missing.mp4", {}, VideoReadError, r"missing\.mp4"),

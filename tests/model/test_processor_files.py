@@ -101,3 +101,26 @@ def test_a_failed_save_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"cannot make the folder .*file"):
         VideoMAEImageProcessor().save_pretrained(tmp_path / "file")
     assert (tmp_path / "file").read_text(encoding="utf-8") == "kept"
+
+
+def test_a_finished_run_and_a_subfolder_are_looked_into(tmp_path: Path) -> None:
+    for folder in ("run/model", "models/second"):
+        VideoMAEImageProcessor(size=20, crop_size=12).save_pretrained(tmp_path / folder)
+    assert VideoMAEImageProcessor.from_pretrained(tmp_path / "run").crop_size == {"height": 12, "width": 12}
+    found = VideoMAEImageProcessor.from_pretrained(tmp_path / "models", subfolder="second", revision="main")
+    assert found.crop_size == {"height": 12, "width": 12}
+    assert found.extra == {}
+
+
+def test_the_hub_is_not_asked_for_what_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    VideoMAEImageProcessor(size=20, crop_size=12).save_pretrained(Path("owner", "name"))
+    assert VideoMAEImageProcessor.from_pretrained("owner/name").crop_size == {"height": 12, "width": 12}
+    Path("owner", "name", PROCESSOR_FILE).unlink()
+    with pytest.raises(WeightsError, match="is no file: give a model folder with"):
+        VideoMAEImageProcessor.from_pretrained("owner/name")
+
+
+def test_an_empty_cache_with_the_hub_switched_off_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"owner/name has no preprocessor_config\.json in the cache, with the Hub"):
+        VideoMAEImageProcessor.from_pretrained("owner/name", cache_dir=tmp_path, local_files_only=True)

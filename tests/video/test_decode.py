@@ -159,12 +159,11 @@ def test_every_shared_video_reads_like_the_truth_or_says_why_not(shared_folder):
     assert met == {"read": 21, "refused": 3}
 
 
-def test_a_handful_of_each_data_set_reads_like_the_truth(shared_folder):
+def test_a_video_of_each_class_of_each_data_set_reads_like_the_truth(shared_folder):
     classes = [folder for folder in sorted((shared_folder / "datasets").glob("*/*")) if folder.is_dir()]
     assert len(classes) == 6
     for folder in classes:
-        for path in sorted(folder.glob("*.mp4"))[:2]:
-            assert_reads_like_the_truth(path, single_reads=5)
+        assert_reads_like_the_truth(sorted(folder.glob("*.mp4"))[0], single_reads=5)
 
 
 # ---- speed and memory -----------------------------------------------------------------------------------------

@@ -114,12 +114,17 @@ def listed_paths(videos: Any) -> list[str] | None:
     """Return the files that are meant, or None where the input is frames.
 
     Raises:
-        ValueError: If it is both, or an address on the web.
+        ValueError: If it is both, nested, or an address on the web.
     """
     one = isinstance(videos, str | os.PathLike)
     items: list[Any] = [videos] if one else list(videos) if isinstance(videos, list | tuple) else []
     are_paths = [isinstance(item, str | os.PathLike) for item in items]
     if not any(are_paths):
+        nested = [part for item in items if isinstance(item, list | tuple) for part in item]
+        if any(isinstance(part, str | os.PathLike) for part in nested):
+            raise ValueError(
+                "a list holds lists of paths: give one list of paths of videos, and images opened, as frames"
+            )
         return None
     if not all(are_paths):
         raise ValueError("the list mixes paths and frames: give a list of paths, or read the files first")

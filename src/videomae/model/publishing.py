@@ -20,7 +20,7 @@ from videomae.model.tensor_files import one_line, read_json
 from videomae.model.weights import load_record, read_weights, save_record
 
 CARD_FILE = "README.md"
-UPLOADED = ("config.json", "preprocessor_config.json", RECORD_FILE, CARD_FILE, "model*.safetensors*")
+UPLOADED = ("config.json", "*preprocessor_config.json", RECORD_FILE, CARD_FILE, "model*.safetensors*")
 
 
 def write_card(folder: Path, name: str) -> None:

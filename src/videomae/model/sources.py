@@ -72,7 +72,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Origin:
-    """Files beside the weights that a network was loaded from, as far as they are on this machine."""
+    """Files beside the weights that a network was loaded from."""
 
     processor: Path | None
     """Its `preprocessor_config.json`."""
@@ -81,13 +81,10 @@ class Origin:
 
 
 def origin_of(source: Source) -> Origin:
-    """Look for the files beside a network's weights, without asking the Hub."""
-    if source.repository is not None:
-        name, options = source.repository
-        source = replace(source, repository=(name, replace(options, local_files_only=True, force_download=False)))
+    """Look for the files beside a network's weights; the network is of use without them."""
     try:
         return Origin(source.side_file(PROCESSOR_FILE), source.side_file(RECORD_FILE))
-    except WeightsError:
+    except WeightsError:  # the Hub does not answer, although it gave the weights
         return Origin(None, None)
 
 
