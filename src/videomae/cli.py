@@ -7,6 +7,7 @@ Errors that a user can cause are one line and exit status 2; Ctrl-C is 130.
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -220,6 +221,9 @@ def _add_source(parser: ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    # Before torch is loaded: threads that wait give up their core. Spinning ones, beside a busy data worker on two
+    # cores, made a training step 30 times slower (docs/performance.md, "Threads").
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(_overview())

@@ -261,7 +261,7 @@ def repair_small(declared: Declared, values: dict[str, Any], settings: Mapping[s
 
 def _repair_biases(values: dict[str, Any], found: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
     says = values.get("qv_bias", values.get("qkv_bias", True))
-    if says or not found.get("qv_bias") or "qv_bias" in settings:
+    if says is not False or not found.get("qv_bias") or "qv_bias" in settings:
         return []
     values.pop("qkv_bias", None)
     values["qv_bias"] = True
@@ -272,9 +272,9 @@ def _repair_pooling(
     declared: Declared | None, values: dict[str, Any], settings: Mapping[str, Any], kind: Kind, wanted: Kind
 ) -> list[str]:
     mean = values.get("use_mean_pooling", True)
-    if wanted != "classification" or kind == "classification" or mean or "use_mean_pooling" in settings:
+    if wanted != "classification" or kind == "classification" or "use_mean_pooling" in settings:
         return []
-    if values.get("use_cls_token"):
+    if mean is not False or values.get("use_cls_token"):
         return []
     values["use_mean_pooling"] = True
     if declared is None:

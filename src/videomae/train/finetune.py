@@ -139,7 +139,15 @@ def finetune(recipe: FinetuneRecipe, *, out: Path, overwrite: bool = False, resu
     for line in session.bad.summary():
         print(line)
     processor = training_processor(size)
-    result = evaluate(model, val, processor=processor, clip=recipe.clip, config=recipe.evaluation)
+    with TrainingProgress("evaluating", total_steps=len(val.rows)) as progress:
+        result = evaluate(
+            model,
+            val,
+            processor=processor,
+            clip=recipe.clip,
+            config=recipe.evaluation,
+            on_progress=lambda done, _: progress.update(done, num_clips=1),
+        )
     session.metrics.append({"step": total, "evaluation": result.metrics_dict()})
     folder = session.folder.path / MODEL_FOLDER
     model.save_pretrained(folder)
