@@ -149,7 +149,7 @@ def test_other_shapes_are_made_afresh_only_when_asked(tmp_path: Path) -> None:
     make_model(VideoMAEForVideoClassification).save_pretrained(tmp_path)
     options = {"intermediate_size": 44, "num_labels": 3}
     with pytest.raises(
-        WeightsError, match="the checkpoint is of another architecture; ignore_mismatched_sizes=True mak"
+        WeightsError, match="the checkpoint is of another architecture: ignore_mismatched_sizes=True mak"
     ):
         VideoMAEForVideoClassification.from_pretrained(tmp_path, **options)
     model, report, _ = load(VideoMAEForVideoClassification, tmp_path, ignore_mismatched_sizes=True, **options)

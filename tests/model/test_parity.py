@@ -13,13 +13,22 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from tiny_models import TINY, gradients, random_mask, random_video, randomize, relative_error, tiny_config
+from tiny_models import (
+    TINY,
+    from_transformers,
+    gradients,
+    random_mask,
+    random_video,
+    randomize,
+    relative_error,
+    tiny_config,
+)
 from torch import Tensor
 
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.encoder import VideoMAEModel, native_grid
-from videomae.model.layouts import from_transformers, to_transformers
+from videomae.model.layouts import to_transformers
 from videomae.model.pretraining import VideoMAEForPreTraining
 
 THEIRS: dict[type[VideoMAEPreTrainedModel], Any] = {

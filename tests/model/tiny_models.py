@@ -6,6 +6,7 @@ nothing; `randomize` gives every parameter random values.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +16,7 @@ from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
 from videomae.model.encoder import VideoMAEModel
+from videomae.model.layouts import assemble, transformers_names
 from videomae.model.pretraining import VideoMAEForPreTraining
 
 ALL_CLASSES = (VideoMAEModel, VideoMAEForPreTraining, VideoMAEForVideoClassification)
@@ -110,3 +112,8 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
     """Return `|actual - expected| / |expected|`, in the Euclidean norm."""
     assert actual.shape == expected.shape, (actual.shape, expected.shape)
     return ((actual - expected).norm() / expected.norm().clamp_min(1e-12)).item()
+
+
+def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return transformers' tensors by our names."""
+    return assemble(state, transformers_names(state.keys()))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 
 from videomae.engine.runlog import MetricsLog
 from videomae.errors import ConfigError, ManifestError, WeightsError
+from videomae.inference.conversion import convert_weights
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.weights import load_record
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe
@@ -91,13 +93,39 @@ def test_a_classifier_with_other_classes_starts_with_a_fresh_head(finetune_recip
     assert set(report.fresh) == {"classifier.weight", "classifier.bias"}
 
 
+def test_as_many_other_classes_start_with_a_fresh_head_too(finetune_recipe: Finetune, tmp_path: Path) -> None:
+    first = finetune(finetune_recipe(), out=tmp_path / "first")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the report tells it
+        model, report = build_classifier(finetune_recipe("--init", str(first.model_folder)), ("up", "down"))
+    assert report is not None
+    assert set(report.fresh) == {"classifier.weight", "classifier.bias"}
+    assert model.config.id2label == {0: "up", 1: "down"}
+
+
+def test_training_starts_from_the_authors_file_as_from_the_folder(
+    pretrain_recipe: Pretrain, finetune_recipe: Finetune, tmp_path: Path
+) -> None:
+    folder = pretrain(pretrain_recipe("--schedule.steps", "2"), out=tmp_path / "pre")
+    convert_weights(folder, tmp_path / "authors.pth", to="original")
+    one, _ = build_classifier(finetune_recipe("--init", str(folder)), ("left", "right"))
+    other, report = build_classifier(finetune_recipe("--init", str(tmp_path / "authors.pth")), ("left", "right"))
+    assert report is not None
+    assert report.layout.startswith("original")
+    mine, theirs = one.state_dict(), other.state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in mine.items())
+    assert other.training
+    more = pretrain_recipe("--schedule.steps", "1", "--init", str(tmp_path / "authors.pth"))
+    assert pretrain(more, out=tmp_path / "more").is_dir()
+
+
 def test_a_checkpoint_of_another_architecture_is_refused_before_anything_is_written(
     pretrain_recipe: Pretrain, finetune_recipe: Finetune, tmp_path: Path
 ) -> None:
     pretrain(pretrain_recipe("--schedule.steps", "1"), out=tmp_path / "pre")
     config = tmp_path / "pre" / "model" / "config.json"
     config.write_text(config.read_text().replace('"hidden_size": 32', '"hidden_size": 48'))
-    with pytest.raises(WeightsError, match="the checkpoint is of another architecture"):
+    with pytest.raises(WeightsError, match=r"says hidden_size 48, but the tensors have 32"):
         finetune(finetune_recipe("--init", str(tmp_path / "pre")), out=tmp_path / "fine")
     assert not (tmp_path / "fine").exists()
 

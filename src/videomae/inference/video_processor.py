@@ -17,7 +17,8 @@ from videomae.inference.video_inputs import Sampling, check_counts, listed_paths
 from videomae.model.frames import CHANNELS_LAST, Videos
 from videomae.model.processor import PROCESSOR_FILE, SETTINGS, BatchFeature, VideoMAEImageProcessor, refuse_unknown
 from videomae.model.processor_files import find_settings, split_hub_options
-from videomae.model.weights import RECORD_FILE, load_record, write_json
+from videomae.model.sources import RECORD_FILE
+from videomae.model.weights import load_record, write_json
 from videomae.video.sampling import ClipConfig
 
 VIDEO_PROCESSOR_FILE = "video_preprocessor_config.json"

@@ -84,15 +84,18 @@ class Fit:
         for title, names in (("it lacks", self.missing), ("it also has", self.unexpected)):
             if names and strict:
                 found.append(f"{title} {listed(name.removeprefix(prefix) for name in names)}")
+        alike: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
+        for name, theirs, ours in self.mismatched:
+            alike.setdefault((theirs, ours), []).append(name.removeprefix(prefix))
         shapes = [
-            f"{name.removeprefix(prefix)} has shape {list(theirs)} in the file and {list(ours)} in the model"
-            for name, theirs, ours in self.mismatched
+            f"{listed(names)}: shape {list(theirs)} in the file, {list(ours)} in the model"
+            for (theirs, ours), names in alike.items()
         ]
         if len(shapes) > MOST_SHAPES:
             shapes = [*shapes[:MOST_SHAPES], f"{len(shapes) - MOST_SHAPES} more shapes differ"]
         if shapes:
             shapes[-1] += (
-                ": the checkpoint is of another architecture; ignore_mismatched_sizes=True makes those afresh"
+                "; the checkpoint is of another architecture: ignore_mismatched_sizes=True makes those afresh"
             )
         return found + shapes
 

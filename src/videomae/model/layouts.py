@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -71,17 +71,12 @@ _TRANSFORMERS_KEY = re.compile(r"^(.*attention\.attention\.)(query\.weight|key\.
 _BLOCK = re.compile(r"^(.*(?:blocks|layer|decoder_layers))\.(\d+)\.(.+)$")
 
 
-def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename transformers' tensors, old or new spelling, to ours; separate q, k, v weights become one.
-
-    A block that lacks one of the three keeps the others under their own names, so that the caller reports them; so
-    does a bias on the keys, which no VideoMAE has.
-    """
-    return assemble(state, transformers_names(state))
-
-
 def transformers_names(keys: Collection[str]) -> dict[str, str]:
-    """Return our name for each of transformers' names; the three weights of an attention share one of ours."""
+    """Return our name for each of transformers' names; the three weights of an attention share one of ours.
+
+    In a block that lacks one of the three the others keep their own names, so that the caller reports them; so does a
+    bias on the keys, which no VideoMAE has.
+    """
     names = {}
     for key in keys:
         match = _TRANSFORMERS_KEY.match(key)
@@ -134,25 +129,13 @@ def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return theirs
 
 
-def from_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the original authors' tensors to ours; keys in no table keep their names."""
-    table = original_table(state)
-    return {rename(key, table, ORIGINAL_BLOCK): tensor for key, tensor in state.items()}
-
-
 def to_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename our tensors to the original authors' names; the inverse of `from_original`."""
+    """Rename our tensors to the original authors' names."""
     pretraining = any(key.startswith("decoder.") for key in state)
     table = ORIGINAL_PRETRAINING if pretraining else ORIGINAL_CLASSIFICATION
     inverse = {ours: theirs for theirs, ours in table.items()}
     inverse_block = {ours: theirs for theirs, ours in ORIGINAL_BLOCK.items()}
     return {rename(key, inverse, inverse_block): tensor for key, tensor in state.items()}
-
-
-def original_table(keys: Iterable[str]) -> dict[str, str]:
-    """Return the original table, pre-training or classification, that the key names belong to."""
-    pretraining = any(key.startswith(("encoder.", "decoder.")) or key == "mask_token" for key in keys)
-    return ORIGINAL_PRETRAINING if pretraining else ORIGINAL_CLASSIFICATION
 
 
 def rename(key: str, stems: Mapping[str, str], block_stems: Mapping[str, str]) -> str:

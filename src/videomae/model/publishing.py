@@ -15,9 +15,10 @@ from videomae.model.card import render_card, shareable
 from videomae.model.checkpoint_config import read_declared
 from videomae.model.config import VideoMAEConfig
 from videomae.model.hub import split_hub_name
+from videomae.model.loading import LoadOptions, open_checkpoint
 from videomae.model.sources import CONFIG_FILE, RECORD_FILE, find_model_folder
 from videomae.model.tensor_files import one_line, read_json
-from videomae.model.weights import load_record, read_weights, save_record
+from videomae.model.weights import load_record, save_record
 
 CARD_FILE = "README.md"
 UPLOADED = ("config.json", "*preprocessor_config.json", RECORD_FILE, CARD_FILE, "model*.safetensors*")
@@ -41,7 +42,7 @@ def write_card(folder: Path, name: str) -> None:
         config,
         architecture=architecture,
         name=name,
-        num_parameters=sum(tensor.numel() for tensor in read_weights(folder).values()),
+        num_parameters=sum(tensor.numel() for tensor in open_checkpoint(folder, LoadOptions()).shapes.values()),
     )
     try:
         with atomic_path(folder / CARD_FILE) as partial:

@@ -223,12 +223,12 @@ def _from_hub(repository: str, file: str, *, options: HubOptions, use_safetensor
     config = hub_file(repository, CONFIG_FILE, options)
     if config is not None:
         options = pinned(options, config)
-    names = _names(use_safetensors)
+    names, unreachable = _names(use_safetensors), None
     for name in names:
         try:
             path = hub_file(repository, name, options)
-        except HubUnreachableError:  # then the cache may still hold the next kind of file
-            options = replace(options, local_files_only=True)
+        except HubUnreachableError as error:  # then the cache may still hold the next kind of file
+            unreachable, options = error, replace(options, local_files_only=True)
             path = hub_file(repository, name, options)
         if path is None:
             continue
@@ -238,6 +238,8 @@ def _from_hub(repository: str, file: str, *, options: HubOptions, use_safetensor
         where = read_index(path)
         shards = tuple(_shard_from_hub(repository, shard, options) for shard in sorted(set(where.values())))
         return Source(repository, shards, config, where, repository=(repository, options))
+    if unreachable is not None:
+        raise unreachable
     if is_offline(options):
         raise WeightsError(f"the cache holds no weights of {repository}, and asking the Hub is switched off")
     raise WeightsError(f"{repository} on the Hub has no {', '.join(names)}")

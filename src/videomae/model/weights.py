@@ -12,56 +12,24 @@ import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from videomae.atomic import atomic_path
 from videomae.errors import ConfigError, WeightsError
-from videomae.model.checkpoint_config import OWN_FIELDS, Declared, repair_small
 from videomae.model.config import VideoMAEConfig
 from videomae.model.layouts import to_transformers
-from videomae.model.load_report import LoadReport
-from videomae.model.loading import LoadOptions, load_pretrained, open_checkpoint
-from videomae.model.recognition import ENCODER_PREFIX
-from videomae.model.sources import (
-    CONFIG_FILE,
-    INDEX_SUFFIX,
-    PICKLE_FILES,
-    RECORD_FILE,
-    SAFE_FILES,
-    WEIGHTS_FILE,
-    find_model_folder,
-)
+from videomae.model.sources import CONFIG_FILE, INDEX_SUFFIX, PICKLE_FILES, RECORD_FILE, SAFE_FILES, WEIGHTS_FILE
 from videomae.model.tensor_files import read_json
-
-__all__ = [
-    "CONFIG_FILE",
-    "ENCODER_PREFIX",
-    "RECORD_FILE",
-    "WEIGHTS_FILE",
-    "LoadReport",
-    "find_model_folder",
-    "load_config",
-    "load_model",
-    "load_record",
-    "load_state",
-    "read_weights",
-    "save_model",
-    "save_record",
-    "save_tensors",
-    "write_json",
-]
 
 MAX_SHARD_SIZE = "5GB"  # what older versions of transformers and the Hub's web pages handle well
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]I?B)", flags=re.IGNORECASE)
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
-
-Model = TypeVar("Model", bound=nn.Module)
 
 
 class Network(Protocol):
@@ -70,9 +38,11 @@ class Network(Protocol):
     config: VideoMAEConfig
 
     @property
-    def dtype(self) -> torch.dtype: ...
+    def dtype(self) -> torch.dtype:
+        """Of its parameters."""
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """Return its tensors by name."""
 
 
 def save_model(model: Network, folder: Path, *, max_shard_size: int | str = MAX_SHARD_SIZE) -> None:
@@ -161,78 +131,6 @@ def _remove_stale(folder: Path, *, keep: set[str]) -> None:
         if known and path.name not in keep:
             with contextlib.suppress(OSError):  # the new weights are written; a reader prefers safetensors anyway
                 path.unlink()
-
-
-def load_model(cls: type[Model], folder: Path, settings: Mapping[str, Any]) -> Model:
-    """Load a network from anywhere; see `VideoMAEPreTrainedModel.from_pretrained`."""
-    return load_pretrained(cls, folder, settings).model
-
-
-def load_config(folder: Path, settings: Mapping[str, Any] | None = None) -> VideoMAEConfig:
-    """Read the configuration of a model folder, with some fields changed.
-
-    Raises:
-        WeightsError: If the folder or file is missing or is no JSON.
-        ConfigError: If a field is unknown or out of range.
-    """
-    values = _read_folder_json(folder, CONFIG_FILE)
-    given = dict(settings or {})
-    path = str(folder / CONFIG_FILE)
-    repair_small(Declared(path, dict(values), by_us=bool(OWN_FIELDS & values.keys())), values, given)
-    try:
-        return VideoMAEConfig.from_dict(values, **given)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-
-
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Read the tensors of a model folder or weights file of any known layout, under our names.
-
-    Raises:
-        WeightsError: If a file is missing, damaged or in no known layout.
-    """
-    return open_checkpoint(folder, LoadOptions()).assembled()
-
-
-def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
-    """Copy into a model what fits it by name, in place; nothing is copied if any shape differs.
-
-    A bare encoder takes the encoder of a whole model, and a whole model takes a bare encoder.
-
-    Args:
-        model: The model to fill.
-        state: Tensors by our names, of any dtype.
-
-    Raises:
-        WeightsError: If a tensor has another shape than the model's.
-    """
-    own = model.state_dict()
-    state = _match_prefix(state, own)
-    for name, tensor in state.items():
-        if name in own and own[name].shape != tensor.shape:
-            raise WeightsError(
-                f"{name} has shape {list(tensor.shape)} in the file and {list(own[name].shape)} in the model: the "
-                "checkpoint is of another architecture"
-            )
-    taken = [name for name in own if name in state]
-    with torch.no_grad():
-        for name in taken:
-            own[name].copy_(state[name])
-    return LoadReport(
-        loaded=tuple(taken),
-        fresh=tuple(name for name in own if name not in state),
-        unused=tuple(name for name in state if name not in own),
-    )
-
-
-def _match_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    ours_whole = any(name.startswith(ENCODER_PREFIX) for name in own)
-    theirs_whole = any(name.startswith(ENCODER_PREFIX) for name in state)
-    if ours_whole == theirs_whole:
-        return state
-    if ours_whole:
-        return {ENCODER_PREFIX + name: tensor for name, tensor in state.items()}
-    return {name.removeprefix(ENCODER_PREFIX): tensor for name, tensor in state.items()}
 
 
 def save_record(folder: Path, record: Mapping[str, Any]) -> None:

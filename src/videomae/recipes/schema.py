@@ -97,8 +97,8 @@ class PretrainRecipe:
 
     data: PretrainData
     """Where the videos are."""
-    init: Path | None = None
-    """Pre-trained model folder or run folder to go on from; null starts from random weights."""
+    init: str | None = None
+    """Network to go on from: folder of a model or run, weights file, or owner/name on the Hub; null: random."""
     model: NetworkConfig = field(default_factory=NetworkConfig)
     """Which network; with init only image_size is used, the rest is init's."""
     clip: ClipConfig = field(default_factory=ClipConfig)
@@ -123,8 +123,8 @@ class FinetuneRecipe:
 
     data: FinetuneData
     """Where the labelled videos are."""
-    init: Path | None = None
-    """Model folder, or run folder of a pre-training run, to start from; null starts from random weights."""
+    init: str | None = None
+    """Network to start from: folder of a model or run, weights file, or owner/name on the Hub; null: random."""
     model: NetworkConfig = field(default_factory=NetworkConfig)
     """Which network; with init only image_size is used, the rest is init's."""
     head: HeadConfig = field(default_factory=HeadConfig)

@@ -26,9 +26,11 @@ from videomae.engine.seeding import derive_seed
 from videomae.errors import ConfigError
 from videomae.evaluate.evaluator import EvaluationResult, evaluate
 from videomae.model.classification import VideoMAEForVideoClassification
+from videomae.model.load_report import LoadReport
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD
-from videomae.model.weights import LoadReport, find_model_folder, load_config, load_state, read_weights, save_record
+from videomae.model.weights import save_record
 from videomae.recipes.schema import FinetuneRecipe
+from videomae.train.initial import load_initial, origin_lines
 from videomae.train.pretrain import training_processor
 from videomae.train.session import MODEL_FOLDER, Session
 
@@ -90,7 +92,7 @@ def finetune(recipe: FinetuneRecipe, *, out: Path, overwrite: bool = False, resu
 
     # ---- run folder ------------------------------------------------------------------------------------------
     session = Session(recipe, out, overwrite=overwrite, resume=resume, data_fingerprint=train.fingerprint())
-    for line in report.lines() if report else ["weights: all freshly made"]:
+    for line in origin_lines(report):
         print(line)
     start = session.restore(model, optimizer)
     loader = train_loader(
@@ -196,12 +198,10 @@ def build_classifier(
         model = VideoMAEForVideoClassification(recipe.model.build(recipe.clip, **settings))
         report = None
     else:
-        folder = find_model_folder(recipe.init)
         shape = {"image_size": recipe.model.image_size, "num_frames": recipe.clip.num_frames}
-        config = load_config(folder, {**shape, **settings})
-        model = VideoMAEForVideoClassification(config)
-        state = {name: one for name, one in read_weights(folder).items() if not name.startswith("classifier.")}
-        report = load_state(model, state)
+        model, report = load_initial(
+            VideoMAEForVideoClassification, recipe.init, fresh_head=True, **shape, **settings
+        )
     with torch.no_grad():
         for parameter in model.classifier.parameters():
             parameter.mul_(recipe.head.init_scale)

@@ -22,10 +22,12 @@ from videomae.engine.progress import TrainingProgress
 from videomae.engine.schedule import learning_rates, set_learning_rate, step_counts
 from videomae.engine.seeding import derive_seed
 from videomae.model.encoder import native_grid
+from videomae.model.load_report import LoadReport
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD, VideoMAEForPreTraining
 from videomae.model.processor import VideoMAEImageProcessor
-from videomae.model.weights import find_model_folder, save_record
+from videomae.model.weights import save_record
 from videomae.recipes.schema import PretrainRecipe
+from videomae.train.initial import load_initial, origin_lines
 from videomae.train.session import MODEL_FOLDER, Session
 
 
@@ -50,7 +52,8 @@ def pretrain(recipe: PretrainRecipe, *, out: Path, overwrite: bool = False, resu
     device = pick_device(loop.device)
     dtype = compute_dtype(loop.precision, device)
     manifest = scan_unlabelled(recipe.data.train)
-    model = build_model(recipe).to(device).train()
+    model, report = build_model(recipe)
+    model = model.to(device).train()
     grid = native_grid(model.config)
     dataset = PretrainingDataset(
         manifest,
@@ -78,6 +81,8 @@ def pretrain(recipe: PretrainRecipe, *, out: Path, overwrite: bool = False, resu
 
     # ---- run folder ------------------------------------------------------------------------------------------
     session = Session(recipe, out, overwrite=overwrite, resume=resume, data_fingerprint=manifest.fingerprint())
+    for line in origin_lines(report):
+        print(line)
     start = session.restore(model, optimizer)
     loader = train_loader(
         dataset,
@@ -132,17 +137,23 @@ def pretrain(recipe: PretrainRecipe, *, out: Path, overwrite: bool = False, resu
     return folder
 
 
-def build_model(recipe: PretrainRecipe) -> VideoMAEForPreTraining:
-    """Return the network to train: fresh weights that depend on the seed alone, or those of `recipe.init`."""
+def build_model(recipe: PretrainRecipe) -> tuple[VideoMAEForPreTraining, LoadReport | None]:
+    """Return the network to train, and where its tensors came from (None: they depend on the seed alone).
+
+    Raises:
+        WeightsError: If `recipe.init` cannot be loaded or does not fit.
+        ConfigError: If the recipe's network cannot be.
+    """
+    torch.manual_seed(derive_seed(recipe.loop.seed, "weights"))
     if recipe.init is not None:
-        return VideoMAEForPreTraining.from_pretrained(
-            find_model_folder(recipe.init),
+        return load_initial(
+            VideoMAEForPreTraining,
+            recipe.init,
             image_size=recipe.model.image_size,
             num_frames=recipe.clip.num_frames,
         )
-    torch.manual_seed(derive_seed(recipe.loop.seed, "weights"))
     # The final encoder norm: the original pre-training network and every published one have it.
-    return VideoMAEForPreTraining(recipe.model.build(recipe.clip, use_mean_pooling=False))
+    return VideoMAEForPreTraining(recipe.model.build(recipe.clip, use_mean_pooling=False)), None
 
 
 def training_processor(image_size: int) -> VideoMAEImageProcessor:
