@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plan = Plan(device, options.batch or BATCH[device.type], options.rounds, options.compile)
     facts: dict[str, object] = {
         "date": datetime.date.today().isoformat(),
-        "command": "python -m benchmarks.step " + shlex.join(sys.argv[1:] if arguments is None else arguments),
+        "command": command(options, plan),
         "rounds": plan.rounds,
         **machine(device),
     }
@@ -65,6 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     stem = f"{facts['date']}-{device.type}-{'-'.join(options.sizes)}" + ("-compiled" if plan.compiled else "")
     for path in write(options.out, stem, rows, facts):
         print(path)
+
+
+def command(options: argparse.Namespace, plan: Plan) -> str:
+    """Return the command that repeats this run, with its defaults spelt out and without the author's folder."""
+    words = ["--device", plan.device.type, "--sizes", ",".join(options.sizes), "--tasks", ",".join(options.tasks)]
+    words += ["--batch", str(plan.batch), "--rounds", str(plan.rounds), "--threads", str(torch.get_num_threads())]
+    return shlex.join(["python", "-m", "benchmarks.step", *words, *(["--compile"] if plan.compiled else [])])
 
 
 def parser() -> argparse.ArgumentParser:

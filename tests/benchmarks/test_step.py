@@ -25,7 +25,9 @@ def test_the_command_measures_both_sides_and_writes_what_it_measured(
     (as_json,) = tmp_path.glob("*-cpu-tiny.json")
     found = json.loads(as_json.read_text())
     assert found["torch"] == torch.__version__
-    assert found["command"].startswith("python -m benchmarks.step --sizes tiny")
+    repeats = "python -m benchmarks.step --device cpu --sizes tiny --tasks pretrain,classify --batch 2 --rounds 3 "
+    assert found["command"].startswith(repeats + "--threads ")
+    assert str(tmp_path) not in found["command"]
     assert {"cpu", "cpu_flags", "cores", "threads", "transformers", "date"} <= found.keys()
     assert [row["task"] for row in found["rows"]] == ["pretrain", "classify"]
     for row in found["rows"]:
