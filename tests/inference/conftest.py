@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_networks import tiny_network
 
 from videomae.data.clip_record import record_from_clip
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
-from videomae.model.config import VideoMAEConfig
 from videomae.model.encoder import VideoMAEModel
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD, VideoMAEForPreTraining
 from videomae.model.processor import VideoMAEImageProcessor
@@ -21,23 +21,6 @@ from videomae.video.write import write_video
 
 CLIP = ClipConfig(num_frames=4, stride=3)
 CLASSES = ("cut", "jump", "run")
-
-
-def tiny_config(**settings: object) -> VideoMAEConfig:
-    sizes = {
-        "image_size": 32,
-        "patch_size": 8,
-        "num_frames": 4,
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "decoder_hidden_size": 16,
-        "decoder_num_hidden_layers": 1,
-        "decoder_num_attention_heads": 2,
-        "decoder_intermediate_size": 32,
-    }
-    return VideoMAEConfig(**{**sizes, **settings})
 
 
 def save_folder(model: VideoMAEPreTrainedModel, folder: Path, *, with_record: bool = True) -> Path:
@@ -56,14 +39,14 @@ def save_folder(model: VideoMAEPreTrainedModel, folder: Path, *, with_record: bo
 def cls_folder(tmp_path: Path) -> Path:
     """A classifier with a CLS token, which no published network has."""
     torch.manual_seed(3)
-    model = VideoMAEForVideoClassification(tiny_config(use_cls_token=True, num_labels=3))
+    model = VideoMAEForVideoClassification(tiny_network(use_cls_token=True, num_labels=3))
     return save_folder(model, tmp_path / "cls")
 
 
 @pytest.fixture(scope="session")
 def classifier_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    model = VideoMAEForVideoClassification(tiny_config(id2label=dict(enumerate(CLASSES))))
+    model = VideoMAEForVideoClassification(tiny_network(id2label=dict(enumerate(CLASSES))))
     with torch.no_grad():  # fresh weights give almost equal probabilities, which would hide mistakes
         model.classifier.weight.normal_(std=1.5)
         model.fc_norm.weight.uniform_(0.5, 1.5)  # type: ignore[union-attr]
@@ -73,14 +56,14 @@ def classifier_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def pretraining_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(1)
-    model = VideoMAEForPreTraining(tiny_config(use_mean_pooling=False))
+    model = VideoMAEForPreTraining(tiny_network(use_mean_pooling=False))
     return save_folder(model, tmp_path_factory.mktemp("pretraining"))
 
 
 @pytest.fixture(scope="session")
 def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(2)
-    model = VideoMAEModel(tiny_config(use_mean_pooling=True))
+    model = VideoMAEModel(tiny_network(use_mean_pooling=True))
     return save_folder(model, tmp_path_factory.mktemp("encoder"))
 
 

@@ -16,8 +16,9 @@ from videomae.errors import WeightsError
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.companions import default_processor
 from videomae.model.loading import LoadOptions, open_checkpoint, wanted_kind
-from videomae.model.processor import PROCESSOR_FILE, VideoMAEImageProcessor
+from videomae.model.processor import VideoMAEImageProcessor
 from videomae.model.recognition import Kind
+from videomae.model.sources import PROCESSOR_FILE
 from videomae.video.sampling import ClipConfig
 
 HOLDS: dict[Kind, str] = {

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Self, TypeAlias, cast
+from typing import Any, ClassVar, Self, TypeAlias, cast
 
 from videomae.data.clip_record import clip_from_record, record_from_clip
 from videomae.errors import ConfigError, WeightsError
 from videomae.inference.video_inputs import Sampling, check_counts, listed_paths, read_video, sample_videos
 from videomae.model.frames import CHANNELS_LAST, Videos
-from videomae.model.processor import PROCESSOR_FILE, SETTINGS, BatchFeature, VideoMAEImageProcessor, refuse_unknown
+from videomae.model.processor import SETTINGS, BatchFeature, VideoMAEImageProcessor, refuse_unknown
 from videomae.model.processor_files import find_settings, split_hub_options
-from videomae.model.sources import RECORD_FILE
-from videomae.model.weights import load_record, write_json
+from videomae.model.sources import PROCESSOR_FILE, RECORD_FILE
+from videomae.model.weights import load_record
 from videomae.video.sampling import ClipConfig
 
 VIDEO_PROCESSOR_FILE = "video_preprocessor_config.json"
@@ -48,6 +47,8 @@ class VideoMAEVideoProcessor(VideoMAEImageProcessor):
     Raises:
         ConfigError: If a setting is unknown, out of range, or contradicts another.
     """
+
+    file_name: ClassVar[str] = VIDEO_PROCESSOR_FILE
 
     def __init__(
         self,
@@ -151,22 +152,6 @@ class VideoMAEVideoProcessor(VideoMAEImageProcessor):
                 raise WeightsError(f"{files.companion}: {error}") from None
             values = values if clip is None else {**values, **record_from_clip(clip)}
         return cls._from_values(values, settings, files.settings)
-
-    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
-        """Write `video_preprocessor_config.json` into a folder, atomically; transformers reads it too.
-
-        Args:
-            save_directory: Made if it is missing.
-
-        Raises:
-            WeightsError: If the folder cannot be made or written to.
-        """
-        folder = Path(save_directory)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise WeightsError(f"cannot make the folder {folder}: {error}") from None
-        write_json(folder / VIDEO_PROCESSOR_FILE, self.to_dict())
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **settings: Any) -> Self:

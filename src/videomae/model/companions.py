@@ -13,8 +13,8 @@ from typing import Any
 from videomae.errors import ConfigError, WeightsError
 from videomae.model.config import VideoMAEConfig
 from videomae.model.pixels import IMAGENET_MEAN, IMAGENET_STD
-from videomae.model.processor import PROCESSOR_FILE, VideoMAEImageProcessor
-from videomae.model.sources import RECORD_FILE, Origin
+from videomae.model.processor import VideoMAEImageProcessor
+from videomae.model.sources import PROCESSOR_FILE, RECORD_FILE, Origin
 from videomae.model.weights import load_record, save_record
 
 

@@ -21,9 +21,9 @@ from videomae.errors import ConfigError, WeightsError
 from videomae.model.frames import Videos, collect_videos
 from videomae.model.pixels import PerChannel, PixelSteps, Size, read_size
 from videomae.model.processor_files import find_settings, split_hub_options
+from videomae.model.sources import PROCESSOR_FILE
 from videomae.model.weights import write_json
 
-PROCESSOR_FILE = "preprocessor_config.json"
 # transformers' default for VideoMAE. Its published folders, and this package's training, have ImageNet's values.
 DEFAULT_MEAN = DEFAULT_STD = (0.5, 0.5, 0.5)
 DEFAULT_SIZE, DEFAULT_CROP = {"shortest_edge": 224}, {"height": 224, "width": 224}
@@ -93,6 +93,7 @@ class VideoMAEImageProcessor:
     """
 
     model_input_names: ClassVar[list[str]] = ["pixel_values"]
+    file_name: ClassVar[str] = PROCESSOR_FILE
 
     def __init__(
         self,
@@ -236,7 +237,7 @@ class VideoMAEImageProcessor:
             raise ConfigError(f"{path}: {error}") from None
 
     def save_pretrained(self, save_directory: str | Path) -> None:
-        """Write `preprocessor_config.json` into a folder, atomically; transformers reads it too.
+        """Write the settings into a folder, as `file_name`, atomically; transformers reads them too.
 
         Args:
             save_directory: Made if it is missing.
@@ -249,7 +250,7 @@ class VideoMAEImageProcessor:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise WeightsError(f"cannot make the folder {folder}: {error}") from None
-        write_json(folder / PROCESSOR_FILE, self.to_dict())
+        write_json(folder / self.file_name, self.to_dict())
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **settings: Any) -> Self:
