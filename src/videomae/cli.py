@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+MODEL_HELP = "folder of a model or of a finished run, weights file, or owner/name on the Hub"
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def evaluate(words: list[str]) -> int:
     from videomae.evaluate.evaluator import EvaluationConfig, evaluate_folder
 
     parser = _parser("evaluate", evaluate)
-    parser.add_argument("model", type=Path, help="model folder, or folder of a finished fine-tuning run")
+    parser.add_argument("model", help=MODEL_HELP)
     parser.add_argument("data", type=Path, help="a folder with one folder of videos for each class")
     parser.add_class_arguments(EvaluationConfig)
     _add_clip(parser)
@@ -99,7 +100,7 @@ def predict(words: list[str]) -> int:
     from videomae.inference.predictor import Predictor, predict_files
 
     parser = _parser("predict", predict)
-    parser.add_argument("model", type=Path, help="model folder, or folder of a finished fine-tuning run")
+    parser.add_argument("model", help=MODEL_HELP)
     _add_videos(parser)
     parser.add_argument("--top_k", type=int, default=5, help="classes to print for each video")
     parser.add_argument("--num_views", type=int, default=1, help="clips to average over")
@@ -118,7 +119,7 @@ def features(words: list[str]) -> int:
     from videomae.inference.features import Pooling, extract_features
 
     parser = _parser("features", features)
-    parser.add_argument("model", type=Path, help="model folder, or folder of a finished run")
+    parser.add_argument("model", help=MODEL_HELP)
     _add_videos(parser)
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
     parser.add_argument(
@@ -151,7 +152,7 @@ def reconstruct(words: list[str]) -> int:
     from videomae.masking import MaskConfig
 
     parser = _parser("reconstruct", reconstruct)
-    parser.add_argument("model", type=Path, help="model folder of a pre-trained network, or its run folder")
+    parser.add_argument("model", help=MODEL_HELP)
     parser.add_argument("video", type=Path, help="the video file")
     parser.add_argument("--out", type=Path, required=True, help="the .png file to write")
     parser.add_class_arguments(MaskConfig, "mask", skip={"decoder_kind", "decoder_ratio"})

@@ -133,8 +133,8 @@ class Runs(NamedTuple):
     seen: str
 
 
-def run_snippets(folder: Path, hub: LoopbackHub, *, offline: bool) -> tuple[dict[str, Any], str]:
-    """Run all snippets in a process of its own; return what they computed and what they printed."""
+def environment(folder: Path, hub: LoopbackHub, *, offline: bool) -> dict[str, str]:
+    """Return the variables of a process that asks the server on loopback, or its cache alone."""
     settings = {
         "HF_ENDPOINT": hub.endpoint,
         "HF_HOME": str(folder / "cache"),
@@ -145,11 +145,16 @@ def run_snippets(folder: Path, hub: LoopbackHub, *, offline: bool) -> tuple[dict
         "OMP_NUM_THREADS": "1",
     }
     others = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+    return {**others, **settings}
+
+
+def run_snippets(folder: Path, hub: LoopbackHub, *, offline: bool) -> tuple[dict[str, Any], str]:
+    """Run all snippets in a process of its own; return what they computed and what they printed."""
     result = folder / f"offline-{offline}.pt"
     done = subprocess.run(
         [sys.executable, "-c", RUNNER, str(result), json.dumps(KEPT)],
         cwd=folder,
-        env={**others, **settings},
+        env=environment(folder, hub, offline=offline),
         capture_output=True,
         text=True,
         timeout=300,
@@ -258,6 +263,24 @@ def test_what_is_not_on_the_hub_is_named(runs: Runs, tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert len(lines) == 2, done.stderr
     assert all("there is no MCG-NJU/none on the Hub, or it is private" in line for line in lines)
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_the_command_takes_names_on_the_hub(runs: Runs, offline: bool) -> None:
+    folder = runs.hub.root.parent
+    done = subprocess.run(
+        [sys.executable, "-m", "videomae", "predict", KINETICS, "clip.mp4", "--json"],
+        cwd=folder,
+        env=environment(folder, runs.hub, offline=offline),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["model"] == KINETICS
+    assert len(answer["predictions"][0]["labels"]) == 5
 
 
 def test_the_generated_files_are_read_whole(runs: Runs) -> None:
