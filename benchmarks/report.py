@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.measure import Ratio, Times
 
-PACKAGES = ("torch", "transformers", "numpy")
+PACKAGES = ("transformers", "numpy")
 CPU_FLAGS = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "amx_tile", "bf16", "sve_bf16")
 
 
@@ -70,6 +70,7 @@ def machine(device: torch.device) -> dict[str, object]:
     found: dict[str, object] = {
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
+        "torch": torch.__version__,  # with its build, which the installed package's number may lack
         **{name: version(name) for name in PACKAGES},
         "cpu": cpu_name(),
         "cpu_flags": cpu_flags(),

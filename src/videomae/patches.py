@@ -212,7 +212,8 @@ def traced_count(mask: Tensor) -> int:
     count. Both check every later mask and raise RuntimeError rather than mix the tokens of two videos.
     """
     count: int
-    if torch.compiler.is_exporting():
+    # The flag, not torch.compiler.is_exporting(): torch 2.11 answers True to that inside torch.compile as well.
+    if torch.compiler._is_exporting_flag:
         (count,) = mask[:1].sum(dim=1).tolist()  # not int(...): that would fix the number
         torch._check(count >= 0)
         torch._check(count < mask.shape[1])

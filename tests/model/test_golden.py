@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 import pytest
 from safetensors import safe_open
-from tiny_models import gradients, relative_error
+from tiny_models import from_original, gradients, relative_error
 from torch import Tensor
 
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
 from videomae.model.layers import Trace
-from videomae.model.layouts import from_original, to_original
+from videomae.model.layouts import to_original
 from videomae.model.pretraining import VideoMAEForPreTraining, reconstruction_loss
 from videomae.patches import split_by_mask
 

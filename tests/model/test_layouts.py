@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import ALL_CLASSES, from_transformers, make_model
+from tiny_models import ALL_CLASSES, from_original, from_transformers, make_model
 from torch import Tensor
 
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
 from videomae.model.encoder import VideoMAEModel
-from videomae.model.layouts import assemble, to_original, to_transformers
+from videomae.model.layouts import to_original, to_transformers
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.model.recognition import recognise
 
@@ -28,11 +28,6 @@ RELEASED: dict[str, dict[str, list[int]]] = {
 QUERY = "videomae.encoder.layer.0.attention.attention."
 
 pytestmark = pytest.mark.filterwarnings("ignore:use_mean_pooling is False")
-
-
-def from_original(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the authors' tensors by our names."""
-    return assemble(state, recognise(state.keys()).names)
 
 
 def released_model(name: str) -> Any:

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_models import from_original
 from torch import Tensor, nn
 
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import PRESETS
 from videomae.model.encoder import VideoMAEModel
-from videomae.model.layouts import from_original
 from videomae.model.load_report import LoadReport
 from videomae.model.loading import LoadOptions, open_checkpoint, plan_load
 from videomae.model.pretraining import VideoMAEForPreTraining

@@ -18,6 +18,7 @@ from videomae.model.config import VideoMAEConfig
 from videomae.model.encoder import VideoMAEModel
 from videomae.model.layouts import assemble, transformers_names
 from videomae.model.pretraining import VideoMAEForPreTraining
+from videomae.model.recognition import recognise
 
 ALL_CLASSES = (VideoMAEModel, VideoMAEForPreTraining, VideoMAEForVideoClassification)
 TINY: dict[str, Any] = {
@@ -117,3 +118,8 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
 def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return transformers' tensors by our names."""
     return assemble(state, transformers_names(state.keys()))
+
+
+def from_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the authors' tensors by our names."""
+    return assemble(state, recognise(state.keys()).names)

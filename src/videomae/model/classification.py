@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -97,6 +98,8 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
         """Return the loss that the problem type asks for; without one it is judged from the labels, as upstream."""
         match problem_type(self.config.problem_type, self.num_labels, labels):
             case "regression":
+                # What mse_loss does by itself, but torch 2.11 then fails in the backward pass of a bfloat16 model.
+                logits = logits.to(torch.promote_types(logits.dtype, labels.dtype))
                 if self.num_labels == 1:
                     return F.mse_loss(logits.squeeze(), labels.squeeze())
                 return F.mse_loss(logits, labels)
