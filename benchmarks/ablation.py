@@ -63,7 +63,7 @@ def embed_in_float32(self: Embeddings, pixel_values: Tensor, visible_indices: Te
     return _embed(self, pixel_values, visible_indices).float()
 
 
-def decode_in_float32(self: Decoder, tokens: Tensor, num_decoded: int, recompute: bool = False) -> Tensor:
+def decode_in_float32(self: Decoder, tokens: Tensor, num_decoded: int, recompute: int = 0) -> Tensor:
     """Start the decoder's residual stream in float32."""
     return _decode(self, tokens.float(), num_decoded, recompute)
 
@@ -73,7 +73,7 @@ def embed_everything(self: Embeddings, pixel_values: Tensor, visible_indices: Te
     return gather_tokens(_embed(self, pixel_values, None), visible_indices)
 
 
-def decode_everything(self: Decoder, tokens: Tensor, num_decoded: int, recompute: bool = False) -> Tensor:
+def decode_everything(self: Decoder, tokens: Tensor, num_decoded: int, recompute: int = 0) -> Tensor:
     """Compute every token of the last decoder block."""
     predictions: Tensor = self.head(self.norm(run_blocks(self.decoder_layers, tokens)[:, -num_decoded:]))
     return predictions

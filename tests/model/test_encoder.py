@@ -172,6 +172,18 @@ def test_gradient_checkpointing_runs_every_block_again(cls: type[VideoMAEPreTrai
     assert sorted(runs) == sorted(2 * blocks)
 
 
+def test_gradient_checkpointing_of_every_second_block_runs_those_again() -> None:
+    model = make_model(VideoMAEForPreTraining)
+    runs: list[str] = []
+    for name, one in model.named_modules():
+        if type(one).__name__ == "Block":
+            one.register_forward_pre_hook(lambda *_, name=name: runs.append(name))
+    model.activation_checkpointing_enable(every_n_layers=2)
+    scalar(model(**inputs_for(model))).backward()
+    again = {name.removeprefix("videomae.") for name in runs if runs.count(name) == 2}
+    assert again == {"encoder.layer.0", "encoder.layer.2", "decoder.decoder_layers.0"}
+
+
 @pytest.mark.parametrize("cls", ALL_CLASSES)
 def test_gradient_checkpointing_trains_the_blocks_behind_frozen_embeddings(
     cls: type[VideoMAEPreTrainedModel],
@@ -184,9 +196,14 @@ def test_gradient_checkpointing_trains_the_blocks_behind_frozen_embeddings(
     assert min(one.grad.abs().max() for one in encoder.encoder.layer[0].parameters()) > 0
 
 
-def test_reentrant_checkpointing_is_refused() -> None:
-    with pytest.raises(ValueError, match="use_reentrant=True is not supported: leave it out, non-reentrant is used"):
-        make_model(VideoMAEModel).gradient_checkpointing_enable({"use_reentrant": True})
+def test_checkpointing_of_other_kinds_is_answered() -> None:
+    model = make_model(VideoMAEModel)
+    with pytest.warns(UserWarning, match="use_reentrant=True has no effect: non-reentrant checkpointing is used"):
+        model.gradient_checkpointing_enable({"use_reentrant": True})
+    with pytest.raises(ValueError, match="offload=True is not supported: leave it out"):
+        model.activation_checkpointing_enable(offload=True)
+    with pytest.raises(ValueError, match="every_n_layers is 0; it must be at least 1"):
+        model.gradient_checkpointing_enable(every_n_layers=0)
 
 
 @pytest.mark.parametrize("cls", ALL_CLASSES)

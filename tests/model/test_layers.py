@@ -220,8 +220,8 @@ def test_the_pruned_block_equals_the_last_rows_of_the_whole(num_queries: int) ->
     torch.testing.assert_close(some, probabilities[:, :, -num_queries:], atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_a_stack_computes_all_tokens_but_in_its_last_block(recompute: bool) -> None:
+@pytest.mark.parametrize("recompute", [0, 1])
+def test_a_stack_computes_all_tokens_but_in_its_last_block(recompute: int) -> None:
     blocks = nn.ModuleList(randomize(make_block(), seed=seed) for seed in range(3))
     tokens = torch.randn(2, 9, 12)
     trace = Trace(states=True, attentions=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
@@ -37,7 +38,7 @@ class VideoMAEPreTrainedModel(nn.Module):
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()
         self.config = config
-        self.gradient_checkpointing = False
+        self.recompute_every = 0  # blocks; 0: activations are kept
         self.origin: Origin | None = None  # set by from_pretrained
 
     @property
@@ -54,32 +55,55 @@ class VideoMAEPreTrainedModel(nn.Module):
         """Return the number of parameter values."""
         return sum(one.numel() for one in self.parameters() if one.requires_grad or not only_trainable)
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
-        """Compute activations again in the backward pass instead of keeping them.
+    def activation_checkpointing_enable(
+        self,
+        activation_checkpointing_kwargs: Mapping[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
+        """Compute activations again in the backward pass of training instead of keeping them.
 
         Args:
-            gradient_checkpointing_kwargs: Accepted as upstream; `use_reentrant=True` is refused.
+            activation_checkpointing_kwargs: Accepted as upstream. Checkpointing is never reentrant, which gives the
+                same numbers; `use_reentrant=True` is answered with a warning.
+            every_n_layers: Do so in block 0 and every so many blocks after it, of the encoder and of the decoder.
+            offload: Refused: activations stay on the device.
 
         Raises:
-            ValueError: If reentrant checkpointing is asked for.
+            ValueError: If `every_n_layers` is not positive, or with `offload`.
         """
-        if dict(gradient_checkpointing_kwargs or {}).get("use_reentrant"):
-            raise ValueError("use_reentrant=True is not supported: leave it out, non-reentrant is used")
-        self._set_gradient_checkpointing(True)
+        if every_n_layers < 1:
+            raise ValueError(f"every_n_layers is {every_n_layers}; it must be at least 1")
+        if offload:
+            raise ValueError("offload=True is not supported: leave it out, or save memory with every_n_layers=1")
+        if dict(activation_checkpointing_kwargs or {}).get("use_reentrant"):
+            text = "use_reentrant=True has no effect: non-reentrant checkpointing is used, with the same numbers"
+            warnings.warn(text, UserWarning, stacklevel=2)
+        self._recompute(every_n_layers)
+
+    def activation_checkpointing_disable(self) -> None:
+        """Keep activations again."""
+        self._recompute(0)
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> None:
+        """Do as `activation_checkpointing_enable`, whose older name this is."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **options)
 
     def gradient_checkpointing_disable(self) -> None:
-        """Keep activations again."""
-        self._set_gradient_checkpointing(False)
+        """Do as `activation_checkpointing_disable`, whose older name this is."""
+        self.activation_checkpointing_disable()
 
     @property
     def is_gradient_checkpointing(self) -> bool:
         """Whether activations are computed again in the backward pass."""
-        return self.gradient_checkpointing
+        return self.recompute_every > 0
 
-    def _set_gradient_checkpointing(self, value: bool) -> None:
+    def _recompute(self, every: int) -> None:
         for module in self.modules():
             if isinstance(module, VideoMAEPreTrainedModel):
-                module.gradient_checkpointing = value
+                module.recompute_every = every
 
     def as_asked(self, output: Output, return_dict: bool | None) -> Output | tuple[Any, ...]:
         """Return an output as an object or, where the call or else the configuration says so, as a tuple."""

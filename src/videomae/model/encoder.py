@@ -157,7 +157,7 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
         """Return the token states `[B, V, D]` alone; what the heads build on."""
         tokens: Tensor = self.embeddings(pixel_values, visible_indices)
         tokens = run_blocks(
-            self.encoder.layer, tokens, recompute=self.gradient_checkpointing and self.training, trace=trace
+            self.encoder.layer, tokens, recompute=self.recompute_every if self.training else 0, trace=trace
         )
         return tokens if self.layernorm is None else self.layernorm(tokens)
 

@@ -262,7 +262,7 @@ def run_blocks(
     tokens: Tensor,
     *,
     num_queries: int | None = None,
-    recompute: bool = False,
+    recompute: int = 0,
     trace: Trace | None = None,
 ) -> Tensor:
     """Run blocks in order.
@@ -271,7 +271,8 @@ def run_blocks(
         blocks: Of type `Block`.
         tokens: `[B, N, D]`.
         num_queries: Q: the last block computes the last Q tokens only; None means all.
-        recompute: Keep no activations and compute them again in the backward pass.
+        recompute: Every how many blocks, from the first, activations are computed again in the backward pass instead
+            of being kept; 0 means nowhere.
         trace: Collects hidden states and attentions where given.
 
     Returns:
@@ -283,7 +284,7 @@ def run_blocks(
         if trace is not None:
             trace.add_state(tokens)
         queries = num_queries if number == last else None
-        if recompute and torch.is_grad_enabled():
+        if recompute and number % recompute == 0 and torch.is_grad_enabled():
             tokens, probabilities = checkpoint(block, tokens, queries, need_probabilities, use_reentrant=False)
         else:
             tokens, probabilities = block(tokens, queries, need_probabilities)

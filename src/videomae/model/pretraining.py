@@ -61,7 +61,7 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(config.decoder_hidden_size, eps=config.head_norm_eps)
         self.head = nn.Linear(config.decoder_hidden_size, config.values_per_tubelet)
 
-    def forward(self, tokens: Tensor, num_decoded: int, recompute: bool = False) -> Tensor:
+    def forward(self, tokens: Tensor, num_decoded: int, recompute: int = 0) -> Tensor:
         """Decode `[B, V + M, E]`, mask tokens last, to predictions `[B, M, P]`."""
         tokens = run_blocks(self.decoder_layers, tokens, num_queries=num_decoded, recompute=recompute)
         predictions: Tensor = self.head(self.norm(tokens))
@@ -181,7 +181,7 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         seen = bridged[:, num_first:] + gather_tokens(table, visible_indices)
         asked = self.mask_token.to(bridged.dtype) + gather_tokens(table, decoded_indices)  # [B, M, E]
         tokens = torch.cat((bridged[:, :num_first], seen, asked), dim=1)
-        recompute = self.gradient_checkpointing and self.training
+        recompute = self.recompute_every if self.training else 0
         logits: Tensor = self.decoder(tokens, decoded_indices.shape[1], recompute)
         return logits
 
