@@ -11,9 +11,10 @@ import pytest
 import torch
 import transformers
 
-from videomae.errors import ConfigError
+from videomae.errors import ConfigError, WeightsError
 from videomae.model.classification import VideoMAEForVideoClassification
-from videomae.model.config import PRESETS, VideoMAEConfig
+from videomae.model.config import VideoMAEConfig
+from videomae.model.config_tables import PRESETS
 from videomae.model.pretraining import VideoMAEForPreTraining
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -278,3 +279,50 @@ def test_pretraining_networks_have_the_published_parameter_counts(
 
 def test_every_preset_is_counted_above() -> None:
     assert list(PRESETS) == ["small", "base", "large", "huge", "giant"]
+
+
+# What transformers' configurations do besides.
+
+
+def test_a_configuration_is_saved_and_read_without_a_network(tmp_path: Path) -> None:
+    config = VideoMAEConfig(hidden_size=48, num_attention_heads=4, id2label={0: "cut", 1: "jump"})
+    config.save_pretrained(tmp_path / "new" / "folder")
+    assert VideoMAEConfig.from_pretrained(tmp_path / "new" / "folder") == config
+    assert VideoMAEConfig.from_pretrained(str(tmp_path / "new" / "folder" / "config.json"), num_frames=8) == (
+        config.replace(num_frames=8)
+    )
+    theirs = transformers.VideoMAEConfig.from_pretrained(tmp_path / "new" / "folder")
+    assert theirs.id2label == config.id2label
+    with pytest.raises(WeightsError, match=r"give a model folder with config\.json, or that file"):
+        VideoMAEConfig.from_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"config\.json: config\.num_frames is 0"):
+        VideoMAEConfig.from_pretrained(tmp_path / "new" / "folder", num_frames=0)
+
+
+def test_the_heads_of_the_small_networks_are_corrected_in_a_configuration_too(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 384, "num_attention_heads": 16, "intermediate_size": 1536}
+    transformers.VideoMAEConfig(**sizes, num_labels=400).save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match="says 16 heads at hidden_size 384"):
+        assert VideoMAEConfig.from_pretrained(tmp_path).num_attention_heads == 6
+    assert VideoMAEConfig.from_pretrained(tmp_path, num_attention_heads=16).num_attention_heads == 16
+
+
+def test_fields_change_together_or_not_at_all() -> None:
+    config = VideoMAEConfig()
+    config.update({"num_frames": 32, "id2label": {0: "a", 1: "b", 2: "c"}})
+    assert (config.num_frames, config.num_labels, config.label2id["c"]) == (32, 3, 2)
+    before = config.to_dict()
+    with pytest.raises(ConfigError, match="unknown config field 'num_frame'"):
+        config.update({"num_frames": 16, "num_frame": 8})
+    with pytest.raises(ConfigError, match=r"config\.hidden_size"):
+        config.update({"num_frames": 16, "hidden_size": -1})
+    assert config.to_dict() == before
+    config.num_labels = 3
+    assert config.id2label[2] == "c"
+    config.num_labels = 2
+    assert config.label2id == {"LABEL_0": 0, "LABEL_1": 1}
+
+
+def test_what_differs_from_the_defaults_is_told() -> None:
+    assert VideoMAEConfig().to_diff_dict() == {"model_type": "videomae"}
+    assert VideoMAEConfig(num_frames=32).to_diff_dict() == {"model_type": "videomae", "num_frames": 32}

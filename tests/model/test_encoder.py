@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from tiny_models import (
     ALL_CLASSES,
     gradients,
@@ -375,3 +376,14 @@ def test_device_dtype_counts_and_input_embeddings(cls: type[VideoMAEPreTrainedMo
     embeddings.requires_grad_(False)
     assert model.num_parameters(only_trainable=True) == total - sum(one.numel() for one in embeddings.parameters())
     assert model.to(torch.bfloat16).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("cls", ALL_CLASSES)
+def test_a_model_says_of_itself_what_transformers_models_say(cls: type[VideoMAEPreTrainedModel]) -> None:
+    model = make_model(cls)
+    theirs = getattr(transformers, cls.__name__)
+    assert (cls.base_model_prefix, cls.main_input_name) == (theirs.base_model_prefix, theirs.main_input_name)
+    assert cls.supports_gradient_checkpointing == theirs.supports_gradient_checkpointing
+    assert cls.config_class.model_type == theirs.config_class.model_type
+    assert isinstance(model.base_model, VideoMAEModel)
+    assert not model.can_generate()

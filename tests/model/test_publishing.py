@@ -18,6 +18,7 @@ from tiny_models import make_model
 
 from videomae.errors import WeightsError
 from videomae.model.classification import VideoMAEForVideoClassification
+from videomae.model.processor import VideoMAEImageProcessor
 from videomae.model.publishing import publish_folder, write_card
 from videomae.model.weights import load_record, save_record
 
@@ -153,3 +154,20 @@ def test_the_card_of_a_folder_is_written_beside_its_weights(tmp_path: Path) -> N
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert f"{model.num_parameters() / 1e6:.1f} million parameters" in text
     assert "## Training" not in text
+
+
+def test_saving_uploads_where_it_is_asked_to(hub: Hub, tmp_path: Path) -> None:
+    model = make_model(VideoMAEForVideoClassification)
+    model.save_pretrained(tmp_path / "ann" / "x", push_to_hub=True, token="hf_secret")
+    assert {"config.json", "model.safetensors", "README.md"} <= set(hub.files)
+    assert [one["name"] for one in hub.made] == ["x"]
+
+
+def test_a_processor_is_uploaded_by_itself(hub: Hub, tmp_path: Path) -> None:
+    processor = VideoMAEImageProcessor(size=112, crop_size=112)
+    assert processor.push_to_hub("ann/x", token="hf_secret").startswith(f"{hub.address}/ann/x/commit/")
+    assert set(hub.files) == {"preprocessor_config.json"}
+    (tmp_path / "preprocessor_config.json").write_bytes(hub.files["preprocessor_config.json"])
+    assert VideoMAEImageProcessor.from_pretrained(tmp_path).to_dict() == processor.to_dict()
+    with pytest.raises(WeightsError, match="'x' is no name of a repository: give owner/name"):
+        processor.push_to_hub("x")

@@ -19,7 +19,7 @@ from tiny_models import from_original
 from torch import Tensor, nn
 
 from videomae.model.classification import VideoMAEForVideoClassification
-from videomae.model.config import PRESETS
+from videomae.model.config_tables import PRESETS
 from videomae.model.encoder import VideoMAEModel
 from videomae.model.load_report import LoadReport
 from videomae.model.loading import LoadOptions, open_checkpoint, plan_load

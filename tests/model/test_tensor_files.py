@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.serialization import get_safe_globals, safe_globals
 
 from videomae.errors import WeightsError
-from videomae.model.tensor_files import is_plain_name, printable, read_index, read_json, read_tensors
+from videomae.model.json_files import printable, read_json
+from videomae.model.tensor_files import is_plain_name, read_index, read_tensors
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.arange(3.0, dtype=torch.bfloat16)}
 

@@ -9,6 +9,7 @@ import torch
 from tiny_models import make_model, random_video
 
 from videomae.model.classification import VideoMAEForVideoClassification
+from videomae.model.processor import VideoMAEImageProcessor
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
@@ -33,13 +34,17 @@ def test_the_trainer_trains_evaluates_and_saves_a_model_that_loads(tmp_path: Pat
         use_cpu=True,
         disable_tqdm=True,
     )
-    trainer = transformers.Trainer(model, arguments, train_dataset=data, eval_dataset=data)
+    processor = VideoMAEImageProcessor(size=16, crop_size=16)
+    trainer = transformers.Trainer(
+        model, arguments, train_dataset=data, eval_dataset=data, processing_class=processor
+    )
     assert trainer.train().global_step == 6
     assert model.is_gradient_checkpointing == recompute
     assert not torch.equal(model.classifier.weight.detach(), before)
     measured = trainer.evaluate()
     trainer.save_model(str(tmp_path / "saved"))  # of models that are not transformers' own, the weights alone
     again = VideoMAEForVideoClassification.from_pretrained(tmp_path / "saved", config=model.config)
+    assert VideoMAEImageProcessor.from_pretrained(tmp_path / "saved").to_dict() == processor.to_dict()
     model.save_pretrained(tmp_path / "whole")
     whole = VideoMAEForVideoClassification.from_pretrained(tmp_path / "whole")
     labels = torch.tensor([int(one["labels"]) for one in data])

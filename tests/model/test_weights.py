@@ -23,13 +23,14 @@ from tiny_models import (
 )
 from torch import Tensor
 
-from videomae.errors import WeightsError
+from videomae.errors import ConfigError, WeightsError
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.encoder import VideoMAEModel
+from videomae.model.json_files import write_json
 from videomae.model.load_report import LoadReport
 from videomae.model.pretraining import VideoMAEForPreTraining
-from videomae.model.weights import load_record, save_record, write_json
+from videomae.model.weights import load_record, save_record
 
 pytestmark = pytest.mark.filterwarnings("ignore:use_mean_pooling is False")
 FILES = {"config.json", "model.safetensors", "preprocessor_config.json"}
@@ -100,6 +101,22 @@ def test_a_bare_encoder_is_read_out_of_a_whole_model(tmp_path: Path) -> None:
 
 # Writing.
 
+
+def test_the_arguments_of_other_programs_are_taken(tmp_path: Path) -> None:
+    model = make_model(VideoMAEForVideoClassification)
+    doubled = {name: 2 * one for name, one in model.state_dict().items()}
+    model.save_pretrained(tmp_path / "no", is_main_process=False)
+    assert not (tmp_path / "no").exists()
+    # As accelerate's examples call it, and as transformers 4 was called.
+    model.save_pretrained(tmp_path / "yes", is_main_process=True, save_function=torch.save, state_dict=doubled)
+    loaded = VideoMAEForVideoClassification.from_pretrained(tmp_path / "yes").state_dict()
+    assert all(torch.equal(one, doubled[name]) for name, one in loaded.items())
+    model.save_pretrained(tmp_path / "yes", safe_serialization=True)
+    assert {path.name for path in (tmp_path / "yes").iterdir()} == FILES
+    with pytest.raises(ConfigError, match="unknown option 'safe_serialisation' of save_pretrained"):
+        model.save_pretrained(tmp_path / "no", safe_serialisation=True)
+
+
 LIMITED_SAVE = """
 import resource, sys
 from pathlib import Path
@@ -136,8 +153,8 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(WeightsError, match=r"cannot write .*file.model.model\.safetensors: "):
         make_model(VideoMAEModel).save_pretrained(tmp_path / "file" / "model")
-    with pytest.raises(WeightsError, match=r"cannot write .*missing.config\.json: "):
-        write_json(tmp_path / "missing" / "config.json", {})
+    with pytest.raises(WeightsError, match=r"cannot write .*file.config\.json: "):
+        write_json(tmp_path / "file" / "config.json", {})
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permission bits are a POSIX matter")

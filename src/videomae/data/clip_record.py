@@ -14,8 +14,8 @@ from typing import Any
 
 from videomae.errors import ConfigError, WeightsError
 from videomae.model.config import VideoMAEConfig
+from videomae.model.json_files import read_json
 from videomae.model.sources import RECORD_FILE
-from videomae.model.tensor_files import read_json
 from videomae.video.sampling import ClipConfig
 
 PUBLISHED_STRIDE = 4  # of the published Kinetics networks, the ones whose folders most often have no record

@@ -21,15 +21,15 @@ from torch import Tensor
 from videomae.atomic import atomic_path
 from videomae.errors import ConfigError, WeightsError
 from videomae.inference.inspection import CLASS_OF
-from videomae.model.checkpoint_config import OWN_FIELDS
 from videomae.model.companions import save_companions
 from videomae.model.config import TORCH_EPS, VideoMAEConfig
+from videomae.model.config_tables import OWN_FIELDS
 from videomae.model.hub import HubOptions
+from videomae.model.json_files import read_json, write_json
 from videomae.model.layouts import to_original, to_transformers
 from videomae.model.loading import CONFIG_NOTE, Checkpoint, LoadOptions, open_checkpoint, plan_load
 from videomae.model.sources import CONFIG_FILE, PROCESSOR_FILE, RECORD_FILE, SAFE_FILES, Origin
-from videomae.model.tensor_files import read_json
-from videomae.model.weights import save_tensors, write_json
+from videomae.model.weights import save_tensors
 
 Target = Literal["videomae", "transformers", "original"]
 TARGETS: tuple[Target, ...] = ("videomae", "transformers", "original")

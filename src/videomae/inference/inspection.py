@@ -25,6 +25,7 @@ from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
 from videomae.model.encoder import VideoMAEModel
 from videomae.model.hub import HubOptions
+from videomae.model.json_files import read_json
 from videomae.model.load_report import LoadReport, listed
 from videomae.model.loading import Checkpoint, LoadOptions, open_checkpoint, plan_load
 from videomae.model.pixels import IMAGENET_MEAN
@@ -32,7 +33,6 @@ from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.model.processor import VideoMAEImageProcessor
 from videomae.model.recognition import Kind
 from videomae.model.sources import PROCESSOR_FILE, RECORD_FILE
-from videomae.model.tensor_files import read_json
 
 CLASS_OF: dict[Kind, type[nn.Module]] = {
     "pretraining": VideoMAEForPreTraining,

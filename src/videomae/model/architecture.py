@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from videomae.errors import WeightsError
-from videomae.model.config import PRESETS
+from videomae.model.config_tables import PRESETS
 from videomae.model.recognition import DECODER_PARTS
 
 # Heads by width, which no tensor shows: those of every published VideoMAE and VideoMAE V2 network.

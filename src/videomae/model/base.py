@@ -10,11 +10,12 @@ import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
 
+from videomae.errors import ConfigError
 from videomae.model.config import VideoMAEConfig
 from videomae.model.outputs import EncoderOutput, ImageClassifierOutput, VideoMAEForPreTrainingOutput
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 Output = TypeVar("Output", EncoderOutput, VideoMAEForPreTrainingOutput, ImageClassifierOutput)
 _BLOCK_NUMBER = re.compile(r"(?:^|\.)encoder\.layer\.(\d+)\.")
+# Of transformers' save_pretrained: those of the upload, and those that are about what is never otherwise here.
+UPLOAD_OPTIONS = ("repo_id", "token", "private", "commit_message")
+SAVE_OPTIONS_WITHOUT_EFFECT = "save_function safe_serialization variant save_peft_format save_original_format".split()
 _FIRST_LAYER = ("embeddings.", "mask_token", "cls_token")
 
 
@@ -34,6 +38,11 @@ class VideoMAEPreTrainedModel(nn.Module):
     Args:
         config: Sizes and switches; kept as `self.config` and never written to.
     """
+
+    config_class: ClassVar[type[VideoMAEConfig]] = VideoMAEConfig
+    base_model_prefix: ClassVar[str] = "videomae"
+    main_input_name: ClassVar[str] = "pixel_values"
+    supports_gradient_checkpointing: ClassVar[bool] = True
 
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()
@@ -51,8 +60,17 @@ class VideoMAEPreTrainedModel(nn.Module):
         """The dtype of the first parameter."""
         return next(self.parameters()).dtype
 
-    def num_parameters(self, only_trainable: bool = False) -> int:
-        """Return the number of parameter values."""
+    @property
+    def base_model(self) -> nn.Module:
+        """The encoder; of the bare encoder, itself."""
+        return getattr(self, self.base_model_prefix, self)
+
+    def can_generate(self) -> bool:
+        """Return False: these networks write no text."""
+        return False
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """Return the number of parameter values; embeddings of words, which could be excluded, there are none."""
         return sum(one.numel() for one in self.parameters() if one.requires_grad or not only_trainable)
 
     def activation_checkpointing_enable(
@@ -135,30 +153,51 @@ class VideoMAEPreTrainedModel(nn.Module):
     def save_pretrained(
         self,
         save_directory: str | Path,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
         *,
         max_shard_size: int | str = "5GB",
         processor: VideoMAEImageProcessor | None = None,
         record: Mapping[str, Any] | None = None,
+        push_to_hub: bool = False,
+        **upstream: Any,
     ) -> None:
         """Write a model folder that transformers 4 and 5 read too.
 
         Args:
             save_directory: Made if it is missing. Each file is replaced atomically, the weights at once.
+            is_main_process: False writes nothing, for programs of several processes.
+            state_dict: Tensors to write instead of this model's own, by the same names.
             max_shard_size: Larger weights are cut into several files with an index.
             processor: To write beside the weights; otherwise, where the folder has none, that of the folder which
                 this model was loaded from, or else that of the published networks.
             record: Frame sampling and training, for `videomae.json`; otherwise, where the folder has none, the
                 sampling of the folder which this model was loaded from.
+            push_to_hub: Also upload it, as `repo_id`, or else by the folder's name as `owner/name`.
+            **upstream: `repo_id`, `token`, `private` and `commit_message` of the upload; and `save_function`,
+                `safe_serialization`, `variant`, `save_peft_format`, `save_original_format`, which change nothing:
+                safetensors under the published names are written.
 
         Raises:
             WeightsError: If the folder or a file cannot be written.
+            ConfigError: If an option is unknown.
         """
         from videomae.model.companions import save_companions
         from videomae.model.weights import save_model
 
+        upload = {name: upstream[name] for name in UPLOAD_OPTIONS if name in upstream}
+        for name in upstream.keys() - {*UPLOAD_OPTIONS, *SAVE_OPTIONS_WITHOUT_EFFECT}:
+            raise ConfigError(
+                f"unknown option {name!r} of save_pretrained: see its documentation for those there are"
+            )
+        if not is_main_process:
+            return
         folder = Path(save_directory)
-        save_model(self, folder, max_shard_size=max_shard_size)
+        save_model(self, folder, max_shard_size=max_shard_size, tensors=state_dict)
         save_companions(folder, self.config, origin=self.origin, processor=processor, record=record)
+        if push_to_hub:
+            repo_id = upload.pop("repo_id", None) or "/".join(folder.parts[-2:])
+            self.push_to_hub(repo_id, processor=processor, record=record, **upload)
 
     def push_to_hub(
         self,

@@ -5,9 +5,8 @@ A file's word is never taken for a size that its tensors show. What the caller g
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,54 +23,19 @@ from videomae.model.architecture import (
     known_decoder,
     known_heads,
 )
-from videomae.model.config import UPSTREAM_KEYS, VideoMAEConfig
+from videomae.model.config import VideoMAEConfig, known_keys
+from videomae.model.declared import Declared, num_labels_of, parse, repair_small
+from videomae.model.json_files import one_line, read_json
 from videomae.model.recognition import Kind, Layout
-from videomae.model.tensor_files import one_line, read_json
 
-V2_BLOCK = "model_config"  # where the configurations of VideoMAE V2's repositories have their sizes
-V2_FIELDS = {
-    "img_size": "image_size",
-    "patch_size": "patch_size",
-    "in_chans": "num_channels",
-    "num_frames": "num_frames",
-    "tubelet_size": "tubelet_size",
-    "embed_dim": "hidden_size",
-    "depth": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "layer_norm_eps": "layer_norm_eps",
-    "qkv_bias": "qv_bias",
-    "use_mean_pooling": "use_mean_pooling",
-    "init_values": "init_values",
-}
-V2_UNSUPPORTED = ("cos_attn", "use_learnable_pos_emb")  # in no released network
-OWN_FIELDS = frozenset("drop_path_rate classifier_dropout init_values use_cls_token head_layer_norm_eps".split())
 SHAPED = (
     "hidden_size num_hidden_layers intermediate_size patch_size tubelet_size num_channels decoder_hidden_size "
     "decoder_num_hidden_layers decoder_intermediate_size"
 ).split()
 LABEL_SETTINGS = frozenset(("num_labels", "id2label", "label2id"))
-SMALL_WIDTH, SMALL_WRONG_HEADS = 384, 16
-PUBLISHED_SMALL_LABELS = (400, 174)  # Kinetics-400, Something-Something V2
-MISSPELT = 0.85  # one letter of seven or more
 MAX_BLOCKS = 512
 MAX_LABELS = 100_000
 MAX_POSITION_VALUES = 2**26  # 64 frames of 832 x 832 pixels at the width of the base network
-
-
-@dataclass(frozen=True)
-class Declared:
-    """What a configuration file says."""
-
-    path: str
-    """Which file."""
-    values: dict[str, Any]
-    """Fields of `VideoMAEConfig`."""
-    by_us: bool
-    """Whether this package wrote it, and so means what it says."""
-    ignored: tuple[str, ...] = ()
-    """Keys that this package knows nothing of."""
-    is_v2: bool = False
-    """Whether it is of VideoMAE V2's repositories."""
 
 
 @dataclass(frozen=True)
@@ -97,28 +61,7 @@ def read_declared(path: Path) -> Declared:
 
 def declared_from(values: Mapping[str, Any], path: str) -> Declared:
     """Read the contents of a `config.json`; see `read_declared`."""
-    if isinstance(values.get(V2_BLOCK), Mapping):
-        return _declared_v2(values[V2_BLOCK], path)
-    model_type = values.get("model_type", "videomae")
-    if model_type != "videomae":
-        raise WeightsError(f"{path} is of a {str(model_type)[:40]!r} network, not of VideoMAE")
-    known = {one.name for one in fields(VideoMAEConfig)} | {"qkv_bias", "num_labels"}
-    kept = {name: value for name, value in values.items() if name in known}
-    ignored = [name for name in values if name not in known | UPSTREAM_KEYS and not name.startswith("_")]
-    for name in ignored:
-        close = difflib.get_close_matches(name, known, n=1, cutoff=MISSPELT)
-        if close:  # an entry of another program may be left aside; a setting that was meant may not
-            raise WeightsError(f"{path}: unknown config field {name!r}: did you mean {close[0]!r}?")
-    return Declared(path, kept, by_us=bool(OWN_FIELDS & values.keys()), ignored=tuple(sorted(ignored)))
-
-
-def _declared_v2(block: Mapping[str, Any], path: str) -> Declared:
-    for name in V2_UNSUPPORTED:
-        if block.get(name):
-            raise WeightsError(f"{path} sets {name}, which no released network has and this package does not read")
-    values = {ours: block[theirs] for theirs, ours in V2_FIELDS.items() if theirs in block}
-    values.setdefault("layer_norm_eps", ORIGINAL_EPS)
-    return Declared(path, values, by_us=False, is_v2=True)
+    return parse(values, path, known=known_keys(VideoMAEConfig))
 
 
 def settle_config(
@@ -226,37 +169,12 @@ def _check_shaped(
         if _pair(says) != _pair(found[name]):
             raise WeightsError(f"{declared.path} says {name} {_short(says)}, but the tensors have {found[name]}")
     if wanted == "classification" and "num_labels" in found and not LABEL_SETTINGS & settings.keys():
-        count = _num_labels(values)
+        count = num_labels_of(values)
         if count != found["num_labels"]:
             raise WeightsError(
                 f"{declared.path} names {_short(count)} classes, but the classifier has {found['num_labels']} rows: "
                 "give num_labels= for a new classifier"
             )
-
-
-def repair_small(declared: Declared, values: dict[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    """Correct the number of heads of the published small networks, in place, and return what to tell.
-
-    Source: the original code has 6 heads of 64; the released conversions of it say 16, which no shape contradicts.
-    """
-    wrong = values.get("hidden_size") == SMALL_WIDTH and values.get("num_attention_heads") == SMALL_WRONG_HEADS
-    if not wrong or declared.by_us or "num_attention_heads" in settings:
-        return []
-    names = declared.values.get("id2label")
-    own_names = isinstance(names, dict) and any(str(name) != f"LABEL_{key}" for key, name in names.items())
-    if own_names and _num_labels(declared.values) not in PUBLISHED_SMALL_LABELS:
-        text = (
-            f"{declared.path} says 16 heads at hidden_size 384: the published small networks, which have 6, were "
-            "released under that wrong number; this classifier of other classes was fine-tuned with 16, so 16 is "
-            "kept; give num_attention_heads=6 if it was not"
-        )
-        return [text]
-    values["num_attention_heads"] = ENCODER_HEADS[SMALL_WIDTH]
-    text = (
-        f"{declared.path} says 16 heads at hidden_size 384, with which the published small networks were released "
-        "but not trained: 6 are used; give num_attention_heads=16 to compute as the file says"
-    )
-    return [text]
 
 
 def _repair_biases(values: dict[str, Any], found: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
@@ -292,8 +210,10 @@ def _check_bounds(values: Mapping[str, Any], found: Mapping[str, Any], settings:
     for name in ("num_hidden_layers", "decoder_num_hidden_layers"):
         if name not in settings and _too_large(values.get(name), MAX_BLOCKS):
             raise WeightsError(f"the configuration says {name} {_short(values[name])}; the most is {MAX_BLOCKS}")
-    if not LABEL_SETTINGS & settings.keys() and _too_large(_num_labels(values), MAX_LABELS):
-        raise WeightsError(f"the configuration says {_short(_num_labels(values))} classes; the most is {MAX_LABELS}")
+    if not LABEL_SETTINGS & settings.keys() and _too_large(num_labels_of(values), MAX_LABELS):
+        raise WeightsError(
+            f"the configuration says {_short(num_labels_of(values))} classes; the most is {MAX_LABELS}"
+        )
     if {"num_frames", "image_size"} & settings.keys():
         return
     for name in ("hidden_size", "decoder_hidden_size"):
@@ -330,14 +250,6 @@ def _build(declared: Declared | None, values: Mapping[str, Any], settings: Mappi
         error = ConfigError if LABEL_SETTINGS & settings.keys() else WeightsError
         raise error(f"id2label does not number its {config.num_labels} classes from 0 on")
     return config
-
-
-def _num_labels(values: Mapping[str, Any]) -> Any:
-    for name in ("id2label", "num_labels", "label2id"):
-        value = values.get(name)
-        if value:
-            return len(value) if isinstance(value, Mapping | list) else value
-    return 2  # transformers' default, which it leaves out of its files
 
 
 def _too_large(value: object, most: int) -> bool:

@@ -7,89 +7,19 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from videomae.errors import ConfigError
+from videomae.model.config_tables import PRESETS, UPSTREAM_KEYS
 
 UPSTREAM_EPS = 1e-12  # transformers' default; there the norms before the heads use torch's default instead
 TORCH_EPS = 1e-5
 
 ACTIVATIONS = ("gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "silu", "swish")
-
-# Keys that transformers 4 and 5 write into every config.json and that say nothing about the network.
-UPSTREAM_KEYS = frozenset(
-    """_attn_implementation_autoset _attn_implementation _attn_implementation_internal _commit_hash
-    _experts_implementation_internal _name_or_path _output_attentions add_cross_attention architectures
-    attn_implementation auto_map bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward
-    cross_attention_hidden_size custom_pipelines decoder_start_token_id diversity_penalty do_sample dtype
-    early_stopping encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty finetuning_task
-    forced_bos_token_id forced_eos_token_id is_decoder is_encoder_decoder length_penalty max_length min_length
-    model_type no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_attentions
-    output_hidden_states output_scores pad_token_id prefix pruned_heads quantization_config remove_invalid_values
-    repetition_penalty return_dict return_dict_in_generate sep_token_id suppress_tokens task_specific_params
-    temperature tf_legacy_loss tie_encoder_decoder tie_word_embeddings tokenizer_class top_k top_p torch_dtype
-    torchscript transformers_version transformers.js_config typical_p use_bfloat16 use_cache""".split()
-)
-
-_BASE = {
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "decoder_hidden_size": 384,
-    "decoder_num_hidden_layers": 4,
-    "decoder_num_attention_heads": 6,
-    "decoder_intermediate_size": 1536,
-}
-# Encoder and decoder sizes of the published networks. Decoder depth: 4 (small, base) and 12 (large, huge) in
-# VideoMAE; giant exists in VideoMAE V2 alone, whose decoder MLP keeps the encoder's ratio 48/11.
-PRESETS: dict[str, dict[str, int]] = {
-    "small": {
-        "hidden_size": 384,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 6,
-        "intermediate_size": 1536,
-        "decoder_hidden_size": 192,
-        "decoder_num_hidden_layers": 4,
-        "decoder_num_attention_heads": 3,
-        "decoder_intermediate_size": 768,
-    },
-    "base": _BASE,
-    "large": {
-        "hidden_size": 1024,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "intermediate_size": 4096,
-        "decoder_hidden_size": 512,
-        "decoder_num_hidden_layers": 12,
-        "decoder_num_attention_heads": 8,
-        "decoder_intermediate_size": 2048,
-    },
-    "huge": {
-        "hidden_size": 1280,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 16,
-        "intermediate_size": 5120,
-        "decoder_hidden_size": 640,
-        "decoder_num_hidden_layers": 12,
-        "decoder_num_attention_heads": 8,
-        "decoder_intermediate_size": 2560,
-    },
-    "giant": {
-        "patch_size": 14,
-        "hidden_size": 1408,
-        "num_hidden_layers": 40,
-        "num_attention_heads": 16,
-        "intermediate_size": 6144,
-        "decoder_hidden_size": 512,
-        "decoder_num_hidden_layers": 4,
-        "decoder_num_attention_heads": 8,
-        "decoder_intermediate_size": 2234,
-    },
-}
 
 
 def _two_labels() -> dict[int, str]:
@@ -106,6 +36,8 @@ class VideoMAEConfig:
     Raises:
         ConfigError: If a field is unknown, of the wrong type, out of range or contradicts another.
     """
+
+    model_type: ClassVar[str] = "videomae"
 
     image_size: int | tuple[int, int] = 224
     """Height and width in pixels; one number for a square."""
@@ -193,6 +125,12 @@ class VideoMAEConfig:
         """K, the number of classes."""
         return len(self.id2label)
 
+    @num_labels.setter
+    def num_labels(self, count: int) -> None:
+        """Name the classes anew where their number changes, as upstream; a network that is made already stays."""
+        if count != self.num_labels:
+            self._settle_labels(count, given={})
+
     @property
     def qkv_bias(self) -> bool:
         """The name older configurations use for `qv_bias`."""
@@ -248,8 +186,13 @@ class VideoMAEConfig:
         values["patch_size"] = _plain(self.patch_size)
         values["id2label"] = {str(number): name for number, name in self.id2label.items()}
         values["qkv_bias"] = self.qv_bias
-        values["model_type"] = "videomae"
+        values["model_type"] = self.model_type
         return values
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Return those entries of `to_dict` that differ from the defaults, and the model type."""
+        defaults = {**VideoMAEConfig().to_dict(), "model_type": None}
+        return {name: value for name, value in self.to_dict().items() if value != defaults[name]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **settings: Any) -> VideoMAEConfig:
@@ -261,7 +204,7 @@ class VideoMAEConfig:
         model_type = values.get("model_type", "videomae")
         if model_type != "videomae":
             raise ConfigError(f"model_type is {model_type!r}; this package reads 'videomae' configurations only")
-        known = {one.name for one in fields(cls)} | {"qkv_bias", "num_labels"}
+        known = known_keys(cls)
         kept = {
             name: value
             for name, value in values.items()
@@ -283,6 +226,49 @@ class VideoMAEConfig:
     def to_json_file(self, path: str | Path) -> None:
         """Write `to_json_string` to a file."""
         Path(path).write_text(self.to_json_string(), encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike[str], **settings: Any) -> VideoMAEConfig:
+        """Read the configuration of a saved network, without its weights.
+
+        What only the weights show (see `docs/weights.md`) is found by the models' `from_pretrained` alone; the
+        number of heads of the published small networks is corrected here too.
+
+        Args:
+            source: A model folder, the folder of a finished run, a `config.json`, or `owner/name` on the Hub.
+            **settings: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`, `subfolder` for the
+                Hub; and fields that win over the file's.
+
+        Raises:
+            WeightsError: If there is no such file, it is no JSON object, or of another family of networks.
+            ConfigError: If a field is unknown or out of range.
+        """
+        from videomae.model.declared import read_repaired
+
+        values, given, path = read_repaired(source, settings, known=known_keys(cls))
+        try:
+            return cls.from_dict(values, **given)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
+        """Write `config.json` into a folder, which is made if it is missing, atomically.
+
+        Raises:
+            WeightsError: If it cannot be written.
+        """
+        from videomae.model.json_files import write_json
+        from videomae.model.sources import CONFIG_FILE
+
+        write_json(Path(save_directory) / CONFIG_FILE, self.to_dict())
+
+    def update(self, values: Mapping[str, Any]) -> None:
+        """Change some fields; a network that is made already keeps its sizes.
+
+        Raises:
+            ConfigError: If a field is unknown or its value is bad; then nothing is changed.
+        """
+        vars(self).update(vars(self.replace(**values)))
 
     def replace(self, **settings: Any) -> VideoMAEConfig:
         """Return a copy with some fields changed, checked anew."""
@@ -359,6 +345,11 @@ class VideoMAEConfig:
                     f"config.{whole} {getattr(self, whole)} is not divisible by config.{part} "
                     f"{getattr(self, part)}: change one of them"
                 )
+
+
+def known_keys(cls: type[VideoMAEConfig]) -> frozenset[str]:
+    """Return what a `config.json` may say about the network."""
+    return frozenset(one.name for one in fields(cls)) | {"qkv_bias", "num_labels"}
 
 
 _COUNTS = (

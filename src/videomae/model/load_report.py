@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from videomae.model.tensor_files import printable
+from videomae.model.json_files import printable
 
 FateKind = Literal["loaded", "renamed", "merged", "adapted", "recomputed", "re-initialised", "unused", "unexpected"]
 

@@ -20,21 +20,22 @@ from torch import Tensor, nn
 from videomae.errors import ConfigError, WeightsError
 from videomae.model.checkpoint_config import (
     LABEL_SETTINGS,
-    Declared,
     Settled,
     declared_from,
     read_declared,
     settle_config,
 )
 from videomae.model.config import VideoMAEConfig
+from videomae.model.declared import Declared
 from videomae.model.embeddings import sinusoid_table
 from videomae.model.fit import ChannelAdaption, ChannelChange, Fit, FitRules, adapt, fit_tensors
 from videomae.model.hub import HubOptions
+from videomae.model.json_files import one_line
 from videomae.model.layouts import assemble
 from videomae.model.load_report import LoadReport, listed
 from videomae.model.recognition import ENCODER_PREFIX, Kind, Layout, recognise, whole_name
 from videomae.model.sources import CONFIG_FILE, Origin, Source, find_source, origin_of
-from videomae.model.tensor_files import TensorFile, one_line
+from videomae.model.tensor_files import TensorFile
 
 CONFIG_NOTE = "videomae_config"  # where this package's own .pth files keep their config.json
 POSITION_TOLERANCE = 1e-4

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
+import tempfile
 from collections import UserDict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from videomae.errors import ConfigError, WeightsError
+from videomae.errors import ConfigError
 from videomae.model.frames import Videos, collect_videos
+from videomae.model.json_files import write_json
 from videomae.model.pixels import PerChannel, PixelSteps, Size, read_size
 from videomae.model.processor_files import find_settings, split_hub_options
 from videomae.model.sources import PROCESSOR_FILE
-from videomae.model.weights import write_json
 
 # transformers' default for VideoMAE. Its published folders, and this package's training, have ImageNet's values.
 DEFAULT_MEAN = DEFAULT_STD = (0.5, 0.5, 0.5)
@@ -245,12 +247,34 @@ class VideoMAEImageProcessor:
         Raises:
             WeightsError: If the folder cannot be made or written to.
         """
-        folder = Path(save_directory)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise WeightsError(f"cannot make the folder {folder}: {error}") from None
-        write_json(folder / self.file_name, self.to_dict())
+        write_json(Path(save_directory) / self.file_name, self.to_dict())
+
+    def to_json_file(self, path: str | os.PathLike[str]) -> None:
+        """Write `to_json_string` to a file."""
+        Path(path).write_text(self.to_json_string(), encoding="utf-8")
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str = "Upload a VideoMAE processor",
+    ) -> str:
+        """Upload the settings, as `file_name`; see `VideoMAEPreTrainedModel.push_to_hub`.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            WeightsError: If the name is none, or the Hub refuses or cannot be reached.
+        """
+        from videomae.model.publishing import upload
+
+        with tempfile.TemporaryDirectory() as name:
+            self.save_pretrained(name)
+            patterns = (self.file_name,)
+            return upload(Path(name), repo_id, patterns, private=private, token=token, commit_message=commit_message)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **settings: Any) -> Self:

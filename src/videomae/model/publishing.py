@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from videomae.atomic import atomic_path
@@ -15,9 +16,9 @@ from videomae.model.card import render_card, shareable
 from videomae.model.checkpoint_config import read_declared
 from videomae.model.config import VideoMAEConfig
 from videomae.model.hub import split_hub_name
+from videomae.model.json_files import one_line, read_json
 from videomae.model.loading import LoadOptions, open_checkpoint
 from videomae.model.sources import CONFIG_FILE, RECORD_FILE, find_model_folder
-from videomae.model.tensor_files import one_line, read_json
 from videomae.model.weights import load_record, save_record
 
 CARD_FILE = "README.md"
@@ -74,13 +75,8 @@ def publish_folder(
     Raises:
         WeightsError: If the folder holds no model, or the Hub refuses or cannot be reached.
     """
-    name = split_hub_name(repo_id)
-    if name is None or name[1]:
-        raise WeightsError(f"{repo_id!r} is no name of a repository: give owner/name")
+    check_name(repo_id)
     source = find_model_folder(folder)
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
     with tempfile.TemporaryDirectory() as temporary:
         staged = Path(temporary) / "model"
         shutil.copytree(source, staged)
@@ -88,15 +84,48 @@ def publish_folder(
         if record:
             save_record(staged, shareable(record))
         write_card(staged, repo_id)
-        api = HfApi(token=token, library_name="videomae")
-        try:
-            api.create_repo(repo_id, private=private, exist_ok=True)
-            commit = api.upload_folder(
-                repo_id=repo_id,
-                folder_path=staged,
-                commit_message=commit_message or "Upload a VideoMAE model",
-                allow_patterns=list(UPLOADED),
-            )
-        except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-            raise WeightsError(f"cannot upload to {repo_id} on the Hub: {one_line(error)}") from None
+        message = commit_message or "Upload a VideoMAE model"
+        return upload(staged, repo_id, UPLOADED, private=private, token=token, commit_message=message)
+
+
+def upload(
+    folder: Path,
+    repo_id: str,
+    patterns: Sequence[str],
+    *,
+    private: bool | None,
+    token: str | bool | None,
+    commit_message: str,
+) -> str:
+    """Upload those files of a folder that match a pattern, into a repository that is made if it is missing.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        WeightsError: If the name is none, or the Hub refuses or cannot be reached.
+    """
+    check_name(repo_id)
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    api = HfApi(token=token, library_name="videomae")
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo_id, folder_path=folder, commit_message=commit_message, allow_patterns=list(patterns)
+        )
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        raise WeightsError(f"cannot upload to {repo_id} on the Hub: {one_line(error)}") from None
     return str(commit.commit_url)
+
+
+def check_name(repo_id: str) -> None:
+    """Refuse what is no name of a repository.
+
+    Raises:
+        WeightsError: If it is none.
+    """
+    name = split_hub_name(repo_id)
+    if name is None or name[1]:
+        raise WeightsError(f"{repo_id!r} is no name of a repository: give owner/name")

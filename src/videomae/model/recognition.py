@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from videomae.errors import WeightsError
+from videomae.model.json_files import printable
 from videomae.model.layouts import (
     ATTENTION_PARTS,
     MMACTION2_BLOCK,
@@ -23,7 +24,6 @@ from videomae.model.layouts import (
     rename,
     transformers_names,
 )
-from videomae.model.tensor_files import printable
 
 LayoutName = Literal["transformers", "videomae", "original pre-training", "original fine-tuning", "mmaction2"]
 Kind = Literal["pretraining", "classification", "encoder"]

@@ -8,7 +8,6 @@ only torch's first-generation files are read whole. Knows nothing of layouts or 
 from __future__ import annotations
 
 import argparse
-import json
 import threading
 import warnings
 import zipfile
@@ -24,11 +23,11 @@ from torch import Tensor
 from torch.serialization import get_safe_globals, safe_globals
 
 from videomae.errors import WeightsError
+from videomae.model.json_files import one_line, printable, read_json
 
 # Where checkpoints keep the network among optimiser state and bookkeeping; looked for in this order, level by level.
 CONTAINERS = ("model", "module", "state_dict", "state")
 MAX_DEPTH = 3
-MAX_JSON_BYTES = 16 * 2**20  # the largest index or configuration of a known network is a thousandth of it
 MAX_PICKLE_BYTES = 6 * 2**20  # of names and numbers; that of the largest known checkpoint is half a megabyte
 ZIP_MAGIC, PICKLE_MAGIC = b"PK\x03\x04", b"\x80"
 _RECOGNISABLE = {
@@ -110,37 +109,6 @@ def is_plain_name(name: object) -> bool:
         and not name.startswith(".")
         and not set(name) & set('/\\:*?"<>|')
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        WeightsError: If the file is missing, too large to be what it should be, or no JSON object.
-    """
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise WeightsError(f"{path} has {path.stat().st_size} bytes: no configuration or index is that large")
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{path} is no JSON: {one_line(error)}") from None
-    if not isinstance(values, dict):
-        raise WeightsError(f"{path} holds no JSON object: give the folder of a saved model")
-    return values
-
-
-def printable(name: object) -> str:
-    """Return a name from a file as it may stand in a message: on one line, not too long, never empty."""
-    text = str(name)
-    return (text if text.isprintable() and text else repr(text))[:200]
-
-
-def one_line(error: BaseException) -> str:
-    """Return the first sentence of an error, on one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text.split(". ")[0][:200]
 
 
 def _read_one(path: Path) -> TensorFile:

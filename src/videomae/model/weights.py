@@ -22,9 +22,9 @@ from torch import Tensor
 from videomae.atomic import atomic_path
 from videomae.errors import ConfigError, WeightsError
 from videomae.model.config import VideoMAEConfig
+from videomae.model.json_files import read_json, write_json
 from videomae.model.layouts import to_transformers
 from videomae.model.sources import CONFIG_FILE, INDEX_SUFFIX, PICKLE_FILES, RECORD_FILE, SAFE_FILES, WEIGHTS_FILE
-from videomae.model.tensor_files import read_json
 
 MAX_SHARD_SIZE = "5GB"  # what older versions of transformers and the Hub's web pages handle well
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -45,11 +45,17 @@ class Network(Protocol):
         """Return its tensors by name."""
 
 
-def save_model(model: Network, folder: Path, *, max_shard_size: int | str = MAX_SHARD_SIZE) -> None:
-    """Write configuration and weights; see `VideoMAEPreTrainedModel.save_pretrained`."""
+def save_model(
+    model: Network,
+    folder: Path,
+    *,
+    max_shard_size: int | str = MAX_SHARD_SIZE,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write configuration and weights, the model's or those given; see `VideoMAEPreTrainedModel.save_pretrained`."""
     values = {**model.config.to_dict(), "architectures": [type(model).__name__]}
     values["dtype"] = values["torch_dtype"] = str(model.dtype).removeprefix("torch.")
-    state = {key: tensor.detach().to("cpu") for key, tensor in model.state_dict().items()}
+    state = {key: tensor.detach().to("cpu") for key, tensor in (tensors or model.state_dict()).items()}
     save_tensors(to_transformers(state), folder, max_shard_size=max_shard_size)
     # Last: a full disk fails on the weights, and then an older configuration stays beside its own weights.
     write_json(folder / CONFIG_FILE, values)
@@ -141,20 +147,6 @@ def save_record(folder: Path, record: Mapping[str, Any]) -> None:
 def load_record(folder: Path) -> dict[str, Any]:
     """Read `videomae.json`; empty for a folder that transformers wrote."""
     return _read_folder_json(folder, RECORD_FILE) if (folder / RECORD_FILE).is_file() else {}
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically, keys sorted.
-
-    Raises:
-        WeightsError: If the disk refuses, for example because it is full.
-    """
-    text = json.dumps(values, indent=2, sort_keys=True) + "\n"
-    try:
-        with atomic_path(path) as partial:
-            partial.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise WeightsError(f"cannot write {path}: {error}") from None
 
 
 def _read_folder_json(folder: Path, name: str) -> dict[str, Any]:
