@@ -2,7 +2,7 @@
 
 transformers has two classes behind one name. `VideoMAEImageProcessorPil` needs no torchvision and is compared with
 wherever transformers is installed; the torchvision class only where that package is, too, so not in this project's
-own environment. Files on disk: test_processor_files.py.
+own environment. Files on disk: test_settings_files.py.
 """
 
 from __future__ import annotations

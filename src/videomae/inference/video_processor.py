@@ -14,8 +14,9 @@ from videomae.data.clip_record import clip_from_record, record_from_clip
 from videomae.errors import ConfigError, WeightsError
 from videomae.inference.video_inputs import Sampling, check_counts, listed_paths, read_video, sample_videos
 from videomae.model.frames import CHANNELS_LAST, Videos
+from videomae.model.json_files import read_json
 from videomae.model.processor import SETTINGS, BatchFeature, VideoMAEImageProcessor, refuse_unknown
-from videomae.model.processor_files import find_settings, split_hub_options
+from videomae.model.settings_files import find_settings, split_hub_options
 from videomae.model.sources import PROCESSOR_FILE, RECORD_FILE
 from videomae.model.weights import load_record
 from videomae.video.sampling import ClipConfig
@@ -144,7 +145,7 @@ class VideoMAEVideoProcessor(VideoMAEImageProcessor):
         """
         hub, settings = split_hub_options(settings)
         files = find_settings(source, (VIDEO_PROCESSOR_FILE, PROCESSOR_FILE), hub=hub, companion=RECORD_FILE)
-        values = files.read()
+        values = read_json(files.settings)
         if files.companion is not None:
             try:
                 clip = clip_from_record(load_record(files.companion.parent))

@@ -16,7 +16,7 @@ from videomae.errors import WeightsError
 from videomae.model.architecture import ENCODER_HEADS, ORIGINAL_EPS
 from videomae.model.config_tables import OWN_FIELDS, UPSTREAM_KEYS, V2_BLOCK, V2_FIELDS, V2_UNSUPPORTED
 from videomae.model.json_files import read_json
-from videomae.model.processor_files import find_settings, split_hub_options
+from videomae.model.settings_files import find_settings, split_hub_options
 from videomae.model.sources import CONFIG_FILE
 
 SMALL_WIDTH, SMALL_WRONG_HEADS = 384, 16

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from videomae.errors import ConfigError
 from videomae.model.frames import Videos, collect_videos
-from videomae.model.json_files import write_json
+from videomae.model.json_files import read_json, write_json
 from videomae.model.pixels import PerChannel, PixelSteps, Size, read_size
-from videomae.model.processor_files import find_settings, split_hub_options
+from videomae.model.settings_files import find_settings, split_hub_options
 from videomae.model.sources import PROCESSOR_FILE
 
 # transformers' default for VideoMAE. Its published folders, and this package's training, have ImageNet's values.
@@ -228,7 +228,7 @@ class VideoMAEImageProcessor:
         """
         hub, settings = split_hub_options(settings)
         files = find_settings(source, (PROCESSOR_FILE,), hub=hub)
-        return cls._from_values(files.read(), settings, files.settings)
+        return cls._from_values(read_json(files.settings), settings, files.settings)
 
     @classmethod
     def _from_values(cls, values: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> Self:

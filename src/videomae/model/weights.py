@@ -146,12 +146,5 @@ def save_record(folder: Path, record: Mapping[str, Any]) -> None:
 
 def load_record(folder: Path) -> dict[str, Any]:
     """Read `videomae.json`; empty for a folder that transformers wrote."""
-    return _read_folder_json(folder, RECORD_FILE) if (folder / RECORD_FILE).is_file() else {}
-
-
-def _read_folder_json(folder: Path, name: str) -> dict[str, Any]:
-    if not folder.is_dir():
-        raise WeightsError(f"{folder} is no folder: give the folder of a saved model")
-    if not (folder / name).is_file():
-        raise WeightsError(f"{folder} has no {name}: give the folder of a saved model")
-    return read_json(folder / name)
+    path = folder / RECORD_FILE
+    return read_json(path) if path.is_file() else {}

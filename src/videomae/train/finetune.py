@@ -28,11 +28,12 @@ from videomae.evaluate.evaluator import EvaluationResult, evaluate
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.load_report import LoadReport
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD
+from videomae.model.sources import RUN_FOLDER
 from videomae.model.weights import save_record
 from videomae.recipes.schema import FinetuneRecipe
 from videomae.train.initial import load_initial, origin_lines
 from videomae.train.pretrain import training_processor
-from videomae.train.session import MODEL_FOLDER, Session
+from videomae.train.session import Session
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def finetune(recipe: FinetuneRecipe, *, out: Path, overwrite: bool = False, resu
             on_progress=lambda done, _: progress.update(done, num_clips=1),
         )
     session.metrics.append({"step": total, "evaluation": result.metrics_dict()})
-    folder = session.folder.path / MODEL_FOLDER
+    folder = session.folder.path / RUN_FOLDER
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     record = session.record(stage="fine-tuning", steps=total, evaluation=result.metrics_dict())

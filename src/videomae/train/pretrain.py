@@ -25,10 +25,11 @@ from videomae.model.encoder import native_grid
 from videomae.model.load_report import LoadReport
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD, VideoMAEForPreTraining
 from videomae.model.processor import VideoMAEImageProcessor
+from videomae.model.sources import RUN_FOLDER
 from videomae.model.weights import save_record
 from videomae.recipes.schema import PretrainRecipe
 from videomae.train.initial import load_initial, origin_lines
-from videomae.train.session import MODEL_FOLDER, Session
+from videomae.train.session import Session
 
 
 def pretrain(recipe: PretrainRecipe, *, out: Path, overwrite: bool = False, resume: bool = False) -> Path:
@@ -129,7 +130,7 @@ def pretrain(recipe: PretrainRecipe, *, out: Path, overwrite: bool = False, resu
     # ---- the result ------------------------------------------------------------------------------------------
     for line in session.bad.summary():
         print(line)
-    folder = session.folder.path / MODEL_FOLDER
+    folder = session.folder.path / RUN_FOLDER
     model.save_pretrained(folder)
     training_processor(recipe.model.image_size).save_pretrained(folder)
     record = session.record(stage="pretraining", steps=total)

@@ -28,7 +28,6 @@ from videomae.recipes.schema import (
     recipe_to_yaml,
 )
 
-MODEL_FOLDER = "model"
 # Settings that may differ between a run and its resumption: they change the speed, not the arithmetic.
 FREE_SETTINGS = ("loop.workers", "loop.checkpoint_steps", "loop.keep_checkpoints", "loop.log_steps")
 

@@ -1,11 +1,10 @@
-"""Where the settings of a processor are: in a folder, in a file, or in a repository on the Hub.
+"""Where the settings of a processor or of a network are: in a folder, in a file, or in a repository on the Hub.
 
 Knows nothing of what the settings mean.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,34 +12,16 @@ from typing import Any, NamedTuple
 
 from videomae.errors import WeightsError
 from videomae.model.hub import HubOptions, hub_file, is_offline, pinned, split_hub_name
-
-RUN_FOLDER = "model"  # where a finished run keeps its network
+from videomae.model.sources import RUN_FOLDER
 
 
 class SettingsFiles(NamedTuple):
-    """Files of a processor, as far as they are there."""
+    """Files of a processor or a network, as far as they are there."""
 
     settings: Path
     """The first of the files that were looked for."""
     companion: Path | None
     """Another file beside it."""
-
-    def read(self) -> dict[str, Any]:
-        """Return the contents of the settings.
-
-        Raises:
-            WeightsError: If the file is no JSON object.
-        """
-        path = self.settings
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise WeightsError(f"cannot read {path}: {error}") from None
-        except ValueError as error:
-            raise WeightsError(f"{path} is no JSON: {error}") from None
-        if not isinstance(values, dict):
-            raise WeightsError(f"{path} holds no JSON object: give a model folder or its {path.name}")
-        return values
 
 
 def split_hub_options(arguments: Mapping[str, Any]) -> tuple[HubOptions, dict[str, Any]]:
@@ -53,7 +34,7 @@ def split_hub_options(arguments: Mapping[str, Any]) -> tuple[HubOptions, dict[st
 def find_settings(
     source: str | os.PathLike[str], names: Sequence[str], *, hub: HubOptions, companion: str | None = None
 ) -> SettingsFiles:
-    """Find the file that holds a processor's settings.
+    """Find the file that holds the settings of a processor or a network.
 
     Args:
         source: A model folder, the folder of a finished run, a file of settings, or `owner/name` on the Hub. What
