@@ -24,9 +24,9 @@ from benchmarks.measure import time_in_turn
 from videomae.model import cpu_attention, layers, pretraining
 from videomae.model.encoder import Embeddings
 from videomae.model.layers import FusedSelfAttention, QueryKeyValue, run_blocks
-from videomae.model.pixels import IMAGENET_MEAN, IMAGENET_STD
 from videomae.model.pretraining import Decoder, VideoMAEForPreTraining
 from videomae.patches import TubeletSize, gather_tokens, gather_tubelets, normalize_patches
+from videomae.processing.pixels import IMAGENET_MEAN, IMAGENET_STD
 
 _embed = Embeddings.forward
 _decode = Decoder.forward

@@ -19,9 +19,9 @@ from videomae.masking import MaskIndices, tube_masks
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
 from videomae.model.encoder import native_grid
-from videomae.model.layouts import to_transformers
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.patches import membership
+from videomae.weights.layouts import to_transformers
 
 MASK_RATIO = 0.9
 NUM_LABELS = 400  # Kinetics-400

@@ -15,14 +15,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from videomae.cli import VERBS, main
-from videomae.data.clip_record import record_from_clip
+from videomae.inference.loaded import record_from_clip
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
 from videomae.model.pretraining import VideoMAEForPreTraining
-from videomae.model.processor import VideoMAEImageProcessor
-from videomae.model.weights import save_record
+from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.video.sampling import ClipConfig
 from videomae.video.write import write_video
+from videomae.weights.saving import save_record
 
 RECIPE_PARTS = {
     "pretrain": "augment clip data init loop mask model optim schedule".split(),

@@ -21,7 +21,7 @@ import pytest
 REPO = Path(__file__).parents[1]
 PACKAGE = REPO / "src" / "videomae"
 
-# The table of docs/design/house.md; a test below holds the two equal.
+# The table of docs/architecture.md; a test below holds the two equal.
 FLOORS = {
     "__init__": 8,
     "__main__": 8,
@@ -122,7 +122,7 @@ def floor_faults(package: Path) -> list[str]:
         here = room(module_name(path, package)) if path.stem != "__init__" or path.parent != package else "__init__"
         where = path.relative_to(package).as_posix()
         if here not in FLOORS:
-            faults.append(f"{where}: {here} is not in the table of floors: add it to docs/design/house.md")
+            faults.append(f"{where}: {here} is not in the table of floors: add it to docs/architecture.md")
             continue
         for item in own_imports(path, package):
             there = room(item.module)
@@ -204,7 +204,7 @@ def test_every_room_of_the_table_exists() -> None:
 
 def plan_rows() -> list[tuple[str, str, set[str]]]:
     """Return floor, room and names of files from each row of the house plan's table."""
-    plan = (REPO / "docs" / "design" / "house.md").read_text(encoding="utf-8")
+    plan = (REPO / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d) \| `(\w+)(?:/|\.py)` \|([^|]*)\|", plan, flags=re.MULTILINE)
     return [(floor, name, set(re.findall(r"`(\w+)`", files))) for floor, name, files in rows]
 

@@ -4,13 +4,15 @@ The front of the house: every public name, and the module that owns it. A name's
 name is first asked for, so that `import videomae` and the command's `--help` wait for nothing. This file does
 no work of its own.
 
-`evaluate` is a room of the package and therefore no name here: use `videomae.evaluate.evaluator.evaluate`.
+`evaluate` is a room of the package and therefore no name here: use `videomae.evaluation.evaluator.evaluate`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from videomae.compat.pipeline import pipeline
+    from videomae.compat.video_processor import VideoMAEVideoProcessor
     from videomae.errors import (
         CheckpointError,
         ConfigError,
@@ -21,17 +23,15 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from videomae.inference.features import extract_features
-    from videomae.inference.pipeline import pipeline
     from videomae.inference.predictor import Predictor
     from videomae.inference.reconstruction import reconstruct
-    from videomae.inference.video_processor import VideoMAEVideoProcessor
     from videomae.masking import MaskConfig, draw_masks
     from videomae.model.base import VideoMAEPreTrainedModel
     from videomae.model.classification import VideoMAEForVideoClassification
     from videomae.model.config import VideoMAEConfig
     from videomae.model.encoder import VideoMAEModel
     from videomae.model.pretraining import VideoMAEForPreTraining
-    from videomae.model.processor import VideoMAEFeatureExtractor, VideoMAEImageProcessor
+    from videomae.processing.image_processor import VideoMAEFeatureExtractor, VideoMAEImageProcessor
     from videomae.train.finetune import finetune
     from videomae.train.pretrain import pretrain
     from videomae.video.decode import VideoReader
@@ -81,20 +81,20 @@ _MODULE_OF = {
     "RunError": "videomae.errors",
     "VideoMAEConfig": "videomae.model.config",
     "VideoMAEError": "videomae.errors",
-    "VideoMAEFeatureExtractor": "videomae.model.processor",
+    "VideoMAEFeatureExtractor": "videomae.processing.image_processor",
     "VideoMAEForPreTraining": "videomae.model.pretraining",
     "VideoMAEForVideoClassification": "videomae.model.classification",
-    "VideoMAEImageProcessor": "videomae.model.processor",
+    "VideoMAEImageProcessor": "videomae.processing.image_processor",
     "VideoMAEModel": "videomae.model.encoder",
     "VideoMAEPreTrainedModel": "videomae.model.base",
-    "VideoMAEVideoProcessor": "videomae.inference.video_processor",
+    "VideoMAEVideoProcessor": "videomae.compat.video_processor",
     "VideoReadError": "videomae.errors",
     "VideoReader": "videomae.video.decode",
     "WeightsError": "videomae.errors",
     "draw_masks": "videomae.masking",
     "extract_features": "videomae.inference.features",
     "finetune": "videomae.train.finetune",
-    "pipeline": "videomae.inference.pipeline",
+    "pipeline": "videomae.compat.pipeline",
     "pretrain": "videomae.train.pretrain",
     "reconstruct": "videomae.inference.reconstruction",
 }

@@ -74,7 +74,7 @@ def finetune(words: list[str]) -> int:
 
 def evaluate(words: list[str]) -> int:
     """Measure a classifier on labelled videos, averaging several views of each."""
-    from videomae.evaluate.evaluator import EvaluationConfig, evaluate_folder
+    from videomae.evaluation.evaluator import EvaluationConfig, evaluate_folder
 
     parser = _parser("evaluate", evaluate)
     parser.add_argument("model", help=MODEL_HELP)
@@ -180,7 +180,7 @@ def _inspect(words: list[str]) -> int:
     """Tell layout, architecture, sampling and problems of a checkpoint."""
     from rich.console import Console
 
-    from videomae.inference.inspection import inspect_weights, inspection_table
+    from videomae.weights.inspection import inspect_weights, inspection_table
 
     parser = _parser("weights inspect", _inspect)
     _add_source(parser)
@@ -192,7 +192,7 @@ def _inspect(words: list[str]) -> int:
 
 def _convert(words: list[str]) -> int:
     """Write a checkpoint in another layout."""
-    from videomae.inference.conversion import Target, convert_weights
+    from videomae.weights.conversion import Target, convert_weights
 
     parser = _parser("weights convert", _convert)
     _add_source(parser)

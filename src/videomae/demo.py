@@ -15,7 +15,7 @@ from videomae.data.synthetic import MOTION_CLASSES, write_motion_videos
 from videomae.engine.progress import TrainingProgress
 from videomae.engine.runlog import MetricsLog
 from videomae.errors import RunError
-from videomae.inference.model_folder import load_pretraining
+from videomae.inference.loaded import load_pretraining
 from videomae.inference.reconstruction import reconstruct_video
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe, load_recipe, recipe_to_dict
 from videomae.report.figures import Curve, RunAccuracy, SeedAccuracy, accuracy_comparison, loss_curves

@@ -12,7 +12,7 @@ from benchmarks.flops import pretraining_flops
 from benchmarks.measure import peak_memory, ratio, time_in_turn
 from benchmarks.step import main
 
-from videomae.model.layouts import to_transformers
+from videomae.weights.layouts import to_transformers
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]

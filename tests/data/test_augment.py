@@ -23,7 +23,7 @@ from videomae.data.augment import (
     resized_box,
 )
 from videomae.errors import ConfigError
-from videomae.model.processor import VideoMAEImageProcessor
+from videomae.processing.image_processor import VideoMAEImageProcessor
 
 FRAME_SIZES = [(320, 240), (240, 320), (224, 224), (1920, 1080), (64, 64), (226, 300), (222, 300), (7, 5), (1, 1)]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

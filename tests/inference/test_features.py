@@ -16,7 +16,7 @@ from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
 from videomae.model.encoder import VideoMAEModel
 from videomae.model.pretraining import VideoMAEForPreTraining
-from videomae.model.processor import VideoMAEImageProcessor
+from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.video.decode import VideoReader, read_clip
 from videomae.video.sampling import ClipConfig, centre_clip, sliding_clips
 from videomae.video.write import write_video

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from videomae.errors import ConfigError, RunError, WeightsError
-from videomae.inference.model_folder import LoadedModel, load_pretraining
+from videomae.inference.loaded import LoadedModel, load_pretraining
 from videomae.inference.reconstruction import (
     HONEST_LABEL,
     LEAKY_LABEL,
@@ -25,8 +25,8 @@ from videomae.inference.reconstruction import (
 )
 from videomae.masking import MaskConfig
 from videomae.model.pretraining import VideoMAEForPreTraining
-from videomae.model.processor import VideoMAEImageProcessor
 from videomae.patches import complement
+from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.video.decode import read_clip
 from videomae.video.sampling import ClipConfig, centre_clip
 

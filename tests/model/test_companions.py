@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from test_loading import load
-from tiny_models import ALL_CLASSES, inputs_for, make_model, scalar
 
+from tiny_models import ALL_CLASSES, inputs_for, make_model, scalar
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.encoder import VideoMAEModel
 from videomae.model.pretraining import VideoMAEForPreTraining
-from videomae.model.processor import VideoMAEImageProcessor
-from videomae.model.weights import load_record, save_record
+from videomae.processing.image_processor import VideoMAEImageProcessor
+from videomae.weights.saving import load_record, save_record
 
 pytestmark = pytest.mark.filterwarnings("ignore:use_mean_pooling is False")
 

@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 
 import pytest
 from safetensors import safe_open
-from tiny_models import from_original, gradients, relative_error
 from torch import Tensor
 
+from tiny_models import from_original, gradients, relative_error
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
 from videomae.model.layers import Trace
-from videomae.model.layouts import to_original
 from videomae.model.pretraining import VideoMAEForPreTraining, reconstruction_loss
 from videomae.patches import split_by_mask
+from videomae.weights.layouts import to_original
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PRETRAINING = ("original_pretrain_tiny", "v2_dual_masking_tiny")

@@ -13,6 +13,8 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from torch import Tensor
+
 from tiny_models import (
     TINY,
     from_transformers,
@@ -23,13 +25,11 @@ from tiny_models import (
     relative_error,
     tiny_config,
 )
-from torch import Tensor
-
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.encoder import VideoMAEModel, native_grid
-from videomae.model.layouts import to_transformers
 from videomae.model.pretraining import VideoMAEForPreTraining
+from videomae.weights.layouts import to_transformers
 
 THEIRS: dict[type[VideoMAEPreTrainedModel], Any] = {
     VideoMAEModel: transformers.VideoMAEModel,

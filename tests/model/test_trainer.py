@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import make_model, random_video
 
+from tiny_models import make_model, random_video
 from videomae.model.classification import VideoMAEForVideoClassification
-from videomae.model.processor import VideoMAEImageProcessor
+from videomae.processing.image_processor import VideoMAEImageProcessor
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from videomae.evaluate.metrics import wilson_interval
+from videomae.evaluation.metrics import wilson_interval
 from videomae.report.figures import (
     Curve,
     RunAccuracy,

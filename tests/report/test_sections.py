@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from videomae.data.datasets import BadVideo
-from videomae.evaluate.evaluator import EvaluationConfig, EvaluationResult, VideoResult
-from videomae.evaluate.metrics import compute_metrics
-from videomae.evaluate.views import ViewsConfig
+from videomae.evaluation.evaluator import EvaluationConfig, EvaluationResult, VideoResult
+from videomae.evaluation.metrics import compute_metrics
+from videomae.evaluation.views import ViewsConfig
 from videomae.inference.reconstruction import Reconstruction
 from videomae.masking import MaskConfig
 from videomae.report.page import Chart, Facts, Gallery, Picture, Section, Table, Text, render_report

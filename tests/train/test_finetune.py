@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 
 from videomae.engine.runlog import MetricsLog
 from videomae.errors import ConfigError, ManifestError, WeightsError
-from videomae.inference.conversion import convert_weights
 from videomae.model.classification import VideoMAEForVideoClassification
-from videomae.model.weights import load_record
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe
 from videomae.train.finetune import build_classifier, finetune
 from videomae.train.pretrain import pretrain
+from videomae.weights.conversion import convert_weights
+from videomae.weights.saving import load_record
 
 Pretrain = Callable[..., PretrainRecipe]
 Finetune = Callable[..., FinetuneRecipe]

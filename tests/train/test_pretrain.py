@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from videomae.engine.runlog import MetricsLog
 from videomae.errors import CheckpointError, RunError
 from videomae.model.pretraining import VideoMAEForPreTraining
-from videomae.model.weights import load_record
 from videomae.recipes.schema import PretrainRecipe, load_recipe, recipe_to_yaml
 from videomae.train.pretrain import pretrain
+from videomae.weights.saving import load_record
 
 Recipes = Callable[..., PretrainRecipe]
 WAIT_SECONDS = 120.0

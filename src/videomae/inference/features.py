@@ -36,7 +36,7 @@ from videomae.data.datasets import BadVideo
 from videomae.engine.precision import DeviceName
 from videomae.errors import ConfigError, VideoReadError, WeightsError
 from videomae.inference.files import list_videos
-from videomae.inference.model_folder import LoadedModel, load_encoder
+from videomae.inference.loaded import LoadedModel, load_encoder
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.encoder import VideoMAEModel
 from videomae.model.layers import Trace

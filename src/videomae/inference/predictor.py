@@ -25,7 +25,7 @@ from videomae.data.datasets import BadVideo
 from videomae.engine.precision import DeviceName, Precision, autocast, compute_dtype
 from videomae.errors import ConfigError, RunError, VideoReadError
 from videomae.inference.files import list_videos
-from videomae.inference.model_folder import load_classifier
+from videomae.inference.loaded import load_classifier
 from videomae.video.decode import VideoReader
 from videomae.video.sampling import ClipConfig, IntArray, centre_clip, view_clips
 

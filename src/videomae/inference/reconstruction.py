@@ -23,7 +23,7 @@ from videomae.atomic import atomic_file
 from videomae.engine.precision import DeviceName
 from videomae.engine.seeding import torch_generator
 from videomae.errors import ConfigError, RunError
-from videomae.inference.model_folder import LoadedModel, load_pretraining
+from videomae.inference.loaded import LoadedModel, load_pretraining
 from videomae.inference.strip import StripRow, draw_strip
 from videomae.masking import MaskConfig, draw_masks
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD, VideoMAEForPreTraining

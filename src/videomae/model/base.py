@@ -20,9 +20,9 @@ from videomae.model.config import VideoMAEConfig
 from videomae.model.outputs import EncoderOutput, ImageClassifierOutput, VideoMAEForPreTrainingOutput
 
 if TYPE_CHECKING:
-    from videomae.model.load_report import LoadReport
-    from videomae.model.processor import VideoMAEImageProcessor
-    from videomae.model.sources import Origin
+    from videomae.processing.image_processor import VideoMAEImageProcessor
+    from videomae.weights.report import LoadReport
+    from videomae.weights.sources import Origin
 
 Output = TypeVar("Output", EncoderOutput, VideoMAEForPreTrainingOutput, ImageClassifierOutput)
 _BLOCK_NUMBER = re.compile(r"(?:^|\.)encoder\.layer\.(\d+)\.")
@@ -183,7 +183,7 @@ class VideoMAEPreTrainedModel(nn.Module):
             ConfigError: If an option is unknown.
         """
         from videomae.model.companions import save_companions
-        from videomae.model.weights import save_model
+        from videomae.weights.saving import save_model
 
         upload = {name: upstream[name] for name in UPLOAD_OPTIONS if name in upstream}
         for name in upstream.keys() - {*UPLOAD_OPTIONS, *SAVE_OPTIONS_WITHOUT_EFFECT}:
@@ -225,7 +225,7 @@ class VideoMAEPreTrainedModel(nn.Module):
         Raises:
             WeightsError: If the Hub refuses, or cannot be reached.
         """
-        from videomae.model.publishing import publish_folder
+        from videomae.sharing.publishing import publish_folder
 
         with tempfile.TemporaryDirectory() as name:
             self.save_pretrained(name, processor=processor, record=record)
@@ -270,7 +270,7 @@ class VideoMAEPreTrainedModel(nn.Module):
             WeightsError: If there is nothing to load, or what there is is damaged or does not fit.
             ConfigError: If an option is unknown or at fault.
         """
-        from videomae.model.loading import load_pretrained
+        from videomae.weights.loading import load_pretrained
 
         loaded = load_pretrained(cls, source, options)
         loaded.model.origin = loaded.origin

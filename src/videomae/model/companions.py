@@ -12,10 +12,10 @@ from typing import Any
 
 from videomae.errors import ConfigError, WeightsError
 from videomae.model.config import VideoMAEConfig
-from videomae.model.pixels import IMAGENET_MEAN, IMAGENET_STD
-from videomae.model.processor import VideoMAEImageProcessor
-from videomae.model.sources import PROCESSOR_FILE, RECORD_FILE, Origin
-from videomae.model.weights import load_record, save_record
+from videomae.processing.image_processor import VideoMAEImageProcessor
+from videomae.processing.pixels import IMAGENET_MEAN, IMAGENET_STD
+from videomae.weights.saving import load_record, save_record
+from videomae.weights.sources import PROCESSOR_FILE, RECORD_FILE, Origin
 
 
 def save_companions(

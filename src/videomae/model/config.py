@@ -243,7 +243,7 @@ class VideoMAEConfig:
             WeightsError: If there is no such file, it is no JSON object, or of another family of networks.
             ConfigError: If a field is unknown or out of range.
         """
-        from videomae.model.declared import read_repaired
+        from videomae.weights.declared import read_repaired
 
         values, given, path = read_repaired(source, settings, known=known_keys(cls))
         try:
@@ -257,8 +257,8 @@ class VideoMAEConfig:
         Raises:
             WeightsError: If it cannot be written.
         """
-        from videomae.model.json_files import write_json
-        from videomae.model.sources import CONFIG_FILE
+        from videomae.weights.json_files import write_json
+        from videomae.weights.sources import CONFIG_FILE
 
         write_json(Path(save_directory) / CONFIG_FILE, self.to_dict())
 

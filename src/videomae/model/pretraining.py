@@ -27,8 +27,6 @@ from videomae.model.encoder import (
 )
 from videomae.model.layers import Block, run_blocks
 from videomae.model.outputs import VideoMAEForPreTrainingOutput
-from videomae.model.pixels import IMAGENET_MEAN as IMAGENET_MEAN
-from videomae.model.pixels import IMAGENET_STD as IMAGENET_STD
 from videomae.patches import (
     NORM_EPS,
     TokenGrid,
@@ -37,6 +35,8 @@ from videomae.patches import (
     gather_tubelets,
     membership,
 )
+from videomae.processing.pixels import IMAGENET_MEAN as IMAGENET_MEAN
+from videomae.processing.pixels import IMAGENET_STD as IMAGENET_STD
 
 
 class Decoder(nn.Module):

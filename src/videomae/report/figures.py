@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
-from videomae.evaluate.metrics import wilson_interval
+from videomae.evaluation.metrics import wilson_interval
 from videomae.report.svg import CHART_INCHES, INK, LINE, MUTED, SERIES, Svg, draw_chart, printable
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 
 from videomae.data.augment import normalize
-from videomae.data.clip_record import record_from_clip
 from videomae.data.datasets import FinetuningDataset
 from videomae.data.loader import train_loader
 from videomae.data.manifest import Manifest, scan_labelled, split_manifest
@@ -24,16 +23,17 @@ from videomae.engine.progress import TrainingProgress
 from videomae.engine.schedule import learning_rates, set_learning_rate, step_counts
 from videomae.engine.seeding import derive_seed
 from videomae.errors import ConfigError
-from videomae.evaluate.evaluator import EvaluationResult, evaluate
+from videomae.evaluation.evaluator import EvaluationResult, evaluate
+from videomae.inference.loaded import record_from_clip
 from videomae.model.classification import VideoMAEForVideoClassification
-from videomae.model.load_report import LoadReport
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD
-from videomae.model.sources import RUN_FOLDER
-from videomae.model.weights import save_record
 from videomae.recipes.schema import FinetuneRecipe
 from videomae.train.initial import load_initial, origin_lines
 from videomae.train.pretrain import training_processor
 from videomae.train.session import Session
+from videomae.weights.report import LoadReport
+from videomae.weights.saving import save_record
+from videomae.weights.sources import RUN_FOLDER
 
 
 @dataclass(frozen=True)

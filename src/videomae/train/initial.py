@@ -6,7 +6,7 @@ import warnings
 from typing import Any, TypeVar
 
 from videomae.model.base import VideoMAEPreTrainedModel
-from videomae.model.load_report import LoadReport
+from videomae.weights.report import LoadReport
 
 Model = TypeVar("Model", bound=VideoMAEPreTrainedModel)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from videomae.data.augment import normalize
-from videomae.data.clip_record import record_from_clip
 from videomae.data.datasets import PretrainingDataset
 from videomae.data.loader import train_loader
 from videomae.data.manifest import scan_unlabelled
@@ -21,15 +20,16 @@ from videomae.engine.precision import autocast, compute_dtype, pick_device
 from videomae.engine.progress import TrainingProgress
 from videomae.engine.schedule import learning_rates, set_learning_rate, step_counts
 from videomae.engine.seeding import derive_seed
+from videomae.inference.loaded import record_from_clip
 from videomae.model.encoder import native_grid
-from videomae.model.load_report import LoadReport
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD, VideoMAEForPreTraining
-from videomae.model.processor import VideoMAEImageProcessor
-from videomae.model.sources import RUN_FOLDER
-from videomae.model.weights import save_record
+from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.recipes.schema import PretrainRecipe
 from videomae.train.initial import load_initial, origin_lines
 from videomae.train.session import Session
+from videomae.weights.report import LoadReport
+from videomae.weights.saving import save_record
+from videomae.weights.sources import RUN_FOLDER
 
 
 def pretrain(recipe: PretrainRecipe, *, out: Path, overwrite: bool = False, resume: bool = False) -> Path:

@@ -1,0 +1,1 @@
+"""transformers' callables as thin adapters over `videomae.inference`."""

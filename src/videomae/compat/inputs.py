@@ -1,0 +1,215 @@
+"""Videos as callers give them, files or frames, and which of their frames are taken.
+
+Knows nothing of pixels or models.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from videomae.errors import ConfigError
+from videomae.processing.frames import Videos
+from videomae.video.decode import VideoReader
+from videomae.video.sampling import ClipConfig, IntArray, centre_clip
+
+PUBLISHED_CLIP = ClipConfig(num_frames=16, stride=4)  # of the published Kinetics networks
+
+
+@dataclass(frozen=True)
+class VideoMetadata(Mapping[str, Any]):
+    """Where frames come from; fields by name or by key. The names are transformers'."""
+
+    total_num_frames: int
+    """Frames of the whole video."""
+    fps: float | None = None
+    """Its frame rate."""
+    width: int | None = None
+    """Its width in pixels."""
+    height: int | None = None
+    """Its height in pixels."""
+    duration: float | None = None
+    """Its length in seconds."""
+    video_backend: str | None = None
+    """What decoded it."""
+    frames_indices: list[int] | None = None
+    """`[T]` numbers of the frames that were taken."""
+    timestamps: list[float] | None = None
+    """`[T]` times of these frames from the first of the video, in seconds, as the file tells them."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.__dataclass_fields__:
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (field.name for field in fields(self))
+
+    def __len__(self) -> int:
+        return len(fields(self))
+
+
+class Sampling(NamedTuple):
+    """Which frames of a video are wanted: all, where `wanted` is False, else as one of the others says."""
+
+    wanted: bool
+    num_frames: int | None
+    fps: float | None
+    clip: ClipConfig | None
+
+
+def frame_numbers(total_frames: int, sampling: Sampling, *, frame_rate: float | None) -> IntArray:
+    """Return `[T]` the numbers of the frames that are taken from a video, ascending.
+
+    `num_frames` and `fps` are spread evenly over the whole video by transformers' rule; where they are more than the
+    video has, frames are repeated. Without either it is the middle clip.
+
+    Raises:
+        ValueError: If `fps` is asked for and the frame rate is not known.
+    """
+    if not sampling.wanted:
+        return np.arange(total_frames, dtype=np.int64)
+    count = sampling.num_frames
+    if sampling.fps is not None:
+        if not frame_rate:
+            raise ValueError(
+                "fps is given, but the frame rate of the video is not known: give it in video_metadata, or num_frames"
+            )
+        count = max(1, int(total_frames / frame_rate * sampling.fps))
+    if count is not None:
+        return np.arange(count, dtype=np.int64) * total_frames // count
+    clip = sampling.clip
+    if clip is None:
+        clip = PUBLISHED_CLIP
+        warnings.warn(
+            f"no sampling is given and none came with the processor: taking {clip.num_frames} frames, stride "
+            f"{clip.stride}, from the middle, as for the published Kinetics networks; give num_frames, fps, or clip",
+            UserWarning,
+            stacklevel=6,
+        )
+    if total_frames == clip.num_frames:
+        return np.arange(total_frames, dtype=np.int64)
+    return centre_clip(total_frames, clip)
+
+
+def check_counts(num_frames: Any, fps: Any) -> None:
+    """Raise ConfigError if one of the two is out of range, or both are given."""
+    if num_frames is not None and fps is not None:
+        raise ConfigError(f"num_frames is {num_frames} and fps is {fps}: give one of them")
+    if num_frames is not None and (isinstance(num_frames, bool) or int(num_frames) != num_frames or num_frames < 1):
+        raise ConfigError(f"num_frames is {num_frames!r}; it must be a whole number, at least 1")
+    if fps is not None and (isinstance(fps, bool) or not 0 < float(fps) < float("inf")):
+        raise ConfigError(f"fps is {fps!r}; it must be a positive number of frames a second")
+
+
+def listed_paths(videos: Any) -> list[str] | None:
+    """Return the files that are meant, or None where the input is frames.
+
+    Raises:
+        ValueError: If it is both, nested, or an address on the web.
+    """
+    one = isinstance(videos, str | os.PathLike)
+    items: list[Any] = [videos] if one else list(videos) if isinstance(videos, list | tuple) else []
+    are_paths = [isinstance(item, str | os.PathLike) for item in items]
+    if not any(are_paths):
+        nested = [part for item in items if isinstance(item, list | tuple) for part in item]
+        if any(isinstance(part, str | os.PathLike) for part in nested):
+            raise ValueError(
+                "a list holds lists of paths: give one list of paths of videos, and images opened, as frames"
+            )
+        return None
+    if not all(are_paths):
+        raise ValueError("the list mixes paths and frames: give a list of paths, or read the files first")
+    paths = [os.fspath(item) for item in items]
+    for path in paths:
+        if path.startswith(("http://", "https://")):
+            raise ValueError(f"{path} is an address, and only files are read: download it first")
+    return paths
+
+
+def read_video(path: str, sampling: Sampling) -> tuple[NDArray[np.uint8], VideoMetadata]:
+    """Read the frames `[T, H, W, 3]` that a sampling takes from a file, and what is known of them.
+
+    Raises:
+        VideoReadError: If the file cannot be read.
+    """
+    with VideoReader(path) as reader:
+        info, times = reader.info, reader.timestamps_seconds
+        total = len(reader)
+        rate = info.frame_rate
+        if not rate and total > 1 and times[-1] > 0:
+            rate = float((total - 1) / times[-1])
+        indices = frame_numbers(total, sampling, frame_rate=rate)
+        frames = reader.frames(indices)
+    duration = info.duration_seconds or (total / rate if rate else None)
+    facts = VideoMetadata(
+        total, rate, info.width, info.height, duration, "pyav", indices.tolist(), times[indices].tolist()
+    )
+    return frames, facts
+
+
+def sample_videos(
+    videos: Videos, given: Any, sampling: Sampling, *, wanted: bool
+) -> tuple[Videos, list[VideoMetadata]]:
+    """Sample videos given as frames, and put together what is known of them.
+
+    Args:
+        videos: One video or a batch of them, in a form that `videomae.processing.frames.collect_videos` takes.
+        given: What the caller knows of them: a mapping, or one for each.
+        sampling: Which frames are taken.
+        wanted: Whether the second result is used.
+
+    Returns:
+        The videos, and a `VideoMetadata` for each where it is wanted or they are sampled.
+
+    Raises:
+        ValueError: If what is given does not fit the videos, or does not tell a frame rate that is needed.
+    """
+    if not (sampling.wanted or wanted):
+        return videos, []
+    batch = _split(videos)
+    known = [given] if isinstance(given, Mapping) else list(given) if given is not None else [{}] * len(batch)
+    if len(known) != len(batch):
+        raise ValueError(f"video_metadata is for {len(known)} videos, and {len(batch)} are given: give one for each")
+    taken, metadata = [], []
+    for number, (frames, entry) in enumerate(zip(batch, known, strict=True)):
+        total = len(frames)
+        if total == 0:
+            raise ValueError(f"video {number} has no frames: leave it out or give it at least one")
+        if sampling.wanted and entry.get("total_num_frames") not in (None, total):
+            raise ValueError(
+                f"video_metadata says that video {number} has {entry['total_num_frames']} frames, but {total} are "
+                "given: give all its frames, or leave the sampling out"
+            )
+        indices = frame_numbers(total, sampling, frame_rate=entry.get("fps"))
+        names = VideoMetadata.__dataclass_fields__
+        facts = {name: value for name, value in dict(entry).items() if name in names}
+        facts.setdefault("total_num_frames", total)
+        if sampling.wanted or facts.get("frames_indices") is None:
+            facts["frames_indices"] = indices.tolist()
+        metadata.append(VideoMetadata(**facts))
+        taken.append(_taken(frames, indices) if sampling.wanted else frames)
+    return cast("Videos", taken), metadata
+
+
+def _split(videos: Any) -> list[Any]:
+    """Return the videos of a batch, each a list of frames or an array of them."""
+    if isinstance(videos, list | tuple):
+        is_batch = isinstance(videos[0], list | tuple) or getattr(videos[0], "ndim", 3) == 4 if videos else False
+        return list(videos) if is_batch else [list(videos)]
+    num_dims = getattr(videos, "ndim", 3)
+    return list(videos) if num_dims == 5 else [videos] if num_dims == 4 else [[videos]]
+
+
+def _taken(frames: Any, indices: IntArray) -> Any:
+    if isinstance(frames, Tensor):
+        return frames[torch.from_numpy(indices).to(frames.device)]
+    return frames[indices] if isinstance(frames, np.ndarray) else [frames[index] for index in indices.tolist()]

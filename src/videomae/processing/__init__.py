@@ -1,0 +1,1 @@
+"""Frames in, pixel values out, and back."""

@@ -1,0 +1,1 @@
+"""Checkpoints on disk and on the Hub: files, names, shapes and configurations."""

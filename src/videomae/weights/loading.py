@@ -1,0 +1,383 @@
+"""`from_pretrained`: from a source to a network, every tensor accounted for.
+
+The order matters: files are found, their names and shapes are read, the configuration is settled and the whole plan
+is checked on a model without values. Only then is memory for values taken, so that a wrong file costs none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from videomae.errors import ConfigError, WeightsError
+from videomae.model.config import VideoMAEConfig
+from videomae.model.embeddings import sinusoid_table
+from videomae.weights.configs import (
+    LABEL_SETTINGS,
+    Settled,
+    declared_from,
+    read_declared,
+    settle_config,
+)
+from videomae.weights.declared import Declared
+from videomae.weights.hub import HubOptions
+from videomae.weights.json_files import one_line
+from videomae.weights.layouts import assemble
+from videomae.weights.matching import ChannelAdaption, ChannelChange, Fit, FitRules, adapt, fit_tensors
+from videomae.weights.recognition import ENCODER_PREFIX, Kind, Layout, recognise, whole_name
+from videomae.weights.report import LoadReport, listed
+from videomae.weights.sources import CONFIG_FILE, Origin, Source, find_source, origin_of
+from videomae.weights.tensor_files import TensorFile
+
+CONFIG_NOTE = "videomae_config"  # where this package's own .pth files keep their config.json
+POSITION_TOLERANCE = 1e-4
+PROJECTION = "videomae.embeddings.patch_embeddings.projection.weight"
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
+ATTENTION = (None, "sdpa", "eager")
+# transformers' arguments that change nothing here: nothing is ever loaded twice, and no code of a repository is run.
+IGNORED = ("low_cpu_mem_usage", "trust_remote_code", "weights_only", "_fast_init", "resume_download", "proxies")
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """What `from_pretrained` takes besides fields of the configuration; names are transformers' where it has them."""
+
+    config: object = None
+    """Instead of the source's: a configuration, or a folder or file that has one. It is taken as it is."""
+    dtype: torch.dtype | str | None = None
+    """Of the parameters: a dtype or its name, "auto" for the file's; None: float32."""
+    ignore_mismatched_sizes: bool = False
+    """Make tensors whose shapes differ afresh instead of refusing."""
+    strict: bool = True
+    """Refuse files that lack tensors or have others; False: load what fits."""
+    head_rows: tuple[int, ...] | None = None
+    """Rows of the file's classifier to keep, in the order of the new classes."""
+    fresh_head: bool = False
+    """Make the classifier afresh even where the file's would fit, for other classes of the same number."""
+    adapt_channels: ChannelAdaption = "mean"
+    """How another `num_channels` is reached: "mean" or "repeat"; see `videomae.weights.matching.adapt`."""
+    use_safetensors: bool | None = None
+    """True: safetensors only; False: pickled files only."""
+    device_map: Any = None
+    """A device, or "auto": the GPU where there is one."""
+    hub: HubOptions = field(default_factory=HubOptions)
+    """How a repository is read."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A source that was looked at, with nothing read but names and shapes."""
+
+    source: Source
+    """Its files."""
+    file: TensorFile
+    """Its tensors, mapped."""
+    layout: Layout
+    """How they are named."""
+    shapes: dict[str, Tensor]
+    """By our whole-network names, on the meta device."""
+    declared: Declared | None
+    """What its configuration says."""
+
+    def assembled(self) -> dict[str, Tensor]:
+        """Return the tensors themselves by our whole-network names."""
+        return assemble(self.file.tensors, self.layout.names)
+
+    def describe(self) -> str:
+        """Return the layout, and what the tensors were found in, for people."""
+        container = f", under {self.file.container}" if self.file.container else ""
+        wrapper = f", names wrapped in {self.layout.wrapper}" if self.layout.wrapper else ""
+        is_v2 = ", of VideoMAE V2's repositories" if self.declared is not None and self.declared.is_v2 else ""
+        return f"{self.layout.name}{is_v2}{container}{wrapper}"
+
+
+def split_options(arguments: Mapping[str, Any]) -> tuple[LoadOptions, dict[str, Any]]:
+    """Divide the keyword arguments of `from_pretrained` into options and fields of the configuration.
+
+    Raises:
+        ConfigError: If an option is given twice or has a value that means nothing.
+    """
+    rest = {name: value for name, value in arguments.items() if name not in IGNORED}
+    attention = rest.pop("attn_implementation", None)
+    if attention not in ATTENTION:
+        raise ConfigError(f"attn_implementation is {attention!r}: choose sdpa or eager, which compute the same here")
+    old = rest.pop("torch_dtype", None)
+    if old is not None and rest.setdefault("dtype", old) != old:
+        raise ConfigError("dtype and torch_dtype are one option: give one of them")
+    token = rest.pop("use_auth_token", None)  # the name before token
+    if token is not None:
+        rest.setdefault("token", token)
+    hub = {name: rest.pop(name) for name in HubOptions.__dataclass_fields__ if name in rest}
+    own = {name: rest.pop(name) for name in LoadOptions.__dataclass_fields__ if name in rest and name != "hub"}
+    if own.get("head_rows") is not None:
+        own["head_rows"] = tuple(int(row) for row in own["head_rows"])
+    options = LoadOptions(**own, hub=HubOptions(**{name: value for name, value in hub.items() if value is not None}))
+    if options.adapt_channels not in ("mean", "repeat"):
+        raise ConfigError(f"adapt_channels is {options.adapt_channels!r}: choose mean or repeat")
+    names = (*DTYPES, "auto")
+    if options.dtype is not None and str(options.dtype).removeprefix("torch.") not in names:
+        raise ConfigError(f"dtype is {options.dtype!r}: choose one of {', '.join(names)}")
+    return options, rest
+
+
+class Loaded(NamedTuple, Generic[Model]):
+    """A network that was loaded."""
+
+    model: Model
+    report: LoadReport
+    origin: Origin
+
+
+class Plan(NamedTuple, Generic[Model]):
+    """A load of which nothing but the values is left to be done."""
+
+    config: VideoMAEConfig
+    model: Model
+    """On the meta device."""
+    fit: Fit
+    rules: FitRules
+    report: LoadReport
+    warnings: tuple[str, ...]
+    """What making the model warned of."""
+
+
+def load_pretrained(cls: type[Model], source: str | os.PathLike[str], arguments: Mapping[str, Any]) -> Loaded[Model]:
+    """Load a network from anywhere; see `VideoMAEPreTrainedModel.from_pretrained`.
+
+    Args:
+        cls: One of the three models.
+        source: See `find_source`.
+        arguments: Options and fields of the configuration.
+
+    Returns:
+        The model in eval mode, what became of every tensor, and what lies beside its files.
+
+    Raises:
+        WeightsError: If there is nothing to load, or what there is is damaged or does not fit.
+        ConfigError: If an argument is at fault.
+    """
+    options, settings = split_options(arguments)
+    checkpoint = open_checkpoint(source, options)
+    plan = plan_load(cls, checkpoint, options, settings)
+    model = plan.model
+    if plan.report.fresh:
+        model = cls(plan.config)
+    else:
+        for text in plan.warnings:
+            warnings.warn(text, UserWarning, stacklevel=3)
+    _fill(model, checkpoint, plan, _dtype(options.dtype, checkpoint))
+    _warn(plan, cls, _ignored_keys(checkpoint, options))
+    return Loaded(_moved(model, options.device_map).eval(), plan.report, origin_of(checkpoint.source))
+
+
+def plan_load(
+    cls: type[Model], checkpoint: Checkpoint, options: LoadOptions, settings: Mapping[str, Any]
+) -> Plan[Model]:
+    """Decide everything about a load, and take memory for nothing.
+
+    Raises:
+        WeightsError: If the file does not fit.
+        ConfigError: If an argument is at fault.
+    """
+    name, wanted = checkpoint.source.name, wanted_kind(cls)
+    try:
+        settled = _settle(checkpoint, options, settings, wanted=wanted)
+        model, caught = _without_values(cls, settled.config)
+        own = {whole_name(key): tensor for key, tensor in model.state_dict().items()}
+        rules = _rules(checkpoint, settled, options, settings)
+        fit = fit_tensors(own, checkpoint.shapes, kind=checkpoint.layout.kind, rules=rules)
+        _check_positions(checkpoint, fit, strict=options.strict)
+    except WeightsError as error:
+        raise WeightsError(f"{name}: {error}") from None
+    prefix = ENCODER_PREFIX if wanted == "encoder" else ""  # the bare encoder's names have none
+    problems = fit.problems(strict=options.strict, prefix=prefix)
+    if problems:
+        raise WeightsError(f"{name} does not fit {cls.__name__}: {'; '.join(problems)}")
+    report = _report(checkpoint, settled, fit).without_prefix(prefix)
+    return Plan(settled.config, model, fit, rules, report, tuple(str(one.message) for one in caught))
+
+
+def open_checkpoint(source: str | os.PathLike[str], options: LoadOptions) -> Checkpoint:
+    """Find a source and read the names and shapes of its tensors.
+
+    Raises:
+        WeightsError: If there is nothing to load, or what there is is damaged or in no known layout.
+    """
+    found = find_source(source, hub=options.hub, use_safetensors=options.use_safetensors)
+    declared = None if found.config is None else read_declared(found.config)
+    file = found.read()
+    try:
+        layout = recognise(file.tensors.keys())
+        shapes = {name: torch.empty(one.shape, dtype=one.dtype, device="meta") for name, one in file.tensors.items()}
+        assembled = assemble(shapes, layout.names)
+    except WeightsError as error:
+        raise WeightsError(f"{found.name}: {error}") from None
+    except (RuntimeError, IndexError) as error:
+        raise WeightsError(f"{found.name}: queries, keys and values do not fit together: {one_line(error)}") from None
+    if declared is None and CONFIG_NOTE in file.notes:
+        declared = _noted_config(file.notes[CONFIG_NOTE], found.name)
+    return Checkpoint(found, file, layout, assembled, declared)
+
+
+def wanted_kind(cls: type[nn.Module]) -> Kind:
+    """Return what a model class, or a class made from one, holds."""
+    kinds: dict[str, Kind] = {
+        "VideoMAEForPreTraining": "pretraining",
+        "VideoMAEForVideoClassification": "classification",
+    }
+    return next((kinds[base.__name__] for base in cls.__mro__ if base.__name__ in kinds), "encoder")
+
+
+def _noted_config(text: str, name: str) -> Declared:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise WeightsError(f"{name}: its {CONFIG_NOTE} is no JSON object")
+    return declared_from(values, f"{CONFIG_NOTE} in {name}")
+
+
+def _settle(checkpoint: Checkpoint, options: LoadOptions, settings: Mapping[str, Any], *, wanted: Kind) -> Settled:
+    lenient = not options.strict or options.ignore_mismatched_sizes
+    given = options.config
+    if isinstance(given, VideoMAEConfig):
+        return Settled(given.replace(**settings), (), ())
+    if given is not None and not isinstance(given, str | os.PathLike):
+        kind = type(given).__name__
+        raise ConfigError(f"config is a {kind}: give a VideoMAEConfig, or a folder or file that has one")
+    declared = checkpoint.declared
+    if given is not None:
+        path = Path(given)
+        path = path / CONFIG_FILE if path.is_dir() else path
+        if not path.is_file():
+            raise ConfigError(f"config is {given}: give a VideoMAEConfig, or a folder or file that has one")
+        declared = read_declared(path)
+    return settle_config(
+        declared, checkpoint.shapes, settings, layout=checkpoint.layout, wanted=wanted, lenient=lenient
+    )
+
+
+def _without_values(cls: type[Model], config: VideoMAEConfig) -> tuple[Model, list[warnings.WarningMessage]]:
+    """Make a model on the meta device, and keep what its making warns of until that model is handed out."""
+    with warnings.catch_warnings(record=True) as caught, torch.device("meta"):
+        warnings.simplefilter("always")
+        return cls(config), caught
+
+
+def _rules(checkpoint: Checkpoint, settled: Settled, options: LoadOptions, settings: Mapping[str, Any]) -> FitRules:
+    whole = isinstance(options.config, VideoMAEConfig)
+    shape = checkpoint.shapes.get(PROJECTION)
+    old, new = (0 if shape is None or shape.dim() != 5 else shape.shape[1]), settled.config.num_channels
+    chosen = (whole or "num_channels" in settings) and old not in (0, new)
+    return FitRules(
+        labels_chosen=whole or bool(LABEL_SETTINGS & settings.keys()),
+        channels=ChannelChange(old, new, options.adapt_channels) if chosen else None,
+        pooling_chosen=whole or "use_mean_pooling" in settings,
+        head_rows=options.head_rows,
+        fresh_head=options.fresh_head,
+        replace_mismatched=options.ignore_mismatched_sizes,
+    )
+
+
+def _report(checkpoint: Checkpoint, settled: Settled, fit: Fit) -> LoadReport:
+    unexpected = (*fit.unexpected, *checkpoint.file.others)
+    return LoadReport(
+        loaded=tuple(fit.taken),
+        fresh=(*fit.fresh, *fit.missing),
+        unused=(*fit.unused, *unexpected),
+        missing=tuple(fit.missing),
+        unexpected=unexpected,
+        mismatched=tuple(fit.replaced),
+        fates=fit.fates(checkpoint.layout.names),
+        source=checkpoint.source.name,
+        layout=checkpoint.describe(),
+        repairs=settled.repairs,
+        notes=(*checkpoint.source.notes, *settled.notes),
+    )
+
+
+def _check_positions(checkpoint: Checkpoint, fit: Fit, *, strict: bool) -> None:
+    """Refuse position tables that are not the fixed ones: a network with learned positions is another network."""
+    by_name = {ours: theirs for theirs, ours in checkpoint.layout.names.items()}
+    for name in fit.positions:
+        table = checkpoint.file.tensors[by_name[name]]
+        if table.dim() == 3 and table.shape[0] == 1 and table.is_floating_point():
+            ours = sinusoid_table(table.shape[1], table.shape[2])
+            if torch.allclose(table.float(), ours, atol=POSITION_TOLERANCE):
+                continue
+        if strict:
+            raise WeightsError(
+                f"{name} is not the fixed table of VideoMAE, so its positions were learned: give strict=False to "
+                "leave it out"
+            )
+
+
+def _dtype(asked: torch.dtype | str | None, checkpoint: Checkpoint) -> torch.dtype:
+    if asked is None or isinstance(asked, torch.dtype):
+        return asked or torch.float32
+    return checkpoint.shapes[PROJECTION].dtype if asked == "auto" else DTYPES[asked.removeprefix("torch.")]
+
+
+def _fill(model: nn.Module, checkpoint: Checkpoint, plan: Plan[Any], dtype: torch.dtype) -> None:
+    """Give a model its values. Every tensor becomes memory of its own, so that the files may change afterwards."""
+    sources: dict[str, list[str]] = {}
+    for theirs, ours in checkpoint.layout.names.items():
+        sources.setdefault(ours, []).append(theirs)
+    for name, parameter in list(model.named_parameters()):
+        whole = whole_name(name)
+        if whole in plan.fit.taken:
+            group = dict.fromkeys(sources[whole], whole)
+            tensor = assemble(checkpoint.file.tensors, group)[whole]
+            adapted = adapt(whole, tensor, parameter.shape, plan.rules)
+            value = torch.empty(adapted.shape, dtype=dtype).copy_(adapted)
+        else:
+            value = parameter.detach().to(dtype)
+        owner, _, last = name.rpartition(".")
+        setattr(model.get_submodule(owner), last, nn.Parameter(value, requires_grad=parameter.requires_grad))
+
+
+def _warn(plan: Plan[Any], cls: type[nn.Module], ignored: Sequence[str]) -> None:
+    report, fresh = plan.report, plan.fit.fresh
+    texts = [f"{report.source}: {text}" for text in (*report.repairs, *ignored)]
+    if fresh:
+        reasons = "; ".join(sorted(set(fresh.values())))
+        made = [name for name in report.fresh if name not in report.missing]
+        texts.append(
+            f"{report.source}: {listed(made)} of {cls.__name__} are freshly made ({reasons}): train before use"
+        )
+    if report.missing:
+        texts.append(f"{report.source}: {listed(report.missing)} are missing in it and freshly made")
+    if plan.fit.unexpected:
+        texts.append(f"{report.source}: {listed(report.unexpected)} are left aside")
+    for text in texts:
+        warnings.warn(text, UserWarning, stacklevel=4)
+
+
+def _ignored_keys(checkpoint: Checkpoint, options: LoadOptions) -> list[str]:
+    if checkpoint.declared is None or options.config is not None or not checkpoint.declared.ignored:
+        return []
+    names = ", ".join(checkpoint.declared.ignored)
+    return [f"its configuration has entries that mean nothing here: {names}"]
+
+
+def _moved(model: Model, device_map: Any) -> Model:
+    if device_map is None:
+        return model
+    if isinstance(device_map, Mapping):
+        if list(device_map) != [""]:
+            raise ConfigError("device_map names several parts: the whole network goes to one device, give that")
+        device_map = device_map[""]
+    if device_map == "auto":
+        device_map = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device_map)

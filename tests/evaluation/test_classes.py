@@ -1,0 +1,71 @@
+"""Class names: matched by name, refused where unknown."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+
+from videomae.data.manifest import Manifest, VideoRow
+from videomae.errors import ConfigError, ManifestError
+from videomae.evaluation.classes import match_classes, names_and_labels
+from videomae.model.config import VideoMAEConfig
+
+
+def test_classes_are_matched_by_name_whatever_their_order() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert match_classes(("run", "cut", "jump"), ("cut", "jump", "run")) == (1, 2, 0)
+
+
+def test_data_may_have_some_of_the_classes_only() -> None:
+    assert match_classes(("a", "b", "c", "d"), ("b", "d")) == (1, 3)
+
+
+def test_case_and_underscores_do_not_matter() -> None:
+    assert match_classes(("abseiling", "Riding a Bike"), ("abseiling", "riding_a_bike")) == (0, 1)
+
+
+def test_exact_names_win_where_folding_would_confuse_them() -> None:
+    assert match_classes(("Run", "run"), ("run", "Run")) == (1, 0)
+    with pytest.raises(ConfigError, match="RUN"):
+        match_classes(("Run", "run"), ("RUN", "run"))
+
+
+def test_two_folders_are_never_one_class() -> None:
+    with pytest.raises(ConfigError, match="riding_a_bike"):
+        match_classes(("riding a bike", "x"), ("riding a bike", "riding_a_bike"))
+
+
+def test_nameless_classifier_is_taken_by_order_aloud() -> None:
+    with pytest.warns(UserWarning, match="have no names; its 2 numbers are taken .* from cut to run"):
+        assert match_classes(("LABEL_0", "LABEL_1"), ("cut", "run")) == (0, 1)
+    with pytest.raises(ConfigError, match="cut, jump, run, which are not among the classifier's 2"):
+        match_classes(("LABEL_0", "LABEL_1"), ("cut", "jump", "run"))
+
+
+def test_unknown_classes_are_named_with_those_that_are_known() -> None:
+    with pytest.raises(ConfigError, match=r"classes swim, which are not among the classifier's 2 \(cut, run\): name"):
+        match_classes(("cut", "run"), ("cut", "swim"))
+
+
+def test_labels_are_the_classifiers_numbers() -> None:
+    rows = tuple(VideoRow(Path(f"/v/{number}.mp4"), label) for number, label in enumerate((0, 1, 1)))
+    manifest = Manifest(Path("/v"), rows, ("cut", "run"))
+    names, labels = names_and_labels(VideoMAEConfig(id2label={0: "run", 1: "jump", 2: "cut"}), manifest)
+    assert names == ("run", "jump", "cut")
+    assert labels.tolist() == [2, 0, 0]
+
+
+def test_video_without_label_is_refused() -> None:
+    manifest = Manifest(Path("/v"), (VideoRow(Path("/v/0.mp4"), None),), ())
+    with pytest.raises(ManifestError, match="videos without a label: give one folder of videos for each class"):
+        names_and_labels(VideoMAEConfig(), manifest)
+
+
+@pytest.mark.parametrize("settings", [{"num_labels": 1}, {"problem_type": "multi_label_classification"}])
+def test_network_that_chooses_between_no_classes_is_refused(settings: dict[str, object]) -> None:
+    manifest = Manifest(Path("/v"), (VideoRow(Path("/v/0.mp4"), 0),), ("LABEL_0", "LABEL_1"))
+    with pytest.raises(ConfigError, match="only a choice between classes can be evaluated"):
+        names_and_labels(VideoMAEConfig(**settings), manifest)
