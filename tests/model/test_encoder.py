@@ -21,7 +21,7 @@ from torch import Tensor
 
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
-from videomae.model.embeddings import PatchEmbeddings
+from videomae.model.embeddings import VideoMAEPatchEmbeddings
 from videomae.model.encoder import VideoMAEModel
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.patches import membership, patchify, split_by_mask, unpatchify
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:use_mean_pooling is False")
 
 def poison_hidden(model: Any, video: Tensor, hidden: Tensor) -> Tensor:
     """Return the video with NaN in every hidden tubelet."""
-    embeddings = model.embeddings
+    embeddings = model.embeddings.patch_embeddings
     patches = patchify(video, embeddings.tubelet)
     patches = patches.masked_fill(hidden[..., None], float("nan"))
     return unpatchify(patches, embeddings.grid_of(video), embeddings.tubelet)
@@ -165,7 +165,7 @@ def test_gradient_checkpointing_changes_neither_output_nor_gradients(cls: type[V
 def test_gradient_checkpointing_runs_every_block_again(cls: type[VideoMAEPreTrainedModel]) -> None:
     model = make_model(cls)
     runs: list[str] = []
-    blocks = [name for name, one in model.named_modules() if type(one).__name__ == "Block"]
+    blocks = [name for name, one in model.named_modules() if type(one).__name__ == "VideoMAELayer"]
     for name in blocks:
         model.get_submodule(name).register_forward_pre_hook(lambda *_, name=name: runs.append(name))
     model.gradient_checkpointing_enable()
@@ -177,7 +177,7 @@ def test_gradient_checkpointing_of_every_second_block_runs_those_again() -> None
     model = make_model(VideoMAEForPreTraining)
     runs: list[str] = []
     for name, one in model.named_modules():
-        if type(one).__name__ == "Block":
+        if type(one).__name__ == "VideoMAELayer":
             one.register_forward_pre_hook(lambda *_, name=name: runs.append(name))
     model.activation_checkpointing_enable(every_n_layers=2)
     scalar(model(**inputs_for(model))).backward()
@@ -264,9 +264,9 @@ def test_with_a_cls_token_pretraining_predicts_the_same_places() -> None:
     # The decoder must add the positions to the visible tokens and not, shifted by one, to the CLS token.
     encoded = model.videomae(inputs["pixel_values"], inputs["bool_masked_pos"]).last_hidden_state
     visible, hidden = split_by_mask(inputs["bool_masked_pos"])
-    bridged, table = model.encoder_to_decoder(encoded), model.positions.table[0]
-    tokens = torch.cat((bridged[:, :1], bridged[:, 1:] + table[visible], model.mask_token + table[hidden]), dim=1)
-    torch.testing.assert_close(output.logits, model.decoder(tokens, 24), atol=1e-5, rtol=1e-5)
+    projected, table = model.encoder_to_decoder(encoded), model.position_embeddings[0]
+    tokens = torch.cat((projected[:, :1], projected[:, 1:] + table[visible], model.mask_token + table[hidden]), dim=1)
+    torch.testing.assert_close(output.logits, model.decoder(tokens, 24).logits, atol=1e-5, rtol=1e-5)
 
 
 # Refusals.
@@ -322,7 +322,7 @@ def test_a_mask_that_does_not_fit_is_named(cls: type[VideoMAEPreTrainedModel], m
 @pytest.mark.parametrize("cls", [VideoMAEModel, VideoMAEForPreTraining])
 def test_a_mask_and_indices_together_are_refused(cls: type[VideoMAEPreTrainedModel]) -> None:
     model = make_model(cls)
-    message = "a mask and ready-made indices were both given: pass one of them"
+    message = "a mask and indices were both given: pass one of them"
     with pytest.raises(ValueError, match=message):
         model(random_video(model.config), random_mask(), visible_indices=torch.tensor([[0], [1]]))
 
@@ -372,7 +372,7 @@ def test_device_dtype_counts_and_input_embeddings(cls: type[VideoMAEPreTrainedMo
     assert (model.device, model.dtype) == (torch.device("cpu"), torch.float32)
     assert model.num_parameters() == model.num_parameters(only_trainable=True) == total
     embeddings = model.get_input_embeddings()
-    assert isinstance(embeddings, PatchEmbeddings)
+    assert isinstance(embeddings, VideoMAEPatchEmbeddings)
     embeddings.requires_grad_(False)
     assert model.num_parameters(only_trainable=True) == total - sum(one.numel() for one in embeddings.parameters())
     assert model.to(torch.bfloat16).dtype == torch.bfloat16

@@ -27,7 +27,8 @@ from tiny_models import (
 )
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
-from videomae.model.encoder import VideoMAEModel, native_grid
+from videomae.model.embeddings import native_grid
+from videomae.model.encoder import VideoMAEModel
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.weights.layouts import to_transformers
 

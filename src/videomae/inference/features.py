@@ -38,8 +38,7 @@ from videomae.errors import ConfigError, VideoReadError, WeightsError
 from videomae.inference.files import list_videos
 from videomae.inference.loaded import LoadedModel, load_encoder
 from videomae.model.classification import VideoMAEForVideoClassification
-from videomae.model.encoder import VideoMAEModel
-from videomae.model.layers import Trace
+from videomae.model.encoder import VideoMAEModel, encode
 from videomae.video.decode import VideoReader
 from videomae.video.sampling import ClipConfig, IntArray, centre_clip, sliding_clips
 
@@ -232,7 +231,7 @@ def _clip_rows(loaded: Encoder, frames: NDArray[np.uint8], pooling: Pooling) -> 
     encoder = model.videomae if isinstance(model, VideoMAEForVideoClassification) else model
     pixel_values = loaded.processor(frames, return_tensors="pt", input_data_format="channels_last").pixel_values
     pixel_values = pixel_values.to(model.device)
-    states = encoder.encode(pixel_values, None, Trace(states=False, attentions=False))  # [1, N, D], CLS in front
+    states = encode(encoder, pixel_values).last_hidden_state  # [1, N, D], CLS in front
     tokens = states[0, 1:] if model.config.use_cls_token else states[0]  # [N, D]
     grid = encoder.embeddings.grid_of(pixel_values)
     tubelets = rearrange(tokens, "(t p) d -> t p d", t=grid.frames)

@@ -30,7 +30,7 @@ from videomae.weights.configs import (
 from videomae.weights.declared import Declared
 from videomae.weights.hub import HubOptions
 from videomae.weights.json_files import one_line
-from videomae.weights.layouts import assemble
+from videomae.weights.layouts import assemble, parts_of
 from videomae.weights.matching import ChannelAdaption, ChannelChange, Fit, FitRules, adapt, fit_tensors
 from videomae.weights.recognition import ENCODER_PREFIX, Kind, Layout, recognise, whole_name
 from videomae.weights.report import LoadReport, listed
@@ -331,14 +331,12 @@ def _dtype(asked: torch.dtype | str | None, checkpoint: Checkpoint) -> torch.dty
 
 def _fill(model: nn.Module, checkpoint: Checkpoint, plan: Plan[Any], dtype: torch.dtype) -> None:
     """Give a model its values. Every tensor becomes memory of its own, so that the files may change afterwards."""
-    sources: dict[str, list[str]] = {}
-    for theirs, ours in checkpoint.layout.names.items():
-        sources.setdefault(ours, []).append(theirs)
+    sources = {part: theirs for theirs, ours in checkpoint.layout.names.items() for part in parts_of(ours)}
     for name, parameter in list(model.named_parameters()):
         whole = whole_name(name)
         if whole in plan.fit.taken:
-            group = dict.fromkeys(sources[whole], whole)
-            tensor = assemble(checkpoint.file.tensors, group)[whole]
+            theirs = sources[whole]
+            tensor = assemble({theirs: checkpoint.file.tensors[theirs]}, {theirs: checkpoint.layout.names[theirs]})[whole]
             adapted = adapt(whole, tensor, parameter.shape, plan.rules)
             value = torch.empty(adapted.shape, dtype=dtype).copy_(adapted)
         else:

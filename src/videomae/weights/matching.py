@@ -15,6 +15,7 @@ from torch import Tensor
 
 from videomae.errors import WeightsError
 from videomae.weights.recognition import DECODER_PARTS, POSITION_TABLES, Kind
+from videomae.weights.layouts import parts_of
 from videomae.weights.report import Fate, FateKind, listed
 
 ChannelAdaption = Literal["mean", "repeat"]
@@ -102,14 +103,12 @@ class Fit:
     def fates(self, names: Mapping[str, str]) -> tuple[Fate, ...]:
         """Return what becomes of each tensor of the file, given our name for each."""
         replaced = {name for name, _, _ in (*self.replaced, *self.mismatched)}
-        sharers: dict[str, int] = {}
-        for ours in names.values():
-            sharers[ours] = sharers.get(ours, 0) + 1
         fates = []
-        for theirs, ours in names.items():
+        for theirs, whole in names.items():
+            ours, *others = parts_of(whole)
             kind, detail = self._fate(ours, replaced)
-            if kind == "loaded" and sharers[ours] > 1:
-                kind, detail = "merged", "queries, keys and values are one matrix here"
+            if kind == "loaded" and others:
+                kind, detail = "split", "queries, keys and values are three matrices here"
             elif kind == "loaded" and theirs != ours:
                 kind = "renamed"
             fates.append(Fate(theirs, ours, kind, detail))

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from videomae.weights.json_files import printable
 
-FateKind = Literal["loaded", "renamed", "merged", "adapted", "recomputed", "re-initialised", "unused", "unexpected"]
+FateKind = Literal["loaded", "renamed", "split", "adapted", "recomputed", "re-initialised", "unused", "unexpected"]
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
@@ -26,7 +26,7 @@ class Fate:
     name: str
     """Its name here."""
     kind: FateKind
-    """Loaded as it is, under another name, as a part of another, changed; computed here anyway; replaced by fresh
+    """Loaded as it is, under another name, cut into several, changed; computed here anyway; replaced by fresh
     values because its shape does not fit; left aside for a known reason; left aside for none."""
     detail: str = ""
     """Why, or how."""
