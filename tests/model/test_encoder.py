@@ -99,9 +99,9 @@ def test_hidden_states_are_embeddings_and_then_every_block(cls: type[VideoMAEPre
     output = model(**inputs, output_hidden_states=True)
     assert len(output.hidden_states) == 4
     visible = split_by_mask(inputs["bool_masked_pos"])[0] if "bool_masked_pos" in inputs else None
-    assert torch.equal(output.hidden_states[0], encoder.embeddings(inputs["pixel_values"], visible))
+    assert torch.equal(output.hidden_states[0], encoder.embeddings(inputs["pixel_values"], visible_indices=visible))
     for number, block in enumerate(encoder.encoder.layer):
-        following = block(output.hidden_states[number])[0]
+        following = block(output.hidden_states[number])
         torch.testing.assert_close(output.hidden_states[number + 1], following, atol=1e-5, rtol=1e-5)
 
 
