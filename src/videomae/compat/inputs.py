@@ -18,10 +18,9 @@ from torch import Tensor
 
 from videomae.errors import ConfigError
 from videomae.processing.frames import Videos
+from videomae.sharing.record import PUBLISHED_CLIP
 from videomae.video.decode import VideoReader
 from videomae.video.sampling import ClipConfig, IntArray, centre_clip
-
-PUBLISHED_CLIP = ClipConfig(num_frames=16, stride=4)  # of the published Kinetics networks
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,14 @@ from videomae.compat.inputs import listed_paths
 from videomae.compat.video_processor import VideoMAEVideoProcessor
 from videomae.engine.precision import pick_device
 from videomae.errors import ConfigError, RunError
-from videomae.inference.loaded import PUBLISHED_STRIDE, check_clip, clip_from_record
+from videomae.inference.loaded import check_clip
 from videomae.model.classification import VideoMAEForVideoClassification
-from videomae.model.companions import default_processor
+from videomae.processing.defaults import default_processor
 from videomae.processing.image_processor import VideoMAEImageProcessor, refuse_unknown
+from videomae.sharing.record import PUBLISHED_CLIP, read_record
 from videomae.video.decode import VideoReader
 from videomae.video.sampling import ClipConfig, centre_clip
 from videomae.weights.hub import HubOptions, split_hub_name
-from videomae.weights.saving import load_record
 
 TASK = "video-classification"
 CALL_NAMES = ("top_k", "num_frames", "frame_sampling_rate", "function_to_apply")
@@ -140,11 +140,11 @@ class VideoClassificationPipeline:
                 return "softmax"
 
     def _clip(self, num_frames: Any, stride: Any) -> ClipConfig:
-        trained = self.clip or ClipConfig(num_frames=self.model.config.num_frames, stride=PUBLISHED_STRIDE)
+        trained = self.clip or ClipConfig(num_frames=self.model.config.num_frames, stride=PUBLISHED_CLIP.stride)
         if self.clip is None and stride is None:
             warnings.warn(
-                f"nothing says how the clips of this network were sampled: assuming stride {PUBLISHED_STRIDE}; give "
-                "frame_sampling_rate to choose another",
+                f"nothing says how the clips of this model were sampled: assuming stride {PUBLISHED_CLIP.stride}; "
+                "give frame_sampling_rate to choose another",
                 UserWarning,
                 stacklevel=3,
             )
@@ -225,7 +225,7 @@ def _trained_clip(processor: VideoMAEImageProcessor, network: VideoMAEForVideoCl
         return processor.clip
     if network.origin is None or network.origin.record is None:
         return None
-    return clip_from_record(load_record(network.origin.record.parent))
+    return read_record(network.origin.record).sampling
 
 
 def _device(device: torch.device | str | int | None) -> torch.device:
