@@ -1,7 +1,7 @@
 """The command `videomae`: one verb is one function below, and its parameters are the verb's options.
 
 Nothing heavy is imported until a verb runs. Results go to standard output, progress and errors to standard error.
-Errors that a user can cause are one line and exit status 2; Ctrl-C is 130.
+Errors that a user can cause are one line and exit status 2; Ctrl-C is 130, SIGTERM 143.
 """
 
 from __future__ import annotations
@@ -251,8 +251,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return verb.run(words[1:])
     except VideoMAEError as error:
         return _fail(" ".join(str(error).split()))
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+    except KeyboardInterrupt as stop:
+        return getattr(stop, "exit_status", EXIT_INTERRUPTED)
 
 
 VERBS: dict[str, Verb] = {

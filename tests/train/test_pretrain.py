@@ -121,18 +121,18 @@ def test_ctrl_c_saves_and_says_how_to_go_on(pretrain_recipe: Recipes, tmp_path: 
     _, errors = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 130
     last = steps(run)[-1]["step"]
-    assert f"saved at step {last}; go on with: videomae pretrain --resume --out {run}" in errors
+    assert f"saved at step {last}; resume with: videomae pretrain --resume --out {run}" in errors
     assert (run / "checkpoints" / f"checkpoint-{last:08d}.pt").is_file()
 
 
-def test_a_bad_video_is_left_out_and_named(
+def test_a_bad_video_is_skipped_and_named(
     pretrain_recipe: Recipes, labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(labelled_folder, tmp_path / "videos")
     (tmp_path / "videos" / "left" / "broken.mp4").write_bytes(b"no video at all")
     recipe = pretrain_recipe("--data.train", str(tmp_path / "videos"), "--loop.max_bad_fraction", "0.5")
     folder = pretrain(recipe, out=tmp_path / "run")
-    assert "1 videos could not be read and were left out:" in capsys.readouterr().out
+    assert "1 videos could not be read and were skipped:" in capsys.readouterr().out
     left_out = load_record(folder).to_dict()["training"]["videos_left_out"]
     assert [Path(path).name for path in left_out] == ["broken.mp4"]
     assert min(record["clips"] for record in steps(tmp_path / "run")) == 1
