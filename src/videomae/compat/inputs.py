@@ -206,9 +206,7 @@ def sample_videos(
                 f"video_metadata says that video {number} has {entry['total_num_frames']} frames, but {total} are "
                 "given: give all its frames, or leave the sampling out"
             )
-        indices = sampled_indices(
-            total, sampling, frame_rate=entry.get("fps"), clip_rule=clip_indices_of_frames
-        )
+        indices = sampled_indices(total, sampling, frame_rate=entry.get("fps"), clip_rule=clip_indices_of_frames)
         names = VideoMetadata.__dataclass_fields__
         facts = {name: value for name, value in dict(entry).items() if name in names}
         facts.setdefault("total_num_frames", total)

@@ -224,9 +224,7 @@ def _stored_processor(
     return default
 
 
-def _trained_clip(
-    processor: VideoMAEImageProcessor, classifier: VideoMAEForVideoClassification
-) -> ClipConfig | None:
+def _trained_clip(processor: VideoMAEImageProcessor, classifier: VideoMAEForVideoClassification) -> ClipConfig | None:
     if isinstance(processor, VideoMAEVideoProcessor) and processor.clip is not None:
         return processor.clip
     if classifier.origin is None or classifier.origin.record is None:

@@ -45,8 +45,8 @@ VideoInput: TypeAlias = "Videos | FilePath | Sequence[FilePath]"
 class VideoMAEVideoProcessor(VideoMAEImageProcessor):
     """Turns video files, or frames, into the model's `pixel_values`.
 
-    A file, if the call says nothing of sampling, gives the clip that `Predictor` and the pipeline classify: the middle
-    of the video, sampled as `clip`, which `from_pretrained` reads from the model folder's `videomae.json`.
+    A file, if the call says nothing of sampling, gives the clip that `Predictor` and the pipeline classify: the
+    middle of the video, sampled as `clip`, which `from_pretrained` reads from the model folder's `videomae.json`.
     `do_sample_frames=False` in the call gives every frame.
 
     Args:

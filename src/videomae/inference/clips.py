@@ -1,7 +1,8 @@
 """Clips of a video as a model takes them: resized while they are decoded, and normalized a batch at a time.
 
 A frame is never held at the video's own size for longer than it takes to resize it: a second of 1080p has 150 MB, the
-same frames at 224 pixels 5 MB. What is in memory at a time is bounded by `batch_size`, however many clips are asked for.
+same frames at 224 pixels 5 MB. What is in memory at a time is bounded by `batch_size`, however many clips are asked
+for.
 """
 
 from __future__ import annotations
