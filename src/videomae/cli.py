@@ -179,19 +179,23 @@ def _inspect(words: list[str]) -> int:
     """Tell layout, architecture, sampling and problems of a checkpoint."""
     from rich.console import Console
 
-    from videomae.weights.inspection import inspect_weights, inspection_table
+    from videomae.model.base import VideoMAEPreTrainedModel
+    from videomae.sharing.inspection import inspect_weights, inspection_table
 
     parser = _parser("weights inspect", _inspect)
     _add_source(parser)
     options = _parse(parser, words)
-    inspection = inspect_weights(options.source, config=options.config, revision=options.revision)
+    inspection = inspect_weights(
+        options.source, VideoMAEPreTrainedModel, config=options.config, revision=options.revision
+    )
     Console(highlight=False, emoji=False).print(inspection_table(inspection))
     return 0 if inspection.usable else EXIT_USER_ERROR
 
 
 def _convert(words: list[str]) -> int:
     """Write a checkpoint in another layout."""
-    from videomae.weights.conversion import Target, convert_weights
+    from videomae.model.config import VideoMAEConfig
+    from videomae.sharing.conversion import Target, convert_weights
 
     parser = _parser("weights convert", _convert)
     _add_source(parser)
@@ -202,6 +206,7 @@ def _convert(words: list[str]) -> int:
     conversion = convert_weights(
         options.source,
         options.out,
+        config_class=VideoMAEConfig,
         to=options.to,
         config=options.config,
         revision=options.revision,

@@ -18,8 +18,8 @@ from videomae.engine.runlog import MetricsLog
 from videomae.errors import CheckpointError, RunError
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.recipes.schema import PretrainRecipe, load_recipe, recipe_to_yaml
+from videomae.sharing.record import load_record
 from videomae.train.pretrain import pretrain
-from videomae.weights.saving import load_record
 
 Recipes = Callable[..., PretrainRecipe]
 WAIT_SECONDS = 120.0
@@ -44,7 +44,7 @@ def test_a_run_leaves_recipe_metrics_checkpoints_and_a_model_that_loads(
     ]
     model = VideoMAEForPreTraining.from_pretrained(folder)
     assert model.config.use_mean_pooling is False
-    record = load_record(folder)
+    record = load_record(folder).to_dict()
     assert record["clip"] == {"num_frames": 8, "stride": 1, "kind": "dense"}
     assert record["training"]["steps"] == 8
 
@@ -133,7 +133,7 @@ def test_a_bad_video_is_left_out_and_named(
     recipe = pretrain_recipe("--data.train", str(tmp_path / "videos"), "--loop.max_bad_fraction", "0.5")
     folder = pretrain(recipe, out=tmp_path / "run")
     assert "1 videos could not be read and were left out:" in capsys.readouterr().out
-    left_out = load_record(folder)["training"]["videos_left_out"]
+    left_out = load_record(folder).to_dict()["training"]["videos_left_out"]
     assert [Path(path).name for path in left_out] == ["broken.mp4"]
     assert min(record["clips"] for record in steps(tmp_path / "run")) == 1
 

@@ -16,8 +16,9 @@ from torch import Tensor
 from videomae.errors import ConfigError
 from videomae.inference.clips import frames_in_parts
 from videomae.processing.frames import Videos
+from videomae.sharing.record import PUBLISHED_CLIP
 from videomae.video.decode import VideoReader
-from videomae.video.sampling import PUBLISHED_CLIP, ClipConfig, IntArray, clip_indices, clip_indices_of_frames
+from videomae.video.sampling import ClipConfig, IntArray, clip_indices, clip_indices_of_frames
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,14 @@ from videomae.compat.inputs import listed_paths
 from videomae.compat.video_processor import VideoMAEVideoProcessor
 from videomae.engine.precision import pick_device
 from videomae.errors import ConfigError
-from videomae.inference.loaded import LoadedModel, clip_from_record
+from videomae.inference.loaded import LoadedModel
 from videomae.inference.predictor import Predictor
 from videomae.model.classification import VideoMAEForVideoClassification
-from videomae.model.companions import default_processor
+from videomae.processing.defaults import default_processor
 from videomae.processing.image_processor import SETTINGS, VideoMAEImageProcessor, refuse_unknown
-from videomae.video.sampling import PUBLISHED_CLIP, ClipConfig
+from videomae.sharing.record import PUBLISHED_CLIP, read_record
+from videomae.video.sampling import ClipConfig
 from videomae.weights.hub import HubOptions, split_hub_name
-from videomae.weights.saving import load_record
 
 TASK = "video-classification"
 CALL_NAMES = ("top_k", "num_frames", "frame_sampling_rate", "function_to_apply")
@@ -229,7 +229,7 @@ def _trained_clip(processor: VideoMAEImageProcessor, classifier: VideoMAEForVide
         return processor.clip
     if classifier.origin is None or classifier.origin.record is None:
         return None
-    return clip_from_record(load_record(classifier.origin.record.parent))
+    return read_record(classifier.origin.record).sampling
 
 
 def _device(device: torch.device | str | int | None) -> torch.device:

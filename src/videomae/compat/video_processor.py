@@ -22,13 +22,12 @@ from videomae.compat.inputs import (
     read_video,
     sample_videos,
 )
-from videomae.errors import ConfigError, WeightsError
-from videomae.inference.loaded import clip_from_record, record_from_clip
+from videomae.errors import ConfigError
 from videomae.processing.frames import CHANNELS_FIRST, CHANNELS_LAST, Videos
 from videomae.processing.image_processor import SETTINGS, BatchFeature, VideoMAEImageProcessor, refuse_unknown
+from videomae.sharing.record import ModelRecord, read_record, sampling_from
 from videomae.video.sampling import ClipConfig
 from videomae.weights.json_files import read_json
-from videomae.weights.saving import load_record
 from videomae.weights.settings_files import find_settings, split_hub_options
 from videomae.weights.sources import PROCESSOR_FILE, RECORD_FILE
 
@@ -173,11 +172,7 @@ class VideoMAEVideoProcessor(VideoMAEImageProcessor):
         files = find_settings(source, (VIDEO_PROCESSOR_FILE, PROCESSOR_FILE), hub=hub, companion=RECORD_FILE)
         values = read_json(files.settings)
         if files.companion is not None:
-            try:
-                clip = clip_from_record(load_record(files.companion.parent))
-            except ConfigError as error:
-                raise WeightsError(f"{files.companion}: {error}") from None
-            values = values if clip is None else {**values, **record_from_clip(clip)}
+            values = {**values, **ModelRecord(sampling=read_record(files.companion).sampling).to_dict()}
         return cls._from_values(values, settings, files.settings)
 
     @classmethod
@@ -192,7 +187,7 @@ class VideoMAEVideoProcessor(VideoMAEImageProcessor):
             raise ConfigError(f"{TYPE_KEY} is {kind!r}; this class reads {VideoMAEVideoProcessor.__name__}")
         refuse_unknown(settings, (*SETTINGS, *OWN_SETTINGS, "clip"))
         settings = {name: value for name, value in settings.items() if value is not None}
-        clip = settings.pop("clip", None) or clip_from_record(values)
+        clip = settings.pop("clip", None) or sampling_from(values)
         own = {name: values[name] for name in OWN_SETTINGS if values.get(name) is not None}
         own.update({name: settings.pop(name) for name in OWN_SETTINGS if name in settings})
         rest = {key: value for key, value in values.items() if key not in (*OWN_SETTINGS, "clip", TYPE_KEY)}
@@ -206,5 +201,4 @@ class VideoMAEVideoProcessor(VideoMAEImageProcessor):
         """Return the settings as transformers writes them, the clip, and what the file held besides."""
         values = {name: value for name, value in super().to_dict().items() if name != "image_processor_type"}
         values.update({name: getattr(self, name) for name in OWN_SETTINGS if getattr(self, name) is not None})
-        clip = {} if self.clip is None else record_from_clip(self.clip)
-        return {**values, **clip, TYPE_KEY: VideoMAEVideoProcessor.__name__}
+        return {**values, **ModelRecord(sampling=self.clip).to_dict(), TYPE_KEY: VideoMAEVideoProcessor.__name__}

@@ -24,15 +24,14 @@ from videomae.engine.schedule import learning_rates, set_learning_rate, step_cou
 from videomae.engine.seeding import derive_seed
 from videomae.errors import ConfigError
 from videomae.evaluation.evaluator import EvaluationResult, evaluate
-from videomae.inference.loaded import record_from_clip
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD
 from videomae.recipes.schema import FinetuneRecipe
+from videomae.sharing.record import EvaluationSummary, ModelRecord, TrainingRecord, save_record
 from videomae.train.initial import load_initial, origin_lines
 from videomae.train.pretrain import training_processor
 from videomae.train.session import Session
 from videomae.weights.report import LoadReport
-from videomae.weights.saving import save_record
 from videomae.weights.sources import RUN_FOLDER
 
 
@@ -155,8 +154,9 @@ def finetune(recipe: FinetuneRecipe, *, out: Path, overwrite: bool = False, resu
     folder = session.folder.path / RUN_FOLDER
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    record = session.record(stage="fine-tuning", steps=total, evaluation=result.metrics_dict())
-    save_record(folder, {**record_from_clip(recipe.clip), "training": record})
+    training = TrainingRecord.from_dict(session.record(stage="fine-tuning", steps=total))
+    summary = EvaluationSummary.from_dict(result.metrics_dict())
+    save_record(folder, ModelRecord(sampling=recipe.clip, training=training, evaluation=summary))
     return FinetuneResult(folder, result)
 
 

@@ -20,15 +20,14 @@ from videomae.engine.precision import autocast, compute_dtype, pick_device
 from videomae.engine.progress import TrainingProgress
 from videomae.engine.schedule import learning_rates, set_learning_rate, step_counts
 from videomae.engine.seeding import derive_seed
-from videomae.inference.loaded import record_from_clip
 from videomae.model.encoder import native_grid
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD, VideoMAEForPreTraining
 from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.recipes.schema import PretrainRecipe
+from videomae.sharing.record import ModelRecord, TrainingRecord, save_record
 from videomae.train.initial import load_initial, origin_lines
 from videomae.train.session import Session
 from videomae.weights.report import LoadReport
-from videomae.weights.saving import save_record
 from videomae.weights.sources import RUN_FOLDER
 
 
@@ -133,8 +132,8 @@ def pretrain(recipe: PretrainRecipe, *, out: Path, overwrite: bool = False, resu
     folder = session.folder.path / RUN_FOLDER
     model.save_pretrained(folder)
     training_processor(recipe.model.image_size).save_pretrained(folder)
-    record = session.record(stage="pretraining", steps=total)
-    save_record(folder, {**record_from_clip(recipe.clip), "training": record})
+    training = TrainingRecord.from_dict(session.record(stage="pretraining", steps=total))
+    save_record(folder, ModelRecord(sampling=recipe.clip, training=training))
     return folder
 
 

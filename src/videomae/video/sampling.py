@@ -42,9 +42,6 @@ class ClipConfig:
             raise ConfigError(f"clip.kind is {self.kind!r}; it is 'dense' or 'segment'")
 
 
-PUBLISHED_CLIP = ClipConfig(num_frames=16, stride=4)  # of the Kinetics checkpoints of VideoMAE and VideoMAE V2
-
-
 class CropOffset(NamedTuple):
     """Upper left corner of a square crop, in pixels."""
 
