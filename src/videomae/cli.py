@@ -116,7 +116,7 @@ def predict(words: list[str]) -> int:
 
 def features(words: list[str]) -> int:
     """Compute feature vectors of videos and write them to one safetensors file."""
-    from videomae.inference.features import Pooling, extract_features
+    from videomae.inference.features import Pooling, write_features
 
     parser = _parser("features", features)
     parser.add_argument("model", help=MODEL_HELP)
@@ -129,21 +129,20 @@ def features(words: list[str]) -> int:
     _add_clip(parser)
     _add_device(parser)
     options = _parse(parser, words)
-    found = extract_features(
+    written = write_features(
         options.model,
         options.videos,
+        options.out,
         pooling=options.pool,
         step_frames=options.step_frames,
         clip=options.clip,
         device=options.device,
     )
-    for bad in found.bad:
+    for bad in written.bad:
         print(f"error: {bad.reason}", file=sys.stderr)
-    if found.videos:
-        found.save(options.out)
-    for video in found.videos:
-        print(f"{video.path}: {list(video.features.shape)}")
-    return EXIT_USER_ERROR if found.bad else 0
+    for path, shape in written.shapes:
+        print(f"{path}: {list(shape)}")
+    return EXIT_USER_ERROR if written.bad else 0
 
 
 def reconstruct(words: list[str]) -> int:
