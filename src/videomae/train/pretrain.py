@@ -6,6 +6,7 @@ encoder -> decoder -> loss. Run as `videomae pretrain`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -25,7 +26,8 @@ from videomae.model.encoder import native_grid
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD, VideoMAEForPreTraining
 from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.recipes.schema import PretrainRecipe
-from videomae.train.initial import load_initial, origin_lines
+from videomae.train.initial import as_built, load_initial, origin_lines
+from videomae.train.resume import resolve
 from videomae.train.session import Session
 from videomae.weights.report import LoadReport
 from videomae.weights.saving import save_record
@@ -49,11 +51,14 @@ def pretrain(recipe: PretrainRecipe, *, out: Path, overwrite: bool = False, resu
         KeyboardInterrupt: After Ctrl-C; the run is saved first.
     """
     # ---- data and model: all that can be wrong is found before the run folder is touched --------------------
+    recipe = resolve(recipe, out, resume=resume)
     loop = recipe.loop
     device = pick_device(loop.device)
     dtype = compute_dtype(loop.precision, device)
     manifest = scan_unlabelled(recipe.data.train)
     model, report = build_model(recipe)
+    network = as_built(recipe.model, model.config, init=recipe.init, has_decoder=True)
+    recipe = replace(recipe, model=network)
     model = model.to(device).train()
     grid = native_grid(model.config)
     dataset = PretrainingDataset(
@@ -150,6 +155,8 @@ def build_model(recipe: PretrainRecipe) -> tuple[VideoMAEForPreTraining, LoadRep
         return load_initial(
             VideoMAEForPreTraining,
             recipe.init,
+            recipe.model,
+            has_decoder=True,
             image_size=recipe.model.image_size,
             num_frames=recipe.clip.num_frames,
         )

@@ -6,37 +6,32 @@ What the pre-training and the fine-tuning loop share. Knows nothing of videos or
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from videomae import __version__
 from videomae.engine.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from videomae.engine.loop import BadVideoCount, LoopConfig, PendingLosses
 from videomae.engine.runlog import MetricsLog, RunFolder
-from videomae.errors import CheckpointError, RunError
+from videomae.errors import CheckpointError
 from videomae.recipes.schema import (
     RECIPE_FILE,
     FinetuneRecipe,
     PretrainRecipe,
-    recipe_differences,
     recipe_to_dict,
     recipe_to_yaml,
 )
-
-# Settings that may differ between a run and its resumption: they change the speed, not the arithmetic.
-FREE_SETTINGS = ("loop.workers", "loop.checkpoint_steps", "loop.keep_checkpoints", "loop.log_steps")
+from videomae.train.resume import allowed_changes, record_resume, record_start
 
 
 class Session:
     """The disk side of a run.
 
     Args:
-        recipe: The resolved recipe; it is saved in the folder and must not change on resume.
+        recipe: The resolved recipe; it is saved in the folder. What may change on resume: `train/resume.py`.
         out: The run folder.
         overwrite: Replace a run that is there.
         resume: Go on from its last checkpoint.
@@ -60,9 +55,11 @@ class Session:
         self.recipe = recipe_to_dict(recipe)
         self.data_fingerprint = data_fingerprint
         self.folder = RunFolder.open(out, overwrite=overwrite, resume=resume)
-        if resume:
-            self._check_recipe()
-        self.folder.write_text(RECIPE_FILE, recipe_to_yaml(recipe))
+        self._recipe_text = recipe_to_yaml(recipe)
+        self._changes = allowed_changes(recipe, self.folder.path) if resume else None
+        if not resume:
+            record_start(self.folder.path)
+            self.folder.write_text(RECIPE_FILE, self._recipe_text)
         self.metrics = MetricsLog(self.folder.metrics)
         self.bad = BadVideoCount(self.loop.max_bad_fraction)
         self.pending = PendingLosses()
@@ -91,6 +88,12 @@ class Session:
             self.bad.load_state(state["bad"])
             step = int(state["step"])
         self.metrics.truncate_after(step)
+        if self._changes is not None:  # only now is it known that the run can go on, and from where
+            print(f"resuming {self.folder.path} after step {step}")
+            for change in self._changes:
+                print(f"  {change.line()}")
+            record_resume(self.folder.path, step=step, changes=self._changes)
+            self.folder.write_text(RECIPE_FILE, self._recipe_text)
         return step
 
     def log_step(
@@ -130,33 +133,3 @@ class Session:
             "videos_left_out": dict(sorted(self.bad.reasons.items())),
             **results,
         }
-
-    def _check_recipe(self) -> None:
-        differences = [
-            row
-            for row in recipe_differences(saved_recipe(self.folder.path), self.recipe)
-            if not row.startswith(tuple(f"{name}:" for name in FREE_SETTINGS))
-        ]
-        if differences:
-            raise CheckpointError(
-                f"{self.folder.path} cannot be resumed with other settings ({'; '.join(differences)}): leave them as "
-                "they were, or start a new run in another folder"
-            )
-
-
-def saved_recipe(out: Path) -> dict[str, Any]:
-    """Read the recipe of a run folder as plain values; see `saved_recipe_path`."""
-    content: Mapping[str, Any] = yaml.safe_load(saved_recipe_path(out).read_text(encoding="utf-8"))
-    return dict(content)
-
-
-def saved_recipe_path(out: Path) -> Path:
-    """Return the recipe file of a run folder.
-
-    Raises:
-        RunError: If there is none.
-    """
-    path = out / RECIPE_FILE
-    if not path.is_file():
-        raise RunError(f"{out} holds no {RECIPE_FILE}: there is no run to resume; leave out --resume")
-    return path
