@@ -320,7 +320,7 @@ def _parse(parser: ArgumentParser, words: Sequence[str]) -> Any:
 def _recipe_and_options(verb: str, kind: Any, words: list[str]) -> tuple[Any, Any]:
     """Parse a training verb: every field of its recipe, and where and how to run it."""
     from videomae.recipes.schema import parse_recipe, recipe_parser, recipe_path
-    from videomae.train.session import saved_recipe_path
+    from videomae.train.resume import saved_recipe, saved_recipe_path
 
     parser = recipe_parser(kind, prog=f"videomae {verb}")
     parser.add_argument("--out", type=Path, required=True, help="run folder: recipe, metrics, checkpoints, model")
@@ -329,7 +329,8 @@ def _recipe_and_options(verb: str, kind: Any, words: list[str]) -> tuple[Any, An
     named = _with_recipe_file(words, lambda name: recipe_path(kind, name))
     out = _value_of("--out", words)
     if "--resume" in words and out is not None and _value_of("--config", words) is None:
-        named = ["--config", str(saved_recipe_path(Path(out))), *words]  # the run remembers its recipe
+        saved_recipe(kind, Path(out))  # its errors say what is wrong with the recipe of the run
+        named = ["--config", str(saved_recipe_path(Path(out))), *words]
     return parse_recipe(kind, parser, named)
 
 

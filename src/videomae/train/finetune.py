@@ -6,7 +6,7 @@ pre-trained encoder has no class token.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,8 +28,9 @@ from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD
 from videomae.recipes.schema import FinetuneRecipe
 from videomae.sharing.record import EvaluationSummary, ModelRecord, TrainingRecord, save_record
-from videomae.train.initial import load_initial, origin_lines
+from videomae.train.initial import as_built, load_initial, origin_lines
 from videomae.train.pretrain import training_processor
+from videomae.train.resume import resolve
 from videomae.train.session import Session
 from videomae.train.step import plan_steps, update_weights
 from videomae.weights.report import LoadReport
@@ -73,11 +74,14 @@ def finetune(
         StopRequested: A KeyboardInterrupt, after SIGINT or SIGTERM. The last finished step is saved first.
     """
     # ---- data and model: all that can be wrong is found before the run folder is touched --------------------
+    recipe = resolve(recipe, out, resume=resume)
     loop = recipe.loop
     device = pick_device(loop.device)
     dtype = compute_dtype(loop.precision, device)
     train, val = training_and_validation(recipe)
     model, report = build_classifier(recipe, train.classes, model_class)
+    network = as_built(recipe.model, model.config, init=recipe.init, has_decoder=False)
+    recipe = replace(recipe, model=network)
     model = model.to(device).train()
     size = recipe.model.image_size
     dataset = FinetuningDataset(train, clip=recipe.clip, size=size, augment=recipe.augment, seed=loop.seed)
@@ -217,7 +221,15 @@ def build_classifier(
         report = None
     else:
         shape = {"image_size": recipe.model.image_size, "num_frames": recipe.clip.num_frames}
-        model, report = load_initial(model_class, recipe.init, fresh_head=True, **shape, **settings)
+        model, report = load_initial(
+            model_class,
+            recipe.init,
+            recipe.model,
+            has_decoder=False,
+            fresh_head=True,
+            **shape,
+            **settings,
+        )
     with torch.no_grad():
         for parameter in model.classifier.parameters():
             parameter.mul_(recipe.head.init_scale)

@@ -6,6 +6,7 @@ encoder -> decoder -> loss. Run as `videomae pretrain`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -25,7 +26,8 @@ from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD, VideoMAEForP
 from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.recipes.schema import PretrainRecipe
 from videomae.sharing.record import ModelRecord, TrainingRecord, save_record
-from videomae.train.initial import load_initial, origin_lines
+from videomae.train.initial import as_built, load_initial, origin_lines
+from videomae.train.resume import resolve
 from videomae.train.session import Session
 from videomae.train.step import plan_steps, update_weights
 from videomae.weights.report import LoadReport
@@ -57,11 +59,14 @@ def pretrain(
         StopRequested: A KeyboardInterrupt, after SIGINT or SIGTERM. The last finished step is saved first.
     """
     # ---- data and model: all that can be wrong is found before the run folder is touched --------------------
+    recipe = resolve(recipe, out, resume=resume)
     loop = recipe.loop
     device = pick_device(loop.device)
     dtype = compute_dtype(loop.precision, device)
     manifest = scan_unlabelled(recipe.data.train)
     model, report = build_model(recipe, model_class)
+    network = as_built(recipe.model, model.config, init=recipe.init, has_decoder=True)
+    recipe = replace(recipe, model=network)
     model = model.to(device).train()
     dataset = PretrainingDataset(
         manifest,
@@ -155,6 +160,8 @@ def build_model(
         return load_initial(
             model_class,
             recipe.init,
+            recipe.model,
+            has_decoder=True,
             image_size=recipe.model.image_size,
             num_frames=recipe.clip.num_frames,
         )

@@ -9,13 +9,12 @@ import contextlib
 import platform
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from videomae import __version__
@@ -31,29 +30,20 @@ from videomae.recipes.schema import (
     RECIPE_FILE,
     FinetuneRecipe,
     PretrainRecipe,
-    recipe_differences,
     recipe_to_dict,
     recipe_to_yaml,
 )
+from videomae.sharing.record import load_record
+from videomae.train.resume import allowed_changes, record_resume, record_start
 from videomae.train.step import StepPlan
-from videomae.weights.saving import load_record
 from videomae.weights.sources import RUN_FOLDER
-
-# Settings that may differ between a run and its resumption: they change the speed, not the arithmetic.
-FREE_SETTINGS = (
-    "loop.workers",
-    "loop.checkpoint_steps",
-    "loop.keep_checkpoints",
-    "loop.log_steps",
-    "loop.max_skipped_steps",
-)
 
 
 class Session:
     """The disk side of a run.
 
     Args:
-        recipe: The resolved recipe; it is saved in the folder and must not change on resume.
+        recipe: The resolved recipe; it is saved in the folder. What may change on resume: `train/resume.py`.
         out: The run folder.
         manifest: The training videos; they must not change on resume.
         overwrite: Replace a run that is there.
@@ -78,9 +68,11 @@ class Session:
         self.data_fingerprint = manifest.fingerprint()
         self.resume_command = f"videomae {FOLDERS[type(recipe)]} --resume --out {shlex.quote(str(out))}"
         self.folder = RunFolder.open(out, overwrite=overwrite, resume=resume)
-        if resume:
-            self._check_recipe()
-        self.folder.write_text(RECIPE_FILE, recipe_to_yaml(recipe))
+        self._recipe_text = recipe_to_yaml(recipe)
+        self._changes = allowed_changes(recipe, self.folder.path) if resume else None
+        if not resume:
+            record_start(self.folder.path)
+            self.folder.write_text(RECIPE_FILE, self._recipe_text)
         self.metrics = MetricsLog(self.folder.metrics)
         self.bad = BadVideoCount(self.loop.max_bad_fraction, num_videos=len(manifest.rows))
         self.skipped = SkippedSteps(self.loop.max_skipped_steps)
@@ -98,8 +90,8 @@ class Session:
 
     def is_finished(self, total_steps: int) -> bool:
         """Return whether the run has done its last step and written its model folder, the record of it last."""
-        training = load_record(self.model_folder).get("training", {})
-        return isinstance(training, Mapping) and training.get("steps") == total_steps
+        training = load_record(self.model_folder).training
+        return training is not None and training.steps == total_steps
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
         """Load the newest checkpoint into the model and the optimizer, if there is one.
@@ -138,6 +130,12 @@ class Session:
             self.step = self._saved_step = int(state["step"])
         # An evaluation follows the last step; a run that is not finished does it again.
         self.metrics.truncate_after(self.step, drop=("evaluation",))
+        if self._changes is not None:  # only now is it known that the run can go on, and from where
+            print(f"resuming {self.folder.path} after step {self.step}")
+            for change in self._changes:
+                print(f"  {change.line()}")
+            record_resume(self.folder.path, step=self.step, changes=self._changes)
+            self.folder.write_text(RECIPE_FILE, self._recipe_text)
         return self.step
 
     # ---- every step ------------------------------------------------------------------------------------------
@@ -274,18 +272,6 @@ class Session:
             **results,
         }
 
-    def _check_recipe(self) -> None:
-        differences = [
-            row
-            for row in recipe_differences(saved_recipe(self.folder.path), self.recipe)
-            if not row.startswith(tuple(f"{name}:" for name in FREE_SETTINGS))
-        ]
-        if differences:
-            raise CheckpointError(
-                f"{self.folder.path} cannot be resumed with other settings ({'; '.join(differences)}): leave them as "
-                "they were, or start a new run in another folder"
-            )
-
 
 def not_finite(model: nn.Module) -> str | None:
     """Return the name of the first tensor of a model that has a value which is not finite; waits for the device."""
@@ -298,21 +284,3 @@ def tell(message: str) -> None:
     """Print a line to standard error; a closed terminal must not end a run."""
     with contextlib.suppress(OSError, ValueError):
         print(message, file=sys.stderr, flush=True)
-
-
-def saved_recipe(out: Path) -> dict[str, Any]:
-    """Read the recipe of a run folder as plain values; see `saved_recipe_path`."""
-    content: Mapping[str, Any] = yaml.safe_load(saved_recipe_path(out).read_text(encoding="utf-8"))
-    return dict(content)
-
-
-def saved_recipe_path(out: Path) -> Path:
-    """Return the recipe file of a run folder.
-
-    Raises:
-        RunError: If there is none.
-    """
-    path = out / RECIPE_FILE
-    if not path.is_file():
-        raise RunError(f"{out} holds no {RECIPE_FILE}: there is no run to resume; leave out --resume")
-    return path
