@@ -1,7 +1,7 @@
 """The command `videomae`: one verb is one function below, and its parameters are the verb's options.
 
 Nothing heavy is imported until a verb runs. Results go to standard output, progress and errors to standard error.
-Errors that a user can cause are one line and exit status 2; Ctrl-C is 130.
+Errors that a user can cause are one line and exit status 2; Ctrl-C is 130, SIGTERM 143.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def predict(words: list[str]) -> int:
 
 def features(words: list[str]) -> int:
     """Compute feature vectors of videos and write them to one safetensors file."""
-    from videomae.inference.features import Pooling, extract_features
+    from videomae.inference.features import Pooling, write_features
 
     parser = _parser("features", features)
     parser.add_argument("model", help=MODEL_HELP)
@@ -129,21 +129,20 @@ def features(words: list[str]) -> int:
     _add_clip(parser)
     _add_device(parser)
     options = _parse(parser, words)
-    found = extract_features(
+    written = write_features(
         options.model,
         options.videos,
+        options.out,
         pooling=options.pool,
         step_frames=options.step_frames,
         clip=options.clip,
         device=options.device,
     )
-    for bad in found.bad:
+    for bad in written.bad:
         print(f"error: {bad.reason}", file=sys.stderr)
-    if found.videos:
-        found.save(options.out)
-    for video in found.videos:
-        print(f"{video.path}: {list(video.features.shape)}")
-    return EXIT_USER_ERROR if found.bad else 0
+    for path, shape in written.shapes:
+        print(f"{path}: {list(shape)}")
+    return EXIT_USER_ERROR if written.bad else 0
 
 
 def reconstruct(words: list[str]) -> int:
@@ -180,19 +179,23 @@ def _inspect(words: list[str]) -> int:
     """Tell layout, architecture, sampling and problems of a checkpoint."""
     from rich.console import Console
 
-    from videomae.weights.inspection import inspect_weights, inspection_table
+    from videomae.model.base import VideoMAEPreTrainedModel
+    from videomae.sharing.inspection import inspect_weights, inspection_table
 
     parser = _parser("weights inspect", _inspect)
     _add_source(parser)
     options = _parse(parser, words)
-    inspection = inspect_weights(options.source, config=options.config, revision=options.revision)
+    inspection = inspect_weights(
+        options.source, VideoMAEPreTrainedModel, config=options.config, revision=options.revision
+    )
     Console(highlight=False, emoji=False).print(inspection_table(inspection))
     return 0 if inspection.usable else EXIT_USER_ERROR
 
 
 def _convert(words: list[str]) -> int:
     """Write a checkpoint in another layout."""
-    from videomae.weights.conversion import Target, convert_weights
+    from videomae.model.config import VideoMAEConfig
+    from videomae.sharing.conversion import Target, convert_weights
 
     parser = _parser("weights convert", _convert)
     _add_source(parser)
@@ -203,6 +206,7 @@ def _convert(words: list[str]) -> int:
     conversion = convert_weights(
         options.source,
         options.out,
+        config_class=VideoMAEConfig,
         to=options.to,
         config=options.config,
         revision=options.revision,
@@ -246,8 +250,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return verb.run(words[1:])
     except VideoMAEError as error:
         return _fail(" ".join(str(error).split()))
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+    except KeyboardInterrupt as stop:
+        return getattr(stop, "exit_status", EXIT_INTERRUPTED)
 
 
 VERBS: dict[str, Verb] = {
@@ -316,7 +320,7 @@ def _parse(parser: ArgumentParser, words: Sequence[str]) -> Any:
 def _recipe_and_options(verb: str, kind: Any, words: list[str]) -> tuple[Any, Any]:
     """Parse a training verb: every field of its recipe, and where and how to run it."""
     from videomae.recipes.schema import parse_recipe, recipe_parser, recipe_path
-    from videomae.train.session import saved_recipe_path
+    from videomae.train.resume import saved_recipe, saved_recipe_path
 
     parser = recipe_parser(kind, prog=f"videomae {verb}")
     parser.add_argument("--out", type=Path, required=True, help="run folder: recipe, metrics, checkpoints, model")
@@ -325,7 +329,8 @@ def _recipe_and_options(verb: str, kind: Any, words: list[str]) -> tuple[Any, An
     named = _with_recipe_file(words, lambda name: recipe_path(kind, name))
     out = _value_of("--out", words)
     if "--resume" in words and out is not None and _value_of("--config", words) is None:
-        named = ["--config", str(saved_recipe_path(Path(out))), *words]  # the run remembers its recipe
+        saved_recipe(kind, Path(out))  # its errors say what is wrong with the recipe of the run
+        named = ["--config", str(saved_recipe_path(Path(out))), *words]
     return parse_recipe(kind, parser, named)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_models import gradients, make_model, random_video, randomize, relative_error, tiny_config
 from torch import Tensor, nn
 
+from tiny_models import gradients, make_model, random_video, randomize, relative_error, tiny_config
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.encoder import VideoMAEModel, drop_path_rates
 from videomae.model.layers import (
@@ -93,7 +93,8 @@ def test_attention_in_bfloat16_is_near_its_formula_and_its_gradients_too(num_que
     for dtype in (torch.float32, torch.bfloat16):
         module = make_attention().to(dtype)
         source = torch.randn(2, 40, 12, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
-        context = written_out(module, source)[0] if dtype == torch.float32 else module(source, num_queries=num_queries)[0]
+        exact = dtype == torch.float32
+        context = written_out(module, source)[0] if exact else module(source, num_queries=num_queries)[0]
         context = context[:, -(num_queries or 40) :]
         context.float().square().sum().backward()
         results.append((context, source.grad, *gradients(module).values()))
@@ -171,7 +172,8 @@ def test_attention_dropout_works_in_training_alone_and_keeps_the_mean() -> None:
     expected = make_attention()(tokens)[0]
     for need in (False, True):
         module.train()
-        assert not torch.equal(module(tokens, attentions=[] if need else None)[0], module(tokens, attentions=[] if need else None)[0])
+        first, second = (module(tokens, attentions=[] if need else None)[0] for _ in range(2))
+        assert not torch.equal(first, second)
         with torch.no_grad():
             mean = torch.stack([module(tokens, attentions=[] if need else None)[0] for _ in range(2000)]).mean(0)
         assert relative_error(mean, expected) < 0.1
@@ -268,9 +270,7 @@ def test_a_stack_computes_all_tokens_but_in_its_last_layer(every: int) -> None:
     tokens = torch.randn(2, 9, 12)
     states: list[Tensor] = []
     attentions: list[Tensor] = []
-    pruned = run_layers(
-        layers, tokens, num_queries=4, checkpoint_every=every, states=states, attentions=attentions
-    )
+    pruned = run_layers(layers, tokens, num_queries=4, checkpoint_every=every, states=states, attentions=attentions)
     torch.testing.assert_close(pruned, run_layers(layers, tokens)[:, -4:], atol=1e-6, rtol=1e-5)
     assert [state.shape[1] for state in states] == [9, 9, 9, 4]
     assert [one.shape[2] for one in attentions] == [9, 9, 4]

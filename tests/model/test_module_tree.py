@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from tiny_models import ALL_CLASSES, TINY, inputs_for, make_model
 from torch import nn
 
+from tiny_models import ALL_CLASSES, TINY, inputs_for, make_model
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.pretraining import VideoMAEForPreTraining
 

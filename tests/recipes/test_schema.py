@@ -107,4 +107,4 @@ def test_an_unknown_network_field_is_named() -> None:
 def test_differences_name_the_setting_and_both_values() -> None:
     old = recipe_to_dict(load_recipe(PretrainRecipe, "tiny", DATA))
     new = recipe_to_dict(load_recipe(PretrainRecipe, "tiny", [*DATA, "--loop.seed", "7"]))
-    assert recipe_differences(old, new) == ["loop.seed: 0 -> 7"]
+    assert recipe_differences(old, new) == [("loop.seed", 0, 7)]

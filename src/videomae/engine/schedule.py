@@ -23,13 +23,13 @@ class ScheduleConfig:
     epochs: float | None = None
     """Length of the run in epochs, > 0; not used where steps is given."""
     steps: int | None = None
-    """Length of the run in optimiser steps, > 0."""
+    """Length of the run in optimizer steps, > 0."""
     warmup_fraction: float = 0.05
-    """Share of the run that is warm-up, in [0, 1]; not used where one of the next two is given."""
+    """Fraction of the run that is warm-up, in [0, 1]; not used where one of the next two is given."""
     warmup_epochs: float | None = None
     """Length of the warm-up in epochs, >= 0."""
     warmup_steps: int | None = None
-    """Length of the warm-up in optimiser steps, >= 0."""
+    """Length of the warm-up in optimizer steps, >= 0."""
 
     def __post_init__(self) -> None:
         """Check that there is one length of each kind, in range."""
@@ -53,7 +53,7 @@ class ScheduleConfig:
 
 
 class StepCounts(NamedTuple):
-    """Lengths in optimiser steps."""
+    """Lengths in optimizer steps."""
 
     total: int
     """Steps of the whole run, warm-up included."""

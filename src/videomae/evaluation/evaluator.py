@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ from videomae.data.datasets import BadVideo
 from videomae.data.manifest import Manifest, scan_labelled
 from videomae.engine.precision import DeviceName, Precision, autocast, compute_dtype
 from videomae.engine.progress import TrainingProgress
+from videomae.engine.workers import running_workers, start_worker
 from videomae.errors import ConfigError, RunError, VideoReadError
 from videomae.evaluation.classes import names_and_labels
 from videomae.evaluation.metrics import Metrics, compute_metrics
@@ -108,6 +108,33 @@ class EvaluationResult:
             "videos": [asdict(one) for one in self.rows],
         }
         return json.dumps(values, indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> EvaluationResult:
+        """Return the result that `to_json` wrote, equal to the one it was written from.
+
+        Raises:
+            RunError: If the text is none of its results.
+        """
+        try:
+            values = json.loads(text)
+            rows = tuple(
+                VideoResult(**{**one, "probabilities": tuple(one["probabilities"])}) for one in values["videos"]
+            )
+            config = values["config"]
+            return cls(
+                root=values["root"],
+                classes=tuple(values["classes"]),
+                rows=rows,
+                metrics=compute_metrics(
+                    np.array([row.probabilities for row in rows]), np.array([row.label for row in rows])
+                ),
+                bad=tuple(BadVideo(**one) for one in values["bad_videos"]),
+                clip=ClipConfig(**values["clip"]),
+                config=EvaluationConfig(**{**config, "views": ViewsConfig(**config["views"])}),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(f"the text is no evaluation result ({type(error).__name__}: {error})") from None
 
     def summary(self) -> list[str]:
         """Return lines for people: accuracy, and every video that was left out with its reason."""
@@ -329,21 +356,16 @@ def _classify_all(
         dataset,
         batch_size=None,  # one item is one video
         num_workers=workers,
-        worker_init_fn=_start_worker if workers else None,
+        worker_init_fn=start_worker if workers else None,
         generator=torch.Generator(),  # nothing is drawn; without it the loader would move the global random state
     )
-    for number, item in enumerate(loader):
-        if isinstance(item, BadVideo):
-            bad[number] = item
-        else:
-            merger.add(number, item)
-        if on_progress is not None:
-            on_progress(number + 1, len(dataset))
+    with running_workers(loader) as items:
+        for number, item in enumerate(items):
+            if isinstance(item, BadVideo):
+                bad[number] = item
+            else:
+                merger.add(number, item)
+            if on_progress is not None:
+                on_progress(number + 1, len(dataset))
     merger.flush()
     return bad
-
-
-def _start_worker(worker_number: int) -> None:
-    """Prepare a worker process: one thread, and Ctrl-C left to the main process, with which it ends."""
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

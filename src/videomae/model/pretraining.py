@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from videomae.model.base import VideoMAEPreTrainedModel, draw_linear, drawn_modules
 from videomae.model.config import VideoMAEConfig
-from videomae.model.embeddings import Positions, follow, native_grid, sinusoid_table
+from videomae.model.embeddings import Positions, follow, native_grid
 from videomae.model.encoder import VideoMAEModel, drop_path_rates, encode
 from videomae.model.layers import VideoMAELayer, first_of, run_layers
 from videomae.model.outputs import VideoMAEDecoderOutput, VideoMAEForPreTrainingOutput
@@ -29,8 +29,9 @@ from videomae.patches import (
     gather_tubelets,
     membership,
 )
-from videomae.processing.pixels import IMAGENET_MEAN as IMAGENET_MEAN
-from videomae.processing.pixels import IMAGENET_STD as IMAGENET_STD
+from videomae.positions import sinusoid_table
+from videomae.presets import IMAGENET_MEAN as IMAGENET_MEAN
+from videomae.presets import IMAGENET_STD as IMAGENET_STD
 
 
 class VideoMAEDecoder(nn.Module):
@@ -158,7 +159,9 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
             torch._check(decoded_indices.shape[1] > 0)  # an exported program takes a symbol and asks at run time
         elif decoded_indices.shape[1] == 0:
             raise ValueError("no token is to be decoded: hide at least one")
-        encoded = encode(self.videomae, pixel_values, **chosen, **self.wanted(output_attentions, output_hidden_states))
+        encoded = encode(
+            self.videomae, pixel_values, **chosen, **self.wanted(output_attentions, output_hidden_states)
+        )
         logits = self.decode(encoded.last_hidden_state, visible_indices, decoded_indices, grid)
         targets = self.targets(pixel_values, decoded_indices)
         output = VideoMAEForPreTrainingOutput(

@@ -1,4 +1,4 @@
-"""What a recipe holds. The parts are owned by the rooms below; this file only composes them.
+"""What a recipe holds. The parts are owned by the packages below; this file only composes them.
 
 Recipes are read by jsonargparse: from a YAML file or a packaged name, with any field overridden on the command
 line. An unknown key or a value of the wrong type is an error that names it.
@@ -7,11 +7,11 @@ line. An unknown key or a value of the wrong type is an error that names it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
 
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, set_parsing_settings  # type: ignore[attr-defined]
@@ -27,18 +27,20 @@ from videomae.model.config import VideoMAEConfig
 from videomae.video.sampling import ClipConfig
 
 RECIPE_FILE = "recipe.yaml"
+Preset = Literal["small", "base", "large", "huge", "giant"]
+DEFAULT_PRESET: Preset = "base"
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Which network; frames come from the clip, so that the two cannot differ."""
+    """Which model; frames come from the clip, so that the two cannot differ."""
 
-    preset: Literal["small", "base", "large", "huge", "giant"] = "base"
-    """Size by name, see VideoMAEConfig.preset."""
+    preset: Preset | None = None
+    """Size by name, see VideoMAEConfig.preset; null: base, or with init whatever init is."""
     image_size: int = 224
     """Height and width in pixels."""
     overrides: dict[str, Any] = field(default_factory=dict)
-    """Any other fields of VideoMAEConfig, by name."""
+    """Any other fields of VideoMAEConfig, by name; with init, those that tensors depend on must be init's."""
 
     def build(self, clip: ClipConfig, **settings: Any) -> VideoMAEConfig:
         """Return the model configuration for clips of this length.
@@ -46,15 +48,31 @@ class NetworkConfig:
         Raises:
             ConfigError: If an override is unknown, out of range, or one that has its own place in the recipe.
         """
-        owned = {"image_size": "model.image_size", "num_frames": "clip.num_frames"} | dict.fromkeys(
-            settings, "the run"
-        )
-        for name in self.overrides:
-            if name in owned:
-                raise ConfigError(f"model.overrides.{name} is set by {owned[name]}: leave it out of the overrides")
+        self.check_overrides(settings)
         return VideoMAEConfig.preset(
-            self.preset, image_size=self.image_size, num_frames=clip.num_frames, **self.overrides, **settings
+            self.preset or DEFAULT_PRESET,
+            image_size=self.image_size,
+            num_frames=clip.num_frames,
+            **self.overrides,
+            **settings,
         )
+
+    def check_overrides(self, settings: Iterable[str]) -> None:
+        """Refuse an override of a field that has its own place in the recipe, or that the run sets.
+
+        Args:
+            settings: Names of the fields that the run sets.
+
+        Raises:
+            ConfigError: If there is one.
+        """
+        owners = dict.fromkeys(settings, "the run") | {
+            "image_size": "model.image_size",
+            "num_frames": "clip.num_frames",
+        }
+        for name in self.overrides:
+            if name in owners:
+                raise ConfigError(f"model.overrides.{name} is set by {owners[name]}: leave it out of the overrides")
 
 
 @dataclass(frozen=True)
@@ -74,7 +92,7 @@ class FinetuneData:
     val: Path | None = None
     """The same for validation; null splits train by a stable hash of the file names."""
     val_fraction: float = 0.2
-    """Share of each class for validation where val is null, in (0, 1)."""
+    """Fraction of each class for validation where val is null, in (0, 1)."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +104,9 @@ class HeadConfig:
     dropout: float = 0.0
     """Dropout before the classifier."""
     init_scale: float = 0.001
-    """Factor on the fresh classifier's weights, so that training starts from almost equal logits."""
+    """Factor on the classifier's random weights, so that training starts from almost equal logits."""
     label_smoothing: float = 0.1
-    """Share of each target spread over all classes."""
+    """Fraction of each target that is spread over all classes."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +116,9 @@ class PretrainRecipe:
     data: PretrainData
     """Where the videos are."""
     init: str | None = None
-    """Network to go on from: folder of a model or run, weights file, or owner/name on the Hub; null: random."""
+    """Model to go on from: folder of a model or run, weights file, or owner/name on the Hub; null: random."""
     model: NetworkConfig = field(default_factory=NetworkConfig)
-    """Which network; with init only image_size is used, the rest is init's."""
+    """Which model; with init, preset and overrides must agree with what init is."""
     clip: ClipConfig = field(default_factory=ClipConfig)
     """Which frames of a video."""
     mask: MaskConfig = field(default_factory=MaskConfig)
@@ -124,9 +142,9 @@ class FinetuneRecipe:
     data: FinetuneData
     """Where the labelled videos are."""
     init: str | None = None
-    """Network to start from: folder of a model or run, weights file, or owner/name on the Hub; null: random."""
+    """Model to start from: folder of a model or run, weights file, or owner/name on the Hub; null: random."""
     model: NetworkConfig = field(default_factory=NetworkConfig)
-    """Which network; with init only image_size is used, the rest is init's."""
+    """Which model; with init, preset and overrides must agree with what init is."""
     head: HeadConfig = field(default_factory=HeadConfig)
     """The classifier's own settings."""
     clip: ClipConfig = field(default_factory=ClipConfig)
@@ -142,7 +160,7 @@ class FinetuneRecipe:
     loop: LoopConfig = field(default_factory=LoopConfig)
     """Batches, devices, checkpoints."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    """How the validation videos are looked at after the last step."""
+    """How the validation videos are evaluated after the last step."""
 
 
 Recipe = TypeVar("Recipe", PretrainRecipe, FinetuneRecipe)
@@ -187,7 +205,7 @@ def load_recipe(kind: type[Recipe], config: str | Path, overrides: Sequence[str]
     Args:
         kind: `PretrainRecipe` or `FinetuneRecipe`.
         config: A YAML file or the name of a packaged recipe.
-        overrides: Command-line words, for example `["--data.train", "videos", "--optim.base_lr", "3e-4"]`.
+        overrides: Command-line arguments, for example `["--data.train", "videos", "--optim.base_lr", "3e-4"]`.
 
     Raises:
         ConfigError: If a key is unknown, a value is of the wrong type or out of range, or one is missing.
@@ -196,17 +214,45 @@ def load_recipe(kind: type[Recipe], config: str | Path, overrides: Sequence[str]
     return parse_recipe(kind, parser, ["--config", recipe_path(kind, str(config)), *overrides])[0]
 
 
-def parse_recipe(kind: type[Recipe], parser: ArgumentParser, words: Sequence[str]) -> tuple[Recipe, Any]:
-    """Parse command-line words; returns the recipe and everything that was parsed, as a namespace.
+def parse_recipe(kind: type[Recipe], parser: ArgumentParser, arguments: Sequence[str]) -> tuple[Recipe, Any]:
+    """Parse command-line arguments; returns the recipe and everything that was parsed, as a namespace.
 
     Raises:
         ConfigError: As for `load_recipe`.
     """
     try:
-        parsed = parser.instantiate(parser.parse_args(list(words)))
+        parsed = parser.instantiate(parser.parse_args(list(arguments)))
     except ArgumentError as error:
         raise ConfigError(" ".join(str(error).split())) from None
     return kind(**{one.name: parsed[one.name] for one in dataclasses.fields(kind)}), parsed
+
+
+def read_recipe_file(path: Path) -> dict[str, Any]:
+    """Read a YAML file as plain values, unchecked.
+
+    Raises:
+        ConfigError: If it cannot be read or holds no mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"recipe {path} cannot be read ({' '.join(str(error).split())}): mend the file") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"recipe {path} holds no settings by name: write them as in a packaged recipe")
+    return values
+
+
+def unknown_fields(kind: type[Any], values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the names in plain values that a recipe, or a part of one, does not have."""
+    types = get_type_hints(kind)
+    known = {one.name for one in dataclasses.fields(kind)}
+    rows = []
+    for name, value in values.items():
+        if name not in known:
+            rows.append(f"{prefix}{name}")
+        elif dataclasses.is_dataclass(types[name]) and isinstance(value, Mapping):
+            rows += unknown_fields(types[name], value, f"{prefix}{name}.")
+    return rows
 
 
 def recipe_to_yaml(recipe: PretrainRecipe | FinetuneRecipe) -> str:
@@ -221,15 +267,26 @@ def recipe_to_dict(recipe: PretrainRecipe | FinetuneRecipe) -> dict[str, Any]:
     return plain
 
 
-def recipe_differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Return one `name: old -> new` for each setting in which two plain recipes differ."""
-    rows: list[str] = []
+class Difference(NamedTuple):
+    """A setting in which two recipes differ."""
+
+    name: str
+    """With the parts that it is in, for example `optim.base_lr`."""
+    old: Any
+    """Plain value; None where the first recipe has no such setting."""
+    new: Any
+    """Plain value; None where the second has none."""
+
+
+def recipe_differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[Difference]:
+    """Return the settings in which two plain recipes differ, sorted by name."""
+    rows: list[Difference] = []
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name), new.get(name)
-        if isinstance(before, dict) and isinstance(after, dict):
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
             rows += recipe_differences(before, after, f"{prefix}{name}.")
         elif before != after:
-            rows.append(f"{prefix}{name}: {before} -> {after}")
+            rows.append(Difference(f"{prefix}{name}", before, after))
     return rows
 
 
