@@ -1,8 +1,8 @@
 """The parts of a transformer stack: attention, MLP, drop path, layer.
 
 Shapes: `B` batch, `N` tokens, `Q` tokens whose output is used (the last Q of N), `D` width, `H` heads, `d` width of
-a head. Module, parameter and class names are those of transformers' VideoMAE. Every module calls its children, so that
-forward hooks, wrappers, adapters, quantized and compiled parts do here what they do there.
+a head. Module, parameter and class names are those of the VideoMAE of transformers. Every module calls its children,
+so that forward hooks, wrappers, adapters, quantized and compiled parts do here what they do there.
 """
 
 from __future__ import annotations
