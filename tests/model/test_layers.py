@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from tiny_models import gradients, make_model, random_video, randomize, relative_error, tiny_config
 from videomae.model.classification import VideoMAEForVideoClassification
+from videomae.model.config import ACTIVATIONS
 from videomae.model.encoder import VideoMAEModel, block_settings, drop_path_rates
 from videomae.model.layers import (
-    ACTIVATION_FUNCTIONS,
     Block,
     DropPath,
     FusedSelfAttention,
     QueryKeyValue,
     Trace,
+    activation_function,
     attention_probabilities,
     run_blocks,
 )
@@ -225,18 +226,18 @@ def test_a_stack_computes_all_tokens_but_in_its_last_block(recompute: int) -> No
     blocks = nn.ModuleList(randomize(make_block(), seed=seed) for seed in range(3))
     tokens = torch.randn(2, 9, 12)
     trace = Trace(states=True, attentions=True)
-    pruned = run_blocks(blocks, tokens, num_queries=4, recompute=recompute, trace=trace)
+    pruned = run_blocks(blocks, tokens, num_queries=4, checkpoint_every=recompute, trace=trace)
     torch.testing.assert_close(pruned, run_blocks(blocks, tokens)[:, -4:], atol=1e-6, rtol=1e-5)
     assert [state.shape[1] for state in trace.states] == [9, 9, 9, 4]
     assert [one.shape[2] for one in trace.attentions] == [9, 9, 4]
 
 
-@pytest.mark.parametrize("name", ACTIVATION_FUNCTIONS)
+@pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_are_those_of_transformers(name: str) -> None:
     from transformers.activations import ACT2FN
 
     values = torch.linspace(-4, 4, 101)
-    torch.testing.assert_close(ACTIVATION_FUNCTIONS[name](values), ACT2FN[name](values), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(activation_function(name)(values), ACT2FN[name](values), atol=1e-6, rtol=1e-6)
 
 
 def test_dropouts_and_drop_path_are_still_in_evaluation() -> None:

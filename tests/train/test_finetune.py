@@ -41,7 +41,7 @@ def test_fine_tuning_from_a_pretraining_run_takes_its_encoder_and_pools_by_mean(
     result = finetune(recipe, out=tmp_path / "fine")
     printed = capsys.readouterr().out
     assert "loaded: " in printed
-    assert "freshly made: 4 tensors" in printed
+    assert "randomly initialized: 4 tensors" in printed
     saved = VideoMAEForVideoClassification.from_pretrained(result.model_folder)
     assert saved.config.id2label == {0: "left", 1: "right"}
     record = load_record(result.model_folder)
