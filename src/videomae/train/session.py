@@ -97,9 +97,10 @@ class Session:
         return self.folder.path / RUN_FOLDER
 
     def is_finished(self, total_steps: int) -> bool:
-        """Return whether the run has done its last step and written its model folder, the record of it last."""
+        """Return whether the model folder, whose record is written last, holds the result of all steps on this data."""
         training = load_record(self.model_folder).get("training", {})
-        return isinstance(training, Mapping) and training.get("steps") == total_steps
+        done = {"steps": total_steps, "data_fingerprint": self.data_fingerprint}
+        return all(training.get(name) == value for name, value in done.items())
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
         """Load the newest checkpoint into the model and the optimizer, if there is one.
