@@ -282,15 +282,18 @@ def test_a_data_worker_that_dies_during_a_save_is_not_taken_for_a_full_disk(tmp_
     def dies(*_):
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
 
+    def save():
+        if not while_handling:
+            return save_steps(tmp_path, 1)
+        try:
+            raise OSError(28, "an earlier error that is being handled")
+        except OSError:
+            return save_steps(tmp_path, 1)
+
     with monkeypatch.context() as patch:
         patch.setattr(torch.serialization, "_save", dies)
         with pytest.raises(RuntimeError, match="DataLoader worker"):
-            try:
-                if while_handling:
-                    raise OSError(28, "an earlier error that is being handled")
-                save_steps(tmp_path, 1)
-            except OSError:
-                save_steps(tmp_path, 1)
+            save()
     assert names(tmp_path) == []
     save_steps(tmp_path, 1)
 

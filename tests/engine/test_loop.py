@@ -84,8 +84,8 @@ def test_skipped_steps_are_counted_and_too_many_in_a_row_stop_the_run() -> None:
         steps.add([skipped(5), skipped(6), {"step": 7, "loss": 1.0}])
     assert str(caught.value) == (
         "loss or gradient is not finite in steps 4 to 6, more than loop.max_skipped_steps 2 in a row; no weight was "
-        "changed in them: resume with a lower optim.base_lr or with optim.clip_grad 1.0, or check the videos of these "
-        "steps, 4.mp4, always.mp4, 5.mp4, 6.mp4"
+        "changed in them: resume with a lower optim.base_lr or with optim.clip_grad 1.0, or check the videos of "
+        "these steps, 4.mp4, always.mp4, 5.mp4, 6.mp4"
     )
     assert steps.total == 5
     steps.add([skipped(8)])  # the row is broken

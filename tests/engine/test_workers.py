@@ -1,4 +1,4 @@
-"""Worker processes: signals of the group do not reach them, and none of them outlives the block or the main process."""
+"""Worker processes: signals of the group do not end them, and none outlives the block or the main process."""
 
 from __future__ import annotations
 
