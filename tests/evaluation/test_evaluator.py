@@ -242,6 +242,25 @@ def test_json_holds_everything_and_is_strict(
     assert values["videos"][3]["probabilities"] == list(result.rows[3].probabilities)
 
 
+def test_a_result_comes_back_from_its_json_as_it_was(
+    model: VideoMAEForVideoClassification,
+    videos: Path,
+    processor: VideoMAEImageProcessor,
+    clip: ClipConfig,
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(videos, tmp_path / "videos")
+    (tmp_path / "videos" / "cut" / "0.mp4").write_text("no video")
+    result = evaluate(model, scan_labelled(tmp_path / "videos"), processor=processor, clip=clip, config=SMALL)
+    again = EvaluationResult.from_json(result.to_json())
+    assert again == result
+    assert again.metrics == result.metrics
+    assert len(again.bad) == 1
+    for text in ("", "[]", "{}", result.to_json().replace('"videos"', '"video"')):
+        with pytest.raises(RunError, match="the text is no evaluation result"):
+            EvaluationResult.from_json(text)
+
+
 def test_folder_is_evaluated_with_the_sampling_and_processor_it_remembers(
     model: VideoMAEForVideoClassification,
     videos: Path,
