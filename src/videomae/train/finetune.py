@@ -23,7 +23,8 @@ from videomae.engine.progress import TrainingProgress
 from videomae.engine.schedule import learning_rates, set_learning_rate, step_counts
 from videomae.engine.seeding import derive_seed
 from videomae.errors import ConfigError
-from videomae.evaluation.evaluator import EvaluationResult, evaluate
+from videomae.evaluation.evaluator import evaluate
+from videomae.evaluation.results import EVALUATION_FILE, EvaluationResult
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD
 from videomae.recipes.schema import FinetuneRecipe
@@ -150,6 +151,7 @@ def finetune(recipe: FinetuneRecipe, *, out: Path, overwrite: bool = False, resu
             config=recipe.evaluation,
             on_progress=lambda done, _: progress.update(done, num_clips=1),
         )
+    result.save(session.folder.path / EVALUATION_FILE)
     session.metrics.append({"step": total, "evaluation": result.metrics_dict()})
     folder = session.folder.path / RUN_FOLDER
     model.save_pretrained(folder)
