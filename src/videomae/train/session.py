@@ -89,7 +89,7 @@ class Session:
         return self.folder.path / RUN_FOLDER
 
     def is_finished(self, total_steps: int) -> bool:
-        """Return whether the model folder, whose record is written last, holds the result of all steps on this data."""
+        """Return whether the model folder, whose record is written last, is the result of all steps on this data."""
         training = load_record(self.model_folder).training
         if training is None:
             return False
