@@ -13,7 +13,7 @@ from typing import Literal
 
 from videomae.masking import hidden_count
 from videomae.model.config import VideoMAEConfig
-from videomae.model.encoder import native_grid
+from videomae.model.embeddings import native_grid
 
 Variant = Literal["naive", "exact", "dual"]
 

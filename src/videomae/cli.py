@@ -74,7 +74,8 @@ def finetune(words: list[str]) -> int:
 
 def evaluate(words: list[str]) -> int:
     """Measure a classifier on labelled videos, averaging several views of each."""
-    from videomae.evaluation.evaluator import EvaluationConfig, evaluate_folder
+    from videomae.evaluation.evaluator import evaluate_folder
+    from videomae.evaluation.results import EvaluationConfig
 
     parser = _parser("evaluate", evaluate)
     parser.add_argument("model", help=MODEL_HELP)

@@ -41,7 +41,7 @@ def test_fine_tuning_from_a_pretraining_run_takes_its_encoder_and_pools_by_mean(
     result = finetune(recipe, out=tmp_path / "fine")
     printed = capsys.readouterr().out
     assert "loaded: " in printed
-    assert "freshly made: 4 tensors" in printed
+    assert "randomly initialized: 4 tensors" in printed
     saved = VideoMAEForVideoClassification.from_pretrained(result.model_folder)
     assert saved.config.id2label == {0: "left", 1: "right"}
     record = load_record(result.model_folder)
@@ -76,6 +76,29 @@ def test_resuming_gives_the_uninterrupted_losses(finetune_recipe: Finetune, tmp_
     finetune(recipe, out=tmp_path / "part", resume=True)
     whole, part = (MetricsLog.read(tmp_path / name / "metrics.jsonl") for name in ("whole", "part"))
     assert part == whole
+
+
+def test_a_finished_run_that_is_resumed_returns_its_evaluation_and_adds_no_second_one(
+    finetune_recipe: Finetune, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = finetune(finetune_recipe(), out=tmp_path / "run")
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    capsys.readouterr()
+    assert finetune(finetune_recipe(), out=tmp_path / "run", resume=True) == first
+    output = capsys.readouterr()
+    assert output.out == f"the run in {tmp_path / 'run'} is finished: it has done its 6 steps and its evaluation\n"
+    assert "evaluating" not in output.err
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_killed_before_its_model_was_complete_evaluates_again_and_keeps_one_evaluation(
+    finetune_recipe: Finetune, tmp_path: Path
+) -> None:
+    first = finetune(finetune_recipe(), out=tmp_path / "run")
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    (tmp_path / "run" / "model" / "videomae.json").unlink()
+    assert finetune(finetune_recipe(), out=tmp_path / "run", resume=True) == first
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
 
 
 def test_the_head_starts_small(finetune_recipe: Finetune) -> None:

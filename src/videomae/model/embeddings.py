@@ -37,6 +37,7 @@ class VideoMAEPatchEmbeddings(nn.Module):
         self.image_size = config.image_height_width
         self.patch_size = config.patch_height_width
         self.tubelet_size = config.tubelet_size
+        self.tubelet = tubelet_size(config)
         self.num_channels = config.num_channels
         self.num_patches = native_grid(config).num_tokens
         kernel = (config.tubelet_size, *config.patch_height_width)
@@ -58,11 +59,6 @@ class VideoMAEPatchEmbeddings(nn.Module):
         """Embed `[B, V, C, frames, height, width]` as `[B, V, D]`: one matrix product, faster than a convolution."""
         weight = self.projection.weight
         return F.linear(tubelets.to(weight.dtype).flatten(2), weight.flatten(1), self.projection.bias)
-
-    @property
-    def tubelet(self) -> TubeletSize:
-        """The size of a tubelet."""
-        return TubeletSize(self.tubelet_size, *self.patch_size)
 
     def grid_of(self, pixel_values: Tensor) -> TokenGrid:
         """Return the token grid of a video batch.
@@ -114,6 +110,7 @@ class VideoMAEEmbeddings(nn.Module):
         patches = self.patch_embeddings
         if bool_masked_pos is not None:
             visible_indices, _ = self.split_mask(bool_masked_pos, pixel_values, given=visible_indices)
+        tokens: Tensor
         positions = self.positions.table(self.position_embeddings, self.grid_of(pixel_values), pixel_values.device)
         if visible_indices is None:
             tokens = patches(pixel_values)
@@ -153,7 +150,7 @@ class VideoMAEEmbeddings(nn.Module):
         return split_by_mask(mask.to(pixel_values.device))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.position_embeddings = follow(self.position_embeddings, self.patch_embeddings)
         return self
 
@@ -218,8 +215,12 @@ def follow(table: Tensor, module: nn.Module) -> Tensor:
 
 def native_grid(config: VideoMAEConfig) -> TokenGrid:
     """Return the token grid of a clip of the configured size."""
-    tubelet = TubeletSize(config.tubelet_size, *config.patch_height_width)
-    return token_grid(config.num_frames, *config.image_height_width, tubelet)
+    return token_grid(config.num_frames, *config.image_height_width, tubelet_size(config))
+
+
+def tubelet_size(config: VideoMAEConfig) -> TubeletSize:
+    """Return the size of a tubelet."""
+    return TubeletSize(config.tubelet_size, *config.patch_height_width)
 
 
 def interpolate_table(table: Tensor, native: TokenGrid, grid: TokenGrid) -> Tensor:

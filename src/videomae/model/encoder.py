@@ -115,7 +115,7 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
             hidden_states=getattr(encoded, "hidden_states", None),
             attentions=getattr(encoded, "attentions", None),
         )
-        return self.as_asked(output, return_dict)
+        return self.format_output(output, return_dict)
 
 
 def drop_path_rates(last_rate: float, depth: int) -> list[float]:

@@ -16,18 +16,16 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 from torch.utils.checkpoint import checkpoint
 
-from videomae.model.config import VideoMAEConfig
+from videomae.model.config import ACTIVATIONS, VideoMAEConfig
 from videomae.model.cpu_attention import blocked_attention, blocked_is_faster
 from videomae.weights.layouts import FUSED, assemble, transformers_names
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "gelu": nn.GELU,
-    "gelu_new": lambda: nn.GELU(approximate="tanh"),
-    "gelu_pytorch_tanh": lambda: nn.GELU(approximate="tanh"),
-    "relu": nn.ReLU,
-    "silu": nn.SiLU,
-    "swish": nn.SiLU,
-}
+
+def activation(name: str) -> nn.Module:
+    """Return an activation by its name in `ACTIVATIONS`."""
+    class_name, options = ACTIVATIONS[name]
+    module: nn.Module = getattr(nn, class_name)(**options)
+    return module
 
 
 class VideoMAESelfAttention(nn.Module):
@@ -46,7 +44,7 @@ class VideoMAESelfAttention(nn.Module):
         self.query, self.key, self.value = (nn.Linear(D, D, bias=False) for _ in range(3))
         if config.qv_bias:
             self.query.bias, self.value.bias = (nn.Parameter(torch.zeros(D)) for _ in range(2))
-        self.register_load_state_dict_pre_hook(_rename_older_keys)
+        self.register_load_state_dict_pre_hook(_rename_older_keys)  # type: ignore[no-untyped-call]
 
     def forward(
         self,
@@ -131,7 +129,7 @@ class VideoMAEIntermediate(nn.Module):
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.intermediate_act_fn = ACTIVATIONS[config.hidden_act]()
+        self.intermediate_act_fn = activation(config.hidden_act)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Project `[B, N, D]` to `[B, N, intermediate_size]` and apply the activation."""

@@ -1,14 +1,14 @@
 """Masked pre-training: encode the visible tubelets, decode the hidden ones, compare with their pixels.
 
 `B` batch, `V` visible, `M` decoded, `N` tokens, `D` encoder width, `E` decoder width, `P` values per tubelet.
-Where decoder masking (VideoMAE V2) is used, M counts the decoded tokens alone; those that the encoder saw carry no
-loss.
+Where decoder masking (VideoMAE V2) is used, M counts the decoded tokens alone; visible tokens among them carry
+no loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Self
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -16,18 +16,17 @@ from torch import Tensor, nn
 
 from videomae.model.base import VideoMAEPreTrainedModel, draw_linear, drawn_modules
 from videomae.model.config import VideoMAEConfig
-from videomae.model.embeddings import Positions, follow, native_grid
+from videomae.model.embeddings import Positions, follow, native_grid, tubelet_size
 from videomae.model.encoder import VideoMAEModel, drop_path_rates, encode
 from videomae.model.layers import VideoMAELayer, first_of, run_layers
 from videomae.model.outputs import VideoMAEDecoderOutput, VideoMAEForPreTrainingOutput
 from videomae.patches import (
-    NORM_EPS,
     TokenGrid,
-    TubeletSize,
     complement,
     gather_tokens,
     gather_tubelets,
     membership,
+    normalize_tubelets,
 )
 from videomae.positions import sinusoid_table
 from videomae.presets import IMAGENET_MEAN as IMAGENET_MEAN
@@ -76,13 +75,19 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
     `position_embeddings` is the decoder's table `[1, N, E]` of the native grid; what is put in its place is used.
 
     Args:
-        config: Sizes and switches. Published pre-training models have `use_mean_pooling=False`, that is, a
-            final LayerNorm after the encoder.
+        config: Sizes and switches. Published pre-training models have `use_mean_pooling=False`, that is, a final
+            LayerNorm after the encoder. They are read once: a built model does not change when its configuration is
+            written to, but for what outputs hold.
     """
+
+    encoder_class: ClassVar[type[VideoMAEModel]] = VideoMAEModel
 
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__(config)
-        self.videomae = VideoMAEModel(config)
+        self.norm_pix_loss = config.norm_pix_loss
+        self.num_channels = config.num_channels
+        self.tubelet = tubelet_size(config)
+        self.videomae = self.encoder_class(config)
         self.encoder_to_decoder = nn.Linear(config.hidden_size, config.decoder_hidden_size, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_hidden_size))
         self.positions = Positions(native_grid(config))
@@ -170,7 +175,7 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
-        return self.as_asked(output, return_dict)
+        return self.format_output(output, return_dict)
 
     def decode(self, encoded: Tensor, visible_indices: Tensor, decoded_indices: Tensor, grid: TokenGrid) -> Tensor:
         """Predict the decoded tokens from encoder states.
@@ -196,42 +201,25 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
     def targets(self, pixel_values: Tensor, decoded_indices: Tensor) -> Tensor:
         """Return what the decoded tokens should predict, `[B, M, P]` float32.
 
-        Only the decoded tubelets are read. With three channels the ImageNet normalisation is undone first; with
-        `norm_pix_loss` each tubelet and channel is then normalised.
+        Only the decoded tubelets are read. With three channels the ImageNet normalization is undone first; with
+        `norm_pix_loss` each tubelet and channel is then normalized.
         """
-        size = TubeletSize(self.config.tubelet_size, *self.config.patch_height_width)
+        size = self.tubelet
         # The indexing inside copies: `tubelets` is written in place from here on, for every pass costs.
         tubelets = gather_tubelets(pixel_values, decoded_indices, size).float().flatten(3)  # [B, M, C, s]
         # Numbers, not buffers: exact in a bfloat16 model, there after a start on the meta device, no copy a step.
-        is_rgb = self.config.num_channels == len(IMAGENET_MEAN)
-        if self.config.norm_pix_loss:
-            normalize_tubelets(tubelets, IMAGENET_STD if is_rgb else (1.0,) * self.config.num_channels)
+        is_rgb = self.num_channels == len(IMAGENET_MEAN)
+        if self.norm_pix_loss:
+            normalize_tubelets(tubelets, IMAGENET_STD if is_rgb else (1.0,) * self.num_channels)
         elif is_rgb:
-            for channel, (mean, deviation) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)):
-                tubelets[:, :, channel].mul_(deviation).add_(mean)
+            for channel, (mean, std) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)):
+                tubelets[:, :, channel].mul_(std).add_(mean)
         return tubelets.transpose(2, 3).flatten(2)  # [B, M, P], channel fastest
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.position_embeddings = follow(self.position_embeddings, self)
         return self
-
-
-def normalize_tubelets(tubelets: Tensor, deviations: Sequence[float]) -> None:
-    """Normalise each tubelet and channel in place, to what `patches.normalize_patches` gives for the pixels.
-
-    The pixels are `deviation * tubelets + mean` with two numbers a channel. Subtracting the mean of a tubelet and
-    dividing by its deviation takes both out again, all but what they do to the epsilon; so they are never applied.
-
-    Args:
-        tubelets: `[B, M, C, s]` float32.
-        deviations: One for each channel.
-    """
-    tubelets -= tubelets.mean(dim=-1, keepdim=True)
-    spread = torch.linalg.vector_norm(tubelets, dim=-1, keepdim=True) / (tubelets.shape[-1] - 1) ** 0.5  # unbiased
-    for channel, deviation in enumerate(deviations):
-        spread[:, :, channel] += NORM_EPS / deviation
-    tubelets /= spread
 
 
 def reconstruction_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -21,7 +21,7 @@ from videomae.engine.loop import LoopConfig
 from videomae.engine.optim import OptimConfig
 from videomae.engine.schedule import ScheduleConfig
 from videomae.errors import ConfigError
-from videomae.evaluation.evaluator import EvaluationConfig
+from videomae.evaluation.results import EvaluationConfig
 from videomae.masking import MaskConfig
 from videomae.model.config import VideoMAEConfig
 from videomae.video.sampling import ClipConfig

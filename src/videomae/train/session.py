@@ -89,9 +89,11 @@ class Session:
         return self.folder.path / RUN_FOLDER
 
     def is_finished(self, total_steps: int) -> bool:
-        """Return whether the run has done its last step and written its model folder, the record of it last."""
+        """Return whether the model folder, whose record is written last, is the result of all steps on this data."""
         training = load_record(self.model_folder).training
-        return training is not None and training.steps == total_steps
+        if training is None:
+            return False
+        return (training.steps, training.data_fingerprint) == (total_steps, self.data_fingerprint)
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
         """Load the newest checkpoint into the model and the optimizer, if there is one.

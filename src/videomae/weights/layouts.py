@@ -102,7 +102,7 @@ def assemble(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str,
     Raises:
         WeightsError: If the rows of a fused weight are not three times as many as its columns.
     """
-    assembled = {}
+    assembled: dict[str, Tensor] = {}
     for theirs, ours in names.items():
         parts, tensor = parts_of(ours), state[theirs]
         if len(parts) > 1 and (tensor.dim() != 2 or tensor.shape[0] != 3 * tensor.shape[1]):
