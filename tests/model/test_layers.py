@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from tiny_models import gradients, make_model, random_video, randomize, relative_error, tiny_config
 from videomae.model.classification import VideoMAEForVideoClassification
+from videomae.model.config import ACTIVATIONS
 from videomae.model.encoder import VideoMAEModel, drop_path_rates
 from videomae.model.layers import (
-    ACTIVATIONS,
     DropPath,
     VideoMAELayer,
     VideoMAESelfAttention,
+    activation,
     attention_probabilities,
     run_layers,
 )
@@ -311,7 +312,7 @@ def test_activations_are_those_of_transformers(name: str) -> None:
     from transformers.activations import ACT2FN
 
     values = torch.linspace(-4, 4, 101)
-    torch.testing.assert_close(ACTIVATIONS[name]()(values), ACT2FN[name](values), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(activation(name)(values), ACT2FN[name](values), atol=1e-6, rtol=1e-6)
 
 
 def test_dropouts_and_drop_path_are_still_in_evaluation() -> None:

@@ -120,7 +120,7 @@ def test_biases_that_the_configuration_denies_are_used(tmp_path: Path, spelling:
 def test_a_caller_who_denies_biases_is_told_that_there_are_some(tmp_path: Path) -> None:
     save_as_transformers(make_model(VideoMAEForVideoClassification), tmp_path)
     with pytest.raises(
-        WeightsError, match=r"it also has videomae\.encoder\.layer\.\{0-2\}\.attention\.attention\.qkv\.q_b"
+        WeightsError, match=r"it also has videomae\.encoder\.layer\.\{0-2\}\.attention\.attention\.query\.bias"
     ):
         VideoMAEForVideoClassification.from_pretrained(tmp_path, qkv_bias=False)
 

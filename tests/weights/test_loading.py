@@ -182,7 +182,7 @@ def test_a_report_reads_as_lines(tmp_path: Path) -> None:
     torch.save({"model": to_original(make_model(VideoMAEForPreTraining).state_dict())}, tmp_path / "x.pth")
     _, report, _ = load(VideoMAEForVideoClassification, tmp_path / "x.pth", **SIZES, num_channels=1)
     text = "\n".join(report.lines())
-    assert text.startswith(f"{tmp_path / 'x.pth'}: original pre-training, under model\nloaded: 41 tensors: ")
+    assert text.startswith(f"{tmp_path / 'x.pth'}: original pre-training, under model\nloaded: 47 tensors: ")
     assert "randomly initialized: 4 tensors: fc_norm.weight (1)" in text
     assert f"changed: {PROJECTION}: 3 to 1 channels, mean" in text
 
@@ -320,7 +320,7 @@ def test_the_dtype_is_as_asked(tmp_path: Path, name: str, dtype: Any) -> None:
 def test_positions_stay_in_float32_whatever_the_dtype(tmp_path: Path) -> None:
     make_model(VideoMAEModel).save_pretrained(tmp_path)
     model = VideoMAEModel.from_pretrained(tmp_path, dtype="bfloat16")
-    assert torch.equal(model.embeddings.positions.table, sinusoid_table(32, 24))
+    assert torch.equal(model.embeddings.position_embeddings, sinusoid_table(32, 24))
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,7 @@ class VideoMAEEmbeddings(nn.Module):
         super().__init__()
         self.patch_embeddings = VideoMAEPatchEmbeddings(config)
         self.num_patches = self.patch_embeddings.num_patches
+        self.tubelet = self.patch_embeddings.tubelet
         self.positions = Positions(native_grid(config))
         self.position_embeddings = sinusoid_table(self.positions.grid.num_tokens, config.hidden_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size)) if config.use_cls_token else None
