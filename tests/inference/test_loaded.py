@@ -1,4 +1,4 @@
-"""Trained networks from every kind of source: complete or refused, and what is assumed is said."""
+"""Trained models from every kind of source: complete or refused, and what is assumed is said."""
 
 from __future__ import annotations
 

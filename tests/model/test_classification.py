@@ -13,7 +13,7 @@ from tiny_models import inputs_for, make_model, random_video, randomize, tiny_co
 from videomae.model.classification import PROBLEM_TYPES, VideoMAEForVideoClassification, problem_type
 
 TOKEN_0_WARNING = (
-    "use_mean_pooling is False and the network has no CLS token: the classifier sees token 0 alone, the top-left "
+    "use_mean_pooling is False and the model has no CLS token: the classifier sees token 0 alone, the top-left "
     "patch of the first frames; set use_mean_pooling=True to classify from the whole clip"
 )
 
