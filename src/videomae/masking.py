@@ -1,7 +1,7 @@
 """Which tokens the encoder sees and which the decoder predicts: pure functions of grid, ratio and generator.
 
 Every function returns integer index tensors with counts that depend on sizes alone, so that a training step has
-static shapes and never waits for the device. Knows nothing of models; the model knows nothing of this file.
+static shapes and never waits for the device. Models take the indices; none imports this file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CELL = 2  # side of a running cell in tokens: VideoMAE V2's masking generator
 
 
 class MaskIndices(NamedTuple):
-    """Token numbers in raster order, int64: what the encoder sees and what the decoder predicts."""
+    """Token indices in raster order, int64: what the encoder sees and what the decoder predicts."""
 
     visible: Tensor
     """`[B, V]`."""
@@ -36,7 +36,7 @@ class MaskConfig:
     """How tokens are hidden in pre-training."""
 
     kind: MaskKind = "tube"
-    """tube: the same places in every frame; random: any tokens; frame: whole time slices."""
+    """tube: the same spatial positions in every frame; random: any tokens; frame: whole time slices."""
     ratio: float = 0.9
     """Fraction of tokens hidden from the encoder, in (0, 1)."""
     decoder_kind: DecoderKind = "all"
@@ -54,8 +54,8 @@ class MaskConfig:
                 raise ConfigError(f"mask.{name} is {choice!r}: choose one of {', '.join(choices)}")
         for name, value in (("ratio", self.ratio), ("decoder_ratio", self.decoder_ratio)):
             if not 0.0 < value < 1.0:
-                cure = f": did you mean {value / 100:g}?" if 1.0 < value < 100.0 else ""
-                raise ConfigError(f"mask.{name} is {value:g}; it is a fraction in (0, 1){cure}")
+                hint = f": did you mean {value / 100:g}?" if 1.0 < value < 100.0 else ""
+                raise ConfigError(f"mask.{name} is {value:g}; it is a fraction in (0, 1){hint}")
 
 
 def draw_masks(
@@ -90,16 +90,16 @@ def draw_masks(
 
 
 def tube_masks(grid: TokenGrid, ratio: float, *, batch: int, generator: torch.Generator) -> MaskIndices:
-    """Hide the same `int(ratio * h * w)` places in every time slice.
+    """Hide the same `int(ratio * h * w)` spatial positions in every time slice.
 
     Source: VideoMAE (Tong et al. 2022), section 3.2; counts as in the authors' generator: 0.9 hides 176 of 196.
     """
     num_hidden = hidden_count(grid.tokens_per_frame, ratio)
-    places = _random_subset(
+    positions = _random_subset(
         grid.tokens_per_frame, grid.tokens_per_frame - num_hidden, batch=batch, generator=generator
     )  # [B, v]
-    starts = torch.arange(grid.frames, device=places.device) * grid.tokens_per_frame  # [t]
-    visible = (starts[None, :, None] + places[:, None, :]).flatten(1)  # [B, t, v] -> [B, V]
+    starts = torch.arange(grid.frames, device=positions.device) * grid.tokens_per_frame  # [t]
+    visible = (starts[None, :, None] + positions[:, None, :]).flatten(1)  # [B, t, v] -> [B, V]
     return MaskIndices(visible, complement(visible, grid.num_tokens))
 
 
@@ -114,13 +114,13 @@ def frame_masks(grid: TokenGrid, ratio: float, *, batch: int, generator: torch.G
     """Hide `int(ratio * t)` whole time slices."""
     num_hidden = hidden_count(grid.frames, ratio)
     slices = _random_subset(grid.frames, grid.frames - num_hidden, batch=batch, generator=generator)  # [B, v]
-    places = torch.arange(grid.tokens_per_frame, device=slices.device)  # [h * w]
-    visible = (slices[:, :, None] * grid.tokens_per_frame + places).flatten(1)  # [B, v, hw] -> [B, V]
+    positions = torch.arange(grid.tokens_per_frame, device=slices.device)  # [h * w]
+    visible = (slices[:, :, None] * grid.tokens_per_frame + positions).flatten(1)  # [B, v, hw] -> [B, V]
     return MaskIndices(visible, complement(visible, grid.num_tokens))
 
 
 def draw_running_cells(grid: TokenGrid, ratio: float, *, batch: int, generator: torch.Generator) -> Tensor:
-    """Draw one of the four running-cell phases for each video; returns decoded token numbers `[B, M]`.
+    """Draw one of the four running-cell phases for each video; returns decoded token indices `[B, M]`.
 
     M is constant for the four phases only where every phase leaves the same number undecoded, which holds for
     every grid with even height and width.
@@ -133,8 +133,8 @@ def draw_running_cells(grid: TokenGrid, ratio: float, *, batch: int, generator: 
 def running_cell_masks(grid: TokenGrid, ratio: float) -> Tensor:
     """Return the four phase-shifted running-cell masks.
 
-    A 2x2 cell holds a queue of `m = int(4 * ratio)` ones and `4 - m` zeros, shifted by one place from slice to
-    slice, so that every place is decoded in `4 - m` of any 4 consecutive slices.
+    A 2x2 cell holds a queue of `m = int(4 * ratio)` ones and `4 - m` zeros, shifted by one position from slice to
+    slice, so that every position is decoded in `4 - m` of any 4 consecutive slices.
 
     Args:
         grid: Token grid; height and width must be even.
