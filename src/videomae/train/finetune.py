@@ -133,9 +133,7 @@ def finetune(
                     batch = next(batches)
                     if len(batch.clips):
                         inputs = batch.to(device, non_blocking=True)
-                        torch.manual_seed(
-                            derive_seed(loop.seed, "step", step)
-                        )  # drop path, dropout: of the step alone
+                        torch.manual_seed(derive_seed(loop.seed, "step", step))  # drop path: a function of the step
                         clips = normalize(inputs.clips, mean, std)  # [B, T, C, H, W]
                         with autocast(device, dtype):
                             logits = model(clips).logits  # [B, K]
