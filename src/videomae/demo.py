@@ -167,8 +167,8 @@ def _render(out: Path, results: _Results, *, own_data: bool, seed: int) -> str:
     control = results.finetuned[UNTRAINED].evaluation.metrics.top1
     summary = (
         f"A model pre-trained on {source} without labels, then fine-tuned, names the class of {best:.1%} of "
-        f"{validation.metrics.num_videos} videos it was not trained on; fine-tuned from the same initialization without "
-        f"pre-training, of {control:.1%}; chance is {chance:.1%}."
+        f"{validation.metrics.num_videos} videos it was not trained on; fine-tuned without pre-training from the same "
+        f"initialization, of {control:.1%}; chance is {chance:.1%}."
     )
     return render_report("VideoMAE, from videos to a classifier", sections, summary=summary)
 
@@ -220,8 +220,8 @@ def _verdict(results: _Results) -> str:
         effect = "No effect of pre-training is shown here: the intervals of the first two overlap"
     return (
         f"{effect}. What pre-training did is the difference between the first two, which start from the same random "
-        "weights; the third initializes its weights in another way, so that its distance to the others is an effect of "
-        "initialization too. One seed each."
+        "weights; the third initializes its weights in another way, so that its distance to the others is an "
+        "effect of initialization too. One seed each."
     )
 
 
