@@ -26,7 +26,7 @@ from videomae.model.encoder import Embeddings
 from videomae.model.layers import FusedSelfAttention, QueryKeyValue, run_blocks
 from videomae.model.pretraining import Decoder, VideoMAEForPreTraining
 from videomae.patches import TubeletSize, gather_tokens, gather_tubelets, normalize_patches
-from videomae.processing.pixels import IMAGENET_MEAN, IMAGENET_STD
+from videomae.presets import IMAGENET_MEAN, IMAGENET_STD
 
 _embed = Embeddings.forward
 _decode = Decoder.forward

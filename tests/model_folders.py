@@ -9,15 +9,14 @@ import pytest
 import torch
 
 from tiny_networks import tiny_network
-from videomae.inference.loaded import record_from_clip
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.encoder import VideoMAEModel
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD, VideoMAEForPreTraining
 from videomae.processing.image_processor import VideoMAEImageProcessor
+from videomae.sharing.record import ModelRecord, save_record
 from videomae.video.sampling import ClipConfig
 from videomae.video.write import write_video
-from videomae.weights.saving import save_record
 
 CLIP = ClipConfig(num_frames=4, stride=3)
 CLASSES = ("cut", "jump", "run")
@@ -31,7 +30,7 @@ def save_folder(model: VideoMAEPreTrainedModel, folder: Path, *, with_record: bo
     )
     processor.save_pretrained(folder)
     if with_record:
-        save_record(folder, record_from_clip(CLIP))
+        save_record(folder, ModelRecord(sampling=CLIP))
     return folder
 
 

@@ -16,16 +16,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from videomae.cli import SUBCOMMANDS, Subcommand, main
-from videomae.inference.loaded import record_from_clip
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe, load_recipe
+from videomae.sharing.record import ModelRecord, save_record
 from videomae.train.resume import saved_recipe
 from videomae.video.sampling import ClipConfig
 from videomae.video.write import write_video
-from videomae.weights.saving import save_record
 
 RECIPE_PARTS = {
     "pretrain": "augment clip data init loop mask model optim schedule".split(),
@@ -66,7 +65,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model.save_pretrained(root / name)
         size = {"shortest_edge": 32}
         VideoMAEImageProcessor(size=size, crop_size={"height": 32, "width": 32}).save_pretrained(root / name)
-        save_record(root / name, record_from_clip(ClipConfig(num_frames=8, stride=1)))
+        save_record(root / name, ModelRecord(sampling=ClipConfig(num_frames=8, stride=1)))
     return root
 
 

@@ -1,6 +1,6 @@
 """Files that are either complete or not there: written beside their place, then renamed into it.
 
-Knows nothing of what is written.
+Errors of the disk are left as they are, `OSError`: the caller knows what to call them.
 """
 
 from __future__ import annotations
@@ -47,6 +47,17 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file for writing under the rules of `atomic_path`."""
     with atomic_path(path) as partial, open(partial, "wb") as stream:
         yield stream
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Write a text file, UTF-8, under the rules of `atomic_path`; its folder is made if it is missing.
+
+    Raises:
+        OSError: If the folder cannot be made or the file cannot be written or renamed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as stream:
+        stream.write(text.encode("utf-8"))
 
 
 def partial_path(path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 What is slow to import is imported after the arguments are parsed, so that `--help` waits for nothing. Results go to
 standard output; progress, warnings and errors to standard error. Errors that a user can cause are one line and exit
-status 2; Ctrl-C is 130.
+status 2; Ctrl-C is 130, SIGTERM 143.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def finetune(arguments: list[str]) -> int:
 
 def evaluate(arguments: list[str]) -> int:
     """Measure a classifier on labelled videos, averaging several views of each."""
-    from videomae.evaluation.evaluator import EvaluationConfig, evaluate_folder
+    from videomae.evaluation.configs import EvaluationConfig
 
     parser = _parser("evaluate", evaluate)
     parser.add_argument("model", help=MODEL_HELP)
@@ -93,6 +93,9 @@ def evaluate(arguments: list[str]) -> int:
     _add_device(parser)
     parser.add_argument("--out", type=Path, help="JSON file for the result of every video")
     options = _parse(parser, arguments)
+
+    from videomae.evaluation.evaluator import evaluate_folder
+
     config = EvaluationConfig(
         views=options.views, batch_size=options.batch_size, workers=options.workers, precision=options.precision
     )
@@ -106,8 +109,6 @@ def evaluate(arguments: list[str]) -> int:
 
 def predict(arguments: list[str]) -> int:
     """Classify videos: the most probable classes of each."""
-    from videomae.inference.predictor import Predictor, predict_files
-
     parser = _parser("predict", predict)
     parser.add_argument("model", help=MODEL_HELP)
     _add_videos(parser)
@@ -117,6 +118,9 @@ def predict(arguments: list[str]) -> int:
     _add_clip(parser)
     _add_device(parser)
     options = _parse(parser, arguments)
+
+    from videomae.inference.predictor import Predictor, predict_files
+
     predictor = Predictor(options.model, clip=options.clip, device=options.device)
     return predict_files(
         predictor, options.videos, top_k=options.top_k, num_views=options.num_views, json=options.json
@@ -125,7 +129,7 @@ def predict(arguments: list[str]) -> int:
 
 def features(arguments: list[str]) -> int:
     """Compute feature vectors of videos and write them to one safetensors file."""
-    from videomae.inference.features import Pooling, extract_features
+    from videomae.inference.configs import Pooling
 
     parser = _parser("features", features)
     parser.add_argument("model", help=MODEL_HELP)
@@ -138,26 +142,27 @@ def features(arguments: list[str]) -> int:
     _add_clip(parser)
     _add_device(parser)
     options = _parse(parser, arguments)
-    found = extract_features(
+
+    from videomae.inference.features import write_features
+
+    written = write_features(
         options.model,
         options.videos,
+        options.out,
         pooling=options.pool,
         step_frames=options.step_frames,
         clip=options.clip,
         device=options.device,
     )
-    for bad in found.bad:
+    for bad in written.bad:
         print(f"error: {bad.reason}", file=sys.stderr)
-    if found.videos:
-        found.save(options.out)
-    for video in found.videos:
-        print(f"{video.path}: {list(video.features.shape)}")
-    return EXIT_USER_ERROR if found.bad else 0
+    for path, shape in written.shapes:
+        print(f"{path}: {list(shape)}")
+    return EXIT_USER_ERROR if written.bad else 0
 
 
 def reconstruct(arguments: list[str]) -> int:
     """Mask patches of a video, let a pre-trained model predict them, and draw both."""
-    from videomae.inference.reconstruction import reconstruct as draw
     from videomae.masking import MaskConfig
 
     parser = _parser("reconstruct", reconstruct)
@@ -168,6 +173,9 @@ def reconstruct(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the mask")
     _add_device(parser)
     options = _parse(parser, arguments)
+
+    from videomae.inference.reconstruction import reconstruct as draw
+
     draw(options.model, options.video, options.out, mask=options.mask, seed=options.seed, device=options.device)
     print(f"image: {options.out}")
     return 0
@@ -187,21 +195,25 @@ def weights(arguments: list[str]) -> int:
 
 def _inspect(arguments: list[str]) -> int:
     """Tell layout, architecture, sampling and problems of a checkpoint."""
-    from rich.console import Console
-
-    from videomae.weights.inspection import inspect_weights, inspection_table
-
     parser = _parser("weights inspect", _inspect)
     _add_source(parser)
     options = _parse(parser, arguments)
-    inspection = inspect_weights(options.source, config=options.config, revision=options.revision)
+
+    from rich.console import Console
+
+    from videomae.model.base import VideoMAEPreTrainedModel
+    from videomae.sharing.inspection import inspect_weights, inspection_table
+
+    inspection = inspect_weights(
+        options.source, VideoMAEPreTrainedModel, config=options.config, revision=options.revision
+    )
     Console(highlight=False, emoji=False).print(inspection_table(inspection))
     return 0 if inspection.usable else EXIT_USER_ERROR
 
 
 def _convert(arguments: list[str]) -> int:
     """Write a checkpoint in another layout."""
-    from videomae.weights.conversion import Target, convert_weights
+    from videomae.sharing.configs import Target
 
     parser = _parser("weights convert", _convert)
     _add_source(parser)
@@ -209,9 +221,14 @@ def _convert(arguments: list[str]) -> int:
     parser.add_argument("--to", type=Target, default="videomae", help="the layout to write")
     parser.add_argument("--overwrite", action="store_true", help="replace what is at OUT")
     options = _parse(parser, arguments)
+
+    from videomae.model.config import VideoMAEConfig
+    from videomae.sharing.conversion import convert_weights
+
     conversion = convert_weights(
         options.source,
         options.out,
+        config_class=VideoMAEConfig,
         to=options.to,
         config=options.config,
         revision=options.revision,
@@ -256,8 +273,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return subcommand.run(arguments[1:])
     except VideoMAEError as error:
         return _fail(" ".join(str(error).split()))
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+    except KeyboardInterrupt as stop:
+        return getattr(stop, "exit_status", EXIT_INTERRUPTED)
 
 
 SUBCOMMANDS: dict[str, Subcommand] = {
@@ -323,7 +340,7 @@ def _add_clip(parser: ArgumentParser) -> None:
 
 
 def _add_device(parser: ArgumentParser) -> None:
-    from videomae.engine.precision import DeviceName
+    from videomae.engine.configs import DeviceName
 
     parser.add_argument("--device", type=DeviceName, default="auto", help="where to compute")
 

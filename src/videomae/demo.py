@@ -166,8 +166,8 @@ def _render(out: Path, results: _Results, *, own_data: bool, seed: int) -> str:
     source = "your own clips" if own_data else "synthetic motion videos"
     control = results.finetuned[UNTRAINED].evaluation.metrics.top1
     summary = (
-        f"A model pre-trained on {source} without labels, then fine-tuned, names the class of {best:.1%} of "
-        f"{validation.metrics.num_videos} videos it was not trained on; fine-tuned without pre-training from the same "
+        f"A model pre-trained on {source} without labels, then fine-tuned, names the class of {best:.1%} "
+        f"of {validation.metrics.num_videos} new videos; fine-tuned without pre-training from the same "
         f"initialization, of {control:.1%}; chance is {chance:.1%}."
     )
     return render_report("VideoMAE, from videos to a classifier", sections, summary=summary)

@@ -125,7 +125,8 @@ def empty(path):
 def test_damaged_newest_falls_back_to_the_one_before_aloud(tmp_path, damage):
     first, second = save_steps(tmp_path, 10, 20)
     damage(second)
-    with pytest.warns(UserWarning, match="checkpoint .*checkpoint-00000020.pt is damaged .* passed over") as seen:
+    message = "checkpoint .*checkpoint-00000020.pt is damaged .* skipped for the one before it"
+    with pytest.warns(UserWarning, match=message) as seen:
         assert latest_checkpoint(tmp_path) == first
     assert len(seen) == 1
     assert load_checkpoint(first)["x"][0] == 10

@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ with graceful_interrupt() as interrupt:
         while stubborn or not interrupt.requested:
             step += 1
             print("requested" if interrupt.requested else "running", flush=True)
-        print(f"saved after {interrupt.signal_name}", flush=True)
+        print(f"saved after {interrupt.signal.name}", flush=True)
     except KeyboardInterrupt:
         print("stopped at once", flush=True)
 restored = signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -57,7 +58,7 @@ def test_first_signal_lets_the_loop_finish_and_save(number):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert out.splitlines()[-2:] == [f"saved after {number.name}", "restored True"]
-    assert err.strip() == "stopping after this step; press Ctrl-C again to stop at once"
+    assert err.strip() == "stopping: the last finished step is saved; press Ctrl-C again to stop at once"
 
 
 @LINUX
@@ -74,7 +75,7 @@ def test_second_signal_stops_at_once(second):
     assert out.endswith("stopped at once\nrestored True\n")
 
 
-# Ctrl-C reaches every process of the terminal, so also a data worker that was forked inside the context.
+# A terminal's Ctrl-C and a scheduler's SIGTERM reach every process, so also a data worker forked inside the context.
 WORKER = """
 import os, signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -93,22 +94,98 @@ with graceful_interrupt() as interrupt:
     os.write(ask[1], b"x")
     assert os.read(answer[0], 1) == b"x"
     print("worker answers", flush=True)
-    os.kill(worker, signal.SIGTERM)
-    print("worker ended by", signal.Signals(os.WTERMSIG(os.waitpid(worker, 0)[1])).name, flush=True)
+    os.kill(worker, signal.SIGKILL)
 """
 
 
 @LINUX
-def test_forked_workers_leave_the_interrupt_to_their_parent_and_still_die_of_sigterm():
-    import os
-
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_forked_workers_leave_both_signals_to_their_parent(number):
     process = start(WORKER)
     read_until(process, "running")
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    assert out.splitlines() == ["worker answers", "worker ended by SIGTERM"]
-    assert err.count("stopping after this step") == 1
+    assert out.splitlines() == ["worker answers"]
+    assert err.count("stopping: ") == 1
+
+
+# The step waits for data that never comes. What it changed is discarded; the update is never half done.
+STEP = """
+import os, signal, sys
+from videomae.engine.interrupt import StopRequested, graceful_interrupt
+
+number, when = signal.Signals[sys.argv[1]], sys.argv[2]
+never, _ = os.pipe()
+with graceful_interrupt() as interrupt:
+    try:
+        for step in range(1, 4):
+            with interrupt.discardable():
+                if when == "waiting":
+                    print("waiting", flush=True)
+                    os.read(never, 1)
+            if when == "updating" and step == 2:
+                os.kill(os.getpid(), number)
+            print("updated", step, flush=True)
+    except StopRequested as stop:
+        print(stop, stop.exit_status, isinstance(stop, KeyboardInterrupt), flush=True)
+"""
+
+
+@LINUX
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_discardable_work_is_left_at_once_even_where_it_waits_for_ever(number, status):
+    process = start(STEP, number.name, "waiting")
+    read_until(process, "waiting")
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert out.splitlines() == [f"stopped by {number.name} {status} True"]
+
+
+@LINUX
+def test_a_signal_between_discardable_parts_is_obeyed_at_the_next_one():
+    out, err = start(STEP, "SIGTERM", "updating").communicate(timeout=60)
+    assert out.splitlines() == ["updated 1", "updated 2", "stopped by SIGTERM 143 True"], err
+
+
+@LINUX
+def test_a_stop_that_a_finalizer_swallowed_is_raised_when_the_discardable_part_ends():
+    code = """
+import os, signal
+from videomae.engine.interrupt import StopRequested, graceful_interrupt
+
+class Finalized:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000):
+            pass
+
+with graceful_interrupt() as interrupt:
+    try:
+        with interrupt.discardable():
+            Finalized()
+            print("lost", flush=True)
+    except StopRequested:
+        print("stopped", flush=True)
+"""
+    out, err = start(code).communicate(timeout=60)
+    assert out == "lost\nstopped\n", err
+
+
+@LINUX
+def test_sigterm_sent_twice_in_a_row_as_by_timeout_is_one_request():
+    code = """
+import os, signal
+from videomae.engine.interrupt import graceful_interrupt
+
+with graceful_interrupt() as interrupt:
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGTERM)
+    print("still saving", flush=True)
+"""
+    out, err = start(code).communicate(timeout=60)
+    assert out == "still saving\n", err
 
 
 @LINUX
@@ -139,7 +216,7 @@ def test_outside_the_main_thread_nothing_happens():
     def work():
         before = signal.getsignal(signal.SIGINT)
         with graceful_interrupt() as interrupt:
-            seen.append((interrupt.requested, interrupt.signal_name, signal.getsignal(signal.SIGINT) is before))
+            seen.append((interrupt.requested, interrupt.signal, signal.getsignal(signal.SIGINT) is before))
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -15,13 +15,12 @@ from videomae.errors import ConfigError, RunError, WeightsError
 from videomae.evaluation.evaluator import EvaluationConfig, EvaluationResult, evaluate, evaluate_folder
 from videomae.evaluation.metrics import compute_metrics
 from videomae.evaluation.views import ViewsConfig
-from videomae.inference.loaded import record_from_clip
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.processing.image_processor import VideoMAEImageProcessor
+from videomae.sharing.record import ModelRecord, save_record
 from videomae.video.decode import VideoReader, read_clip
 from videomae.video.sampling import ClipConfig, crop_views, view_clips
 from videomae.video.write import write_video
-from videomae.weights.saving import save_record
 
 SMALL = EvaluationConfig(views=ViewsConfig(num_clips=2, num_crops=3), workers=0, precision="fp32")
 
@@ -253,7 +252,7 @@ def test_folder_is_evaluated_with_the_sampling_and_processor_it_remembers(
     folder = tmp_path / "run" / "model"
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    save_record(folder, record_from_clip(clip))
+    save_record(folder, ModelRecord(sampling=clip))
     output = tmp_path / "result.json"
     result = evaluate_folder(tmp_path / "run", videos, config=SMALL, device="cpu", output=output)
     expected = evaluate(model, scan_labelled(videos), processor=processor, clip=clip, config=SMALL)

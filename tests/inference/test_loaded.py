@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from videomae.errors import ConfigError, WeightsError
-from videomae.inference.loaded import load_trained, record_from_clip, source_kind
+from videomae.inference.loaded import load_trained, source_kind
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
 from videomae.model.encoder import VideoMAEModel
 from videomae.model.pretraining import IMAGENET_MEAN, VideoMAEForPreTraining
 from videomae.processing.image_processor import VideoMAEImageProcessor
+from videomae.sharing.record import ModelRecord, save_record
 from videomae.video.sampling import ClipConfig
-from videomae.weights.saving import save_record
 
 CLIP = ClipConfig(num_frames=4, stride=3)
 
@@ -30,7 +30,7 @@ def saved(cls: type[VideoMAEPreTrainedModel], folder: Path, **settings: object) 
     model = cls(config).eval()
     model.save_pretrained(folder)
     VideoMAEImageProcessor(size=32, crop_size=32, image_mean=0.25).save_pretrained(folder)
-    save_record(folder, record_from_clip(CLIP))
+    save_record(folder, ModelRecord(sampling=CLIP))
     return model
 
 

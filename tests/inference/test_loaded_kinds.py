@@ -11,11 +11,9 @@ import torch
 
 from videomae.errors import ConfigError, WeightsError
 from videomae.inference.loaded import (
-    clip_from_record,
     load_classifier,
     load_encoder,
     load_pretraining,
-    record_from_clip,
     source_kind,
 )
 from videomae.model.classification import VideoMAEForVideoClassification
@@ -102,7 +100,3 @@ def test_missing_and_damaged_weights_are_refused(classifier_folder: Path, tmp_pa
 def test_clip_that_does_not_fit_the_network_is_refused(classifier_folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"clip\.num_frames is 5, .* use a multiple of 2"):
         load_classifier(classifier_folder, clip=ClipConfig(num_frames=5))
-
-
-def test_record_functions_are_at_hand_here_too() -> None:
-    assert clip_from_record(record_from_clip(CLIP)) == CLIP

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from videomae.errors import ConfigError, WeightsError
-from videomae.inference.loaded import check_clip, clip_from_record, record_from_clip, stored_clip
+from videomae.inference.loaded import check_clip, stored_clip
 from videomae.model.config import VideoMAEConfig
+from videomae.sharing.record import ModelRecord, TrainingRecord, sampling_from, save_record
 from videomae.video.sampling import ClipConfig
-from videomae.weights.saving import save_record
 from videomae.weights.sources import RECORD_FILE
 
 SEGMENT = ClipConfig(num_frames=8, stride=2, kind="segment")
@@ -19,14 +19,14 @@ CONFIG = VideoMAEConfig(num_frames=12)
 
 
 def test_clip_is_read_back_as_it_was_written(tmp_path: Path) -> None:
-    save_record(tmp_path, {**record_from_clip(SEGMENT), "training": {"steps": 3}})
+    save_record(tmp_path, ModelRecord(sampling=SEGMENT, training=TrainingRecord.from_dict({"steps": 3})))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert stored_clip(tmp_path / RECORD_FILE, CONFIG, name="net") == SEGMENT
 
 
 def test_record_without_clip_gives_none() -> None:
-    assert clip_from_record({"training": {}}) is None
+    assert sampling_from({"training": {}}) is None
 
 
 @pytest.mark.parametrize("has_record", [True, False])

@@ -7,9 +7,9 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_models import inputs_for, make_model, random_video, randomize, tiny_config
 from torch import Tensor
 
+from tiny_models import inputs_for, make_model, random_video, randomize, tiny_config
 from videomae.model.classification import PROBLEM_TYPES, VideoMAEForVideoClassification, problem_type
 
 TOKEN_0_WARNING = (

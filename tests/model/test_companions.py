@@ -16,7 +16,7 @@ from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.encoder import VideoMAEModel
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.processing.image_processor import VideoMAEImageProcessor
-from videomae.weights.saving import load_record, save_record
+from videomae.sharing.record import load_record, save_record
 
 pytestmark = pytest.mark.filterwarnings("ignore:use_mean_pooling is False")
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from tiny_models import (
     ALL_CLASSES,
     gradients,
@@ -21,8 +23,6 @@ from tiny_models import (
     relative_error,
     scalar,
 )
-from torch import Tensor
-
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.encoder import VideoMAEModel

@@ -14,8 +14,8 @@ import transformers
 from videomae.errors import ConfigError, WeightsError
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
-from videomae.model.config_tables import PRESETS
 from videomae.model.pretraining import VideoMAEForPreTraining
+from videomae.presets import PRESETS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 OURS_ALONE = {"drop_path_rate", "classifier_dropout", "init_values", "use_cls_token", "head_layer_norm_eps"}

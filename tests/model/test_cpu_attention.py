@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_models import relative_error
 from torch import Tensor
 
+from tiny_models import relative_error
 from videomae.model import cpu_attention, layers
 from videomae.model.cpu_attention import blocked_attention, blocked_is_faster
 from videomae.model.layers import FusedSelfAttention

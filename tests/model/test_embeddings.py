@@ -8,13 +8,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny_models import ALL_CLASSES, inputs_for, make_model, random_mask, random_video, scalar, tiny_config
 from torch import nn
 
+from tiny_models import ALL_CLASSES, inputs_for, make_model, random_mask, random_video, scalar, tiny_config
 from videomae.model.base import VideoMAEPreTrainedModel
-from videomae.model.embeddings import PatchEmbeddings, PositionTable, interpolate_table, sinusoid_table
+from videomae.model.embeddings import PatchEmbeddings, PositionTable, interpolate_table
 from videomae.model.encoder import VideoMAEModel
 from videomae.patches import TokenGrid, TubeletSize, cut_tubelets
+from videomae.positions import sinusoid_table
 
 NATIVE = TokenGrid(4, 6, 8)
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from torch import Tensor
+
 from tiny_models import (
     ALL_CLASSES,
     gradients,
@@ -17,8 +19,6 @@ from tiny_models import (
     relative_error,
     scalar,
 )
-from torch import Tensor
-
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.embeddings import PatchEmbeddings

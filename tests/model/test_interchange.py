@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_parity import THEIRS, make_theirs
-from tiny_models import ALL_CLASSES, inputs_for, make_model
 
+from tiny_models import ALL_CLASSES, inputs_for, make_model
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.pretraining import VideoMAEForPreTraining

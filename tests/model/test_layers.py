@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_models import gradients, make_model, random_video, randomize, relative_error, tiny_config
 from torch import Tensor, nn
 
+from tiny_models import gradients, make_model, random_video, randomize, relative_error, tiny_config
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.encoder import VideoMAEModel, block_settings, drop_path_rates
 from videomae.model.layers import (

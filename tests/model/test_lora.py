@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import ALL_CLASSES, inputs_for, make_model, scalar
 
+from tiny_models import ALL_CLASSES, inputs_for, make_model, scalar
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.pretraining import VideoMAEForPreTraining
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from tiny_models import (
     gradients,
     inputs_for,
@@ -16,7 +17,6 @@ from tiny_models import (
     relative_error,
     tiny_config,
 )
-
 from videomae.model.config import VideoMAEConfig
 from videomae.model.pretraining import (
     IMAGENET_MEAN,

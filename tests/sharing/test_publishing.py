@@ -20,7 +20,7 @@ from videomae.errors import WeightsError
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.sharing.publishing import publish_folder, write_card
-from videomae.weights.saving import load_record, save_record
+from videomae.sharing.record import load_record, save_record
 
 
 class Hub(ThreadingHTTPServer):

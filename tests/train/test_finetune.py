@@ -13,10 +13,10 @@ from videomae.engine.runlog import MetricsLog
 from videomae.errors import ConfigError, ManifestError, WeightsError
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe
+from videomae.sharing.conversion import convert_weights
+from videomae.sharing.record import EvaluationSummary, load_record
 from videomae.train.finetune import build_classifier, finetune
 from videomae.train.pretrain import pretrain
-from videomae.weights.conversion import convert_weights
-from videomae.weights.saving import load_record
 
 Pretrain = Callable[..., PretrainRecipe]
 Finetune = Callable[..., FinetuneRecipe]
@@ -45,7 +45,7 @@ def test_fine_tuning_from_a_pretraining_run_takes_its_encoder_and_pools_by_mean(
     saved = VideoMAEForVideoClassification.from_pretrained(result.model_folder)
     assert saved.config.id2label == {0: "left", 1: "right"}
     record = load_record(result.model_folder)
-    assert record["training"]["evaluation"] == result.evaluation.metrics_dict()
+    assert record.evaluation == EvaluationSummary.from_dict(result.evaluation.metrics_dict())
     last = MetricsLog.read(tmp_path / "fine" / "metrics.jsonl")[-1]
     assert last["evaluation"] == result.evaluation.metrics_dict()
 

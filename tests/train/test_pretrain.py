@@ -18,9 +18,9 @@ from videomae.engine.runlog import MetricsLog
 from videomae.errors import CheckpointError, RunError
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.recipes.schema import PretrainRecipe, load_recipe, recipe_to_yaml
+from videomae.sharing.record import load_record
 from videomae.train.pretrain import pretrain
 from videomae.train.resume import resolve
-from videomae.weights.saving import load_record
 
 Recipes = Callable[..., PretrainRecipe]
 WAIT_SECONDS = 120.0
@@ -45,7 +45,7 @@ def test_a_run_leaves_recipe_metrics_checkpoints_and_a_model_that_loads(
     ]
     model = VideoMAEForPreTraining.from_pretrained(folder)
     assert model.config.use_mean_pooling is False
-    record = load_record(folder)
+    record = load_record(folder).to_dict()
     assert record["clip"] == {"num_frames": 8, "stride": 1, "kind": "dense"}
     assert record["training"]["steps"] == 8
 
@@ -122,19 +122,19 @@ def test_ctrl_c_saves_and_says_how_to_go_on(pretrain_recipe: Recipes, tmp_path: 
     _, errors = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 130
     last = steps(run)[-1]["step"]
-    assert f"saved at step {last}; go on with: videomae pretrain --resume --out {run}" in errors
+    assert f"saved at step {last}; resume with: videomae pretrain --resume --out {run}" in errors
     assert (run / "checkpoints" / f"checkpoint-{last:08d}.pt").is_file()
 
 
-def test_a_bad_video_is_left_out_and_named(
+def test_a_bad_video_is_skipped_and_named(
     pretrain_recipe: Recipes, labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(labelled_folder, tmp_path / "videos")
     (tmp_path / "videos" / "left" / "broken.mp4").write_bytes(b"no video at all")
     recipe = pretrain_recipe("--data.train", str(tmp_path / "videos"), "--loop.max_bad_fraction", "0.5")
     folder = pretrain(recipe, out=tmp_path / "run")
-    assert "1 videos could not be read and were left out:" in capsys.readouterr().out
-    left_out = load_record(folder)["training"]["videos_left_out"]
+    assert "1 videos could not be read and were skipped:" in capsys.readouterr().out
+    left_out = load_record(folder).to_dict()["training"]["videos_left_out"]
     assert [Path(path).name for path in left_out] == ["broken.mp4"]
     assert min(record["clips"] for record in steps(tmp_path / "run")) == 1
 

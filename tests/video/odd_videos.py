@@ -43,6 +43,7 @@ def encode_video(
         stream = container.add_stream(codec, rate=25, options=options or {})
         stream.height, stream.width = size
         stream.pix_fmt = pix_fmt
+        stream.codec_context.thread_count = 1  # libvpx's threads wait by spinning: minutes on a busy machine
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         for number, frame in enumerate(textured_frames(num_frames, *size)):

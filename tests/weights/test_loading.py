@@ -16,9 +16,9 @@ from tiny_models import ALL_CLASSES, inputs_for, make_model, random_video, scala
 from videomae.errors import ConfigError, WeightsError
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
-from videomae.model.embeddings import sinusoid_table
 from videomae.model.encoder import VideoMAEModel
 from videomae.model.pretraining import VideoMAEForPreTraining
+from videomae.positions import sinusoid_table
 from videomae.weights.layouts import to_original, to_transformers
 from videomae.weights.report import LoadReport, listed
 

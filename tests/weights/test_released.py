@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from tiny_models import from_original
 from videomae.model.classification import VideoMAEForVideoClassification
-from videomae.model.config_tables import PRESETS
 from videomae.model.encoder import VideoMAEModel
 from videomae.model.pretraining import VideoMAEForPreTraining
+from videomae.presets import PRESETS
 from videomae.weights.loading import LoadOptions, open_checkpoint, plan_load
 from videomae.weights.report import LoadReport
 

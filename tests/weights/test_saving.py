@@ -28,9 +28,9 @@ from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.encoder import VideoMAEModel
 from videomae.model.pretraining import VideoMAEForPreTraining
+from videomae.sharing.record import load_record, save_record
 from videomae.weights.json_files import write_json
 from videomae.weights.report import LoadReport
-from videomae.weights.saving import load_record, save_record
 
 pytestmark = pytest.mark.filterwarnings("ignore:use_mean_pooling is False")
 FILES = {"config.json", "model.safetensors", "preprocessor_config.json"}
@@ -123,7 +123,7 @@ from pathlib import Path
 import torch
 from videomae.errors import WeightsError
 from videomae.model.classification import VideoMAEForVideoClassification
-from videomae.weights.saving import save_record
+from videomae.sharing.record import save_record
 folder, limit = Path(sys.argv[1]), int(sys.argv[2])
 model = VideoMAEForVideoClassification.from_pretrained(folder, drop_path_rate=0.7)
 torch.nn.init.ones_(model.classifier.weight)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.serialization import get_safe_globals, safe_globals
 
 from videomae.errors import WeightsError
-from videomae.weights.json_files import printable, read_json
+from videomae.weights.json_files import printable_name, read_json
 from videomae.weights.tensor_files import is_plain_name, read_index, read_tensors
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.arange(3.0, dtype=torch.bfloat16)}
@@ -234,7 +234,7 @@ def test_json_that_is_too_deep_or_too_large_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_name_from_a_file_cannot_break_a_message() -> None:
-    assert printable("a.b") == "a.b"
-    assert "\n" not in printable("a\nb")
-    assert printable("") == "''"
-    assert len(printable("x" * 10**6)) == 200
+    assert printable_name("a.b") == "a.b"
+    assert "\n" not in printable_name("a\nb")
+    assert printable_name("") == "''"
+    assert len(printable_name("x" * 10**6)) == 200

@@ -1,13 +1,10 @@
-"""Videos as callers give them, files or frames, and which of their frames are taken.
-
-Knows nothing of pixels or models.
-"""
+"""Videos as callers of transformers give them, files or frames, and which of their frames are taken."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, cast
 
@@ -17,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from videomae.errors import ConfigError
+from videomae.inference.clips import frames_in_parts
 from videomae.processing.frames import Videos
+from videomae.sharing.record import PUBLISHED_CLIP
 from videomae.video.decode import VideoReader
-from videomae.video.sampling import ClipConfig, IntArray, centre_clip
-
-PUBLISHED_CLIP = ClipConfig(num_frames=16, stride=4)  # of the published Kinetics networks
+from videomae.video.sampling import ClipConfig, IntArray, clip_indices, clip_indices_of_frames
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class VideoMetadata(Mapping[str, Any]):
     video_backend: str | None = None
     """What decoded it."""
     frames_indices: list[int] | None = None
-    """`[T]` numbers of the frames that were taken."""
+    """`[T]` indices of the frames that were taken."""
     timestamps: list[float] | None = None
     """`[T]` times of these frames from the first of the video, in seconds, as the file tells them."""
 
@@ -66,11 +63,24 @@ class Sampling(NamedTuple):
     clip: ClipConfig | None
 
 
-def frame_numbers(total_frames: int, sampling: Sampling, *, frame_rate: float | None) -> IntArray:
-    """Return `[T]` the numbers of the frames that are taken from a video, ascending.
+def sampled_indices(
+    total_frames: int,
+    sampling: Sampling,
+    *,
+    frame_rate: float | None,
+    clip_rule: Callable[[int, ClipConfig], IntArray],
+) -> IntArray:
+    """Return `[T]` indices of the frames that are taken from a video, ascending.
 
     `num_frames` and `fps` are spread evenly over the whole video by transformers' rule; where they are more than the
-    video has, frames are repeated. Without either it is the middle clip.
+    video has, frames are repeated.
+
+    Args:
+        total_frames: Frames of the video.
+        sampling: What is wanted.
+        frame_rate: Frames per second, where it is known.
+        clip_rule: Where neither a number nor a rate is given: `clip_indices` for a file, `clip_indices_of_frames` for
+            frames in memory.
 
     Raises:
         ValueError: If `fps` is asked for and the frame rate is not known.
@@ -91,13 +101,11 @@ def frame_numbers(total_frames: int, sampling: Sampling, *, frame_rate: float | 
         clip = PUBLISHED_CLIP
         warnings.warn(
             f"no sampling is given and none came with the processor: taking {clip.num_frames} frames, stride "
-            f"{clip.stride}, from the middle, as for the published Kinetics networks; give num_frames, fps, or clip",
+            f"{clip.stride}, from the middle, as for the published Kinetics models; give num_frames, fps, or clip",
             UserWarning,
             stacklevel=6,
         )
-    if total_frames == clip.num_frames:
-        return np.arange(total_frames, dtype=np.int64)
-    return centre_clip(total_frames, clip)
+    return clip_rule(total_frames, clip)[0]
 
 
 def check_counts(num_frames: Any, fps: Any) -> None:
@@ -135,8 +143,18 @@ def listed_paths(videos: Any) -> list[str] | None:
     return paths
 
 
-def read_video(path: str, sampling: Sampling) -> tuple[NDArray[np.uint8], VideoMetadata]:
-    """Read the frames `[T, H, W, 3]` that a sampling takes from a file, and what is known of them.
+def read_video(
+    path: str, sampling: Sampling, prepare: Callable[[NDArray[np.uint8]], Tensor]
+) -> tuple[Tensor, VideoMetadata]:
+    """Read the frames that a sampling takes from a file, and what is known of them.
+
+    Args:
+        path: The file.
+        sampling: Which frames.
+        prepare: Makes pixel values `[m, C, h, w]` of frames, uint8 `[m, H, W, 3]`; called for a few at a time.
+
+    Returns:
+        Pixel values `[T, C, h, w]`, and the facts.
 
     Raises:
         VideoReadError: If the file cannot be read.
@@ -147,8 +165,8 @@ def read_video(path: str, sampling: Sampling) -> tuple[NDArray[np.uint8], VideoM
         rate = info.frame_rate
         if not rate and total > 1 and times[-1] > 0:
             rate = float((total - 1) / times[-1])
-        indices = frame_numbers(total, sampling, frame_rate=rate)
-        frames = reader.frames(indices)
+        indices = sampled_indices(total, sampling, frame_rate=rate, clip_rule=clip_indices)
+        frames = frames_in_parts(reader.frames, indices, prepare)
     duration = info.duration_seconds or (total / rate if rate else None)
     facts = VideoMetadata(
         total, rate, info.width, info.height, duration, "pyav", indices.tolist(), times[indices].tolist()
@@ -189,7 +207,7 @@ def sample_videos(
                 f"video_metadata says that video {number} has {entry['total_num_frames']} frames, but {total} are "
                 "given: give all its frames, or leave the sampling out"
             )
-        indices = frame_numbers(total, sampling, frame_rate=entry.get("fps"))
+        indices = sampled_indices(total, sampling, frame_rate=entry.get("fps"), clip_rule=clip_indices_of_frames)
         names = VideoMetadata.__dataclass_fields__
         facts = {name: value for name, value in dict(entry).items() if name in names}
         facts.setdefault("total_num_frames", total)

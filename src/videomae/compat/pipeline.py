@@ -1,7 +1,8 @@
 """`pipeline("video-classification", model=...)`: transformers' callable, with the sampling that was trained with.
 
-Takes its arguments and returns its values. What differs is which frames are looked at: transformers 4 took the first
-half second, transformers 5 spreads them over the whole file and ignores `frame_sampling_rate`.
+It translates arguments and results; `inference.Predictor` classifies. What differs from transformers is which frames
+are sampled: transformers 4 took the first half second, transformers 5 spreads them over the whole file and ignores
+`frame_sampling_rate`.
 """
 
 from __future__ import annotations
@@ -12,22 +13,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, cast, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from videomae.compat.inputs import listed_paths
 from videomae.compat.video_processor import VideoMAEVideoProcessor
 from videomae.engine.precision import pick_device
-from videomae.errors import ConfigError, RunError
-from videomae.inference.loaded import PUBLISHED_STRIDE, check_clip, clip_from_record
+from videomae.errors import ConfigError
+from videomae.inference.loaded import LoadedModel
+from videomae.inference.predictor import Predictor
 from videomae.model.classification import VideoMAEForVideoClassification
-from videomae.model.companions import default_processor
-from videomae.processing.image_processor import VideoMAEImageProcessor, refuse_unknown
-from videomae.video.decode import VideoReader
-from videomae.video.sampling import ClipConfig, centre_clip
+from videomae.processing.defaults import default_processor
+from videomae.processing.image_processor import SETTINGS, VideoMAEImageProcessor, refuse_unknown
+from videomae.sharing.record import PUBLISHED_CLIP, read_record
+from videomae.video.sampling import ClipConfig
 from videomae.weights.hub import HubOptions, split_hub_name
-from videomae.weights.saving import load_record
 
 TASK = "video-classification"
 CALL_NAMES = ("top_k", "num_frames", "frame_sampling_rate", "function_to_apply")
@@ -42,24 +42,25 @@ class VideoClassificationPipeline:
     """Classifies video files; made by `pipeline`.
 
     Args:
-        model: The classifier.
-        processor: Frames to pixel values.
-        clip: How clips are sampled where a call does not say; None: as for the published networks, with a warning.
+        predictor: Classifies.
+        processor: Frames to pixel values, as it was given or stored.
+        clip: How clips are sampled where a call does not say; None: as for the published models, with a warning.
         defaults: Arguments of `__call__` where a call does not give them.
     """
 
     def __init__(
         self,
-        model: VideoMAEForVideoClassification,
+        predictor: Predictor,
         processor: VideoMAEImageProcessor,
         clip: ClipConfig | None,
         *,
         defaults: dict[str, Any] | None = None,
     ) -> None:
         self.task = TASK
-        self.model = model
+        self.model = predictor.model
         self.processor = processor
         self.clip = clip
+        self._predictor = predictor
         self._defaults = dict(defaults or {})
 
     @property
@@ -81,7 +82,7 @@ class VideoClassificationPipeline:
         Args:
             inputs: A path, or a list of them.
             top_k: Labels to return, most probable first; 5 where not given, and never more than there are.
-            num_frames: T, frames of the clip; as the network was trained with where not given.
+            num_frames: T, frames of the clip; as the model was trained with where not given.
             frame_sampling_rate: Distance of neighbouring frames in frames of the file; as trained with where not
                 given. The clip is the middle of the file.
             function_to_apply: What makes scores of logits: where not given "none" for regression, "sigmoid" for
@@ -92,8 +93,8 @@ class VideoClassificationPipeline:
 
         Raises:
             VideoReadError: If a file cannot be read.
-            ConfigError: If an argument is out of range, or the clip does not fit the network.
-            RunError: If the network's answer is not finite.
+            ConfigError: If an argument is out of range, or the clip does not fit the model.
+            RunError: If the model's output is not finite.
         """
         given = {
             "top_k": top_k,
@@ -115,20 +116,13 @@ class VideoClassificationPipeline:
         answers = [self._classify(path, clip, activation, count) for path in paths]
         return answers[0] if isinstance(inputs, str | os.PathLike) else answers
 
-    @torch.inference_mode()
     def _classify(self, path: str, clip: ClipConfig, activation: str, top_k: int) -> Answer:
-        with VideoReader(path) as reader:
-            frames = reader.frames(centre_clip(len(reader), clip))  # [T, H, W, 3]
-        pixel_values = self.processor(frames, return_tensors="pt", input_data_format="channels_last").pixel_values
-        logits = self.model(pixel_values.to(self.device, self.model.dtype)).logits[0].cpu().double()  # [K]
+        logits = self._predictor.view_logits(path, clip=clip).logits[0]  # [K]
         scores: Tensor = logits
         if activation != "none":
             scores = logits.softmax(dim=0) if activation == "softmax" else logits.sigmoid()
-        values = scores.numpy()
-        if not np.isfinite(values).all():
-            raise RunError(f"the network's answer to {path} is not finite: its weights are damaged")
-        order = np.argsort(-values, kind="stable")[:top_k].tolist()
-        return [{"score": float(values[number]), "label": self.model.config.id2label[number]} for number in order]
+        order = scores.argsort(descending=True, stable=True)[:top_k].tolist()
+        return [{"score": float(scores[number]), "label": self._predictor.classes[number]} for number in order]
 
     def _usual_activation(self) -> Activation:
         match self.model.config.problem_type:
@@ -140,20 +134,18 @@ class VideoClassificationPipeline:
                 return "softmax"
 
     def _clip(self, num_frames: Any, stride: Any) -> ClipConfig:
-        trained = self.clip or ClipConfig(num_frames=self.model.config.num_frames, stride=PUBLISHED_STRIDE)
+        clip = self._predictor.clip
         if self.clip is None and stride is None:
             warnings.warn(
-                f"nothing says how the clips of this network were sampled: assuming stride {PUBLISHED_STRIDE}; give "
+                f"nothing says how the clips of this model were sampled: assuming stride {clip.stride}; give "
                 "frame_sampling_rate to choose another",
                 UserWarning,
                 stacklevel=3,
             )
-        clip = replace(
-            trained, num_frames=trained.num_frames if num_frames is None else _count("num_frames", num_frames)
-        )
+        if num_frames is not None:
+            clip = replace(clip, num_frames=_count("num_frames", num_frames))
         if stride is not None:
             clip = replace(clip, stride=_count("frame_sampling_rate", stride), kind="dense")
-        check_clip(clip, self.model.config)
         return clip
 
 
@@ -169,9 +161,9 @@ def pipeline(
 
     Args:
         task: "video-classification", the only one.
-        model: A folder, a file or `owner/name` on the Hub, as for `from_pretrained`; or a network.
-        device: Where to compute: a device, the number of a GPU (-1: the CPU), or "auto". Where not given, a network
-            stays where it is, and a loaded one goes to the GPU if there is one.
+        model: A folder, a file or `owner/name` on the Hub, as for `from_pretrained`; or a model in memory.
+        device: Where to compute: a device, the number of a GPU (-1: the CPU), or "auto". Where not given, a model in
+            memory stays where it is, and a loaded one goes to the GPU if there is one.
         dtype: Of the parameters; float32 where not given.
         **options: `image_processor` (or `video_processor`, `feature_extractor`): frames to pixel values, where it is
             not to be that of the model's folder; `clip`: how clips are sampled where the folder does not say;
@@ -194,38 +186,50 @@ def pipeline(
     processor: VideoMAEImageProcessor | None = given[0] if given else None
     if isinstance(model, VideoMAEForVideoClassification):
         if processor is None:
-            raise ConfigError("model is a network, which does not say how frames are prepared: give image_processor")
-        network = model if dtype is None else model.to(_dtype(dtype))
-        network = network if device is None else network.to(_device(device))
+            raise ConfigError(
+                "model is in memory and does not say how frames are prepared: give image_processor, for example "
+                "VideoMAEImageProcessor.from_pretrained of its folder"
+            )
+        source = "the model"
+        classifier = model if dtype is None else model.to(_dtype(dtype))
+        classifier = classifier if device is None else classifier.to(_device(device))
     else:
+        source = os.fspath(model)
         hub = {name: options[name] for name in HUB_NAMES if name in options}
-        network = VideoMAEForVideoClassification.from_pretrained(os.fspath(model), dtype=dtype, **hub)
-        processor = processor or _stored_processor(os.fspath(model), network, hub)
-        network = network.to(_device(device))
+        classifier = VideoMAEForVideoClassification.from_pretrained(source, dtype=dtype, **hub)
+        processor = processor or _stored_processor(source, classifier, hub)
+        classifier = classifier.to(_device(device))
     defaults = {name: options[name] for name in CALL_NAMES if options.get(name) is not None}
-    clip = options.get("clip") or _trained_clip(processor, network)
-    return VideoClassificationPipeline(network.eval(), processor, clip, defaults=defaults)
+    clip = options.get("clip") or _trained_clip(processor, classifier)
+    assumed = replace(PUBLISHED_CLIP, num_frames=classifier.config.num_frames)
+    loaded = LoadedModel(source, classifier.eval(), _of_frames(processor), clip or assumed)
+    return VideoClassificationPipeline(Predictor.from_loaded(loaded), processor, clip, defaults=defaults)
+
+
+def _of_frames(processor: VideoMAEImageProcessor) -> VideoMAEImageProcessor:
+    """Return a processor without sampling of its own: the frames it is given are those that were chosen."""
+    return VideoMAEImageProcessor(**{name: getattr(processor, name) for name in SETTINGS})
 
 
 def _stored_processor(
-    source: str, network: VideoMAEForVideoClassification, hub: Mapping[str, Any]
+    source: str, classifier: VideoMAEForVideoClassification, hub: Mapping[str, Any]
 ) -> VideoMAEImageProcessor:
-    """Return the processor beside the weights; for a weights file alone, that of the published networks."""
+    """Return the processor beside the weights; for a weights file alone, that of the published models."""
     name = None if os.path.exists(source) else split_hub_name(source)
     if not (os.path.isfile(source) or (name is not None and name[1])):
         return VideoMAEVideoProcessor.from_pretrained(source, **hub)
-    default = default_processor(network.config)
+    default = default_processor(classifier.config)
     if default is None:
         raise ConfigError(f"{source} does not say how frames are prepared: give image_processor")
     return default
 
 
-def _trained_clip(processor: VideoMAEImageProcessor, network: VideoMAEForVideoClassification) -> ClipConfig | None:
+def _trained_clip(processor: VideoMAEImageProcessor, classifier: VideoMAEForVideoClassification) -> ClipConfig | None:
     if isinstance(processor, VideoMAEVideoProcessor) and processor.clip is not None:
         return processor.clip
-    if network.origin is None or network.origin.record is None:
+    if classifier.origin is None or classifier.origin.record is None:
         return None
-    return clip_from_record(load_record(network.origin.record.parent))
+    return read_record(classifier.origin.record).sampling
 
 
 def _device(device: torch.device | str | int | None) -> torch.device:

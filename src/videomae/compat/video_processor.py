@@ -1,7 +1,7 @@
 """Video files or frames in, `pixel_values` out: a drop-in for transformers' `VideoMAEVideoProcessor`.
 
-The image processor's arithmetic, and in front of it decoding and the choice of frames. Knows nothing of models. Where
-it differs from transformers: docs/processor.md.
+The image processor's arithmetic, and before it decoding and the choice of frames. Where it differs from transformers:
+docs/processor.md.
 """
 
 from __future__ import annotations
@@ -10,14 +10,24 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self, TypeAlias, cast
 
-from videomae.compat.inputs import Sampling, check_counts, listed_paths, read_video, sample_videos
-from videomae.errors import ConfigError, WeightsError
-from videomae.inference.loaded import clip_from_record, record_from_clip
-from videomae.processing.frames import CHANNELS_LAST, Videos
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from videomae.compat.inputs import (
+    Sampling,
+    VideoMetadata,
+    check_counts,
+    listed_paths,
+    read_video,
+    sample_videos,
+)
+from videomae.errors import ConfigError
+from videomae.processing.frames import CHANNELS_FIRST, CHANNELS_LAST, Videos
 from videomae.processing.image_processor import SETTINGS, BatchFeature, VideoMAEImageProcessor, refuse_unknown
+from videomae.sharing.record import ModelRecord, read_record, sampling_from
 from videomae.video.sampling import ClipConfig
 from videomae.weights.json_files import read_json
-from videomae.weights.saving import load_record
 from videomae.weights.settings_files import find_settings, split_hub_options
 from videomae.weights.sources import PROCESSOR_FILE, RECORD_FILE
 
@@ -25,6 +35,7 @@ VIDEO_PROCESSOR_FILE = "video_preprocessor_config.json"
 TYPE_KEY = "video_processor_type"
 SAMPLING = ("do_sample_frames", "num_frames", "fps")
 OWN_SETTINGS = (*SAMPLING, "do_convert_rgb")
+NO_STEPS = {name: False for name in SETTINGS if name.startswith("do_")}  # of pixel values, which have had them all
 
 FilePath: TypeAlias = str | os.PathLike[str]
 VideoInput: TypeAlias = "Videos | FilePath | Sequence[FilePath]"
@@ -33,9 +44,9 @@ VideoInput: TypeAlias = "Videos | FilePath | Sequence[FilePath]"
 class VideoMAEVideoProcessor(VideoMAEImageProcessor):
     """Turns video files, or frames, into the model's `pixel_values`.
 
-    A file whose sampling is not said gives one clip as the network was trained with: the middle of the video, sampled
-    as `clip`, which `from_pretrained` reads from the model folder's `videomae.json`. `do_sample_frames=False` in the
-    call gives every frame.
+    A file, if the call says nothing of sampling, gives the clip that `Predictor` and the pipeline classify: the
+    middle of the video, sampled as `clip`, which `from_pretrained` reads from the model folder's `videomae.json`.
+    `do_sample_frames=False` in the call gives every frame.
 
     Args:
         do_sample_frames: Whether videos given as frames are sampled too.
@@ -108,19 +119,33 @@ class VideoMAEVideoProcessor(VideoMAEImageProcessor):
         paths = listed_paths(videos)
         if paths is not None:
             sampling = self._sampling(asked, by_default=True)
-            clips = [read_video(path, sampling) for path in paths]
-            videos, metadata = [frames for frames, _ in clips], [facts for _, facts in clips]
-            options["input_data_format"] = CHANNELS_LAST
+            features, metadata = self._preprocess_files(paths, sampling, options)
         else:
             sampling = self._sampling(asked, by_default=self.do_sample_frames)
             videos, metadata = sample_videos(cast("Videos", videos), video_metadata, sampling, wanted=return_metadata)
-        features = super().preprocess(videos, **options)
+            features = super().preprocess(videos, **options)
         if return_metadata:
             features["video_metadata"] = metadata
         return features
 
+    def _preprocess_files(
+        self, paths: Sequence[str], sampling: Sampling, options: Mapping[str, Any]
+    ) -> tuple[BatchFeature, list[VideoMetadata]]:
+        """Take the frames of each file through all steps as they are decoded, then put the videos together."""
+        prepare = {name: options[name] for name in ("device", *SETTINGS) if name in options}
+        form = {name: value for name, value in options.items() if name not in prepare and name != "input_data_format"}
+        whole = super().preprocess
+
+        def pixel_values(frames: NDArray[np.uint8]) -> Tensor:
+            one = whole(frames, return_tensors="pt", input_data_format=CHANNELS_LAST, **prepare).pixel_values[0]
+            return cast(Tensor, one)
+
+        read = [read_video(path, sampling, pixel_values) for path in paths]
+        features = whole([frames for frames, _ in read], input_data_format=CHANNELS_FIRST, **form, **NO_STEPS)
+        return features, [facts for _, facts in read]
+
     def _sampling(self, asked: Mapping[str, Any], *, by_default: bool) -> Sampling:
-        """Settle which frames are taken: what the call asks for, else what the settings say."""
+        """Choose which frames are taken: what the call asks for, else what the settings say."""
         num_frames, fps, wanted = asked["num_frames"], asked["fps"], asked["do_sample_frames"]
         is_said = num_frames is not None or fps is not None
         if wanted is False and is_said:
@@ -132,7 +157,7 @@ class VideoMAEVideoProcessor(VideoMAEImageProcessor):
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike[str], **settings: Any) -> Self:
-        """Read the processor of a model folder, with the frame sampling that the network was trained with.
+        """Read the processor of a model folder, with the frame sampling that the model was trained with.
 
         Args:
             source: A folder with `video_preprocessor_config.json` or else `preprocessor_config.json`, such a file,
@@ -147,11 +172,7 @@ class VideoMAEVideoProcessor(VideoMAEImageProcessor):
         files = find_settings(source, (VIDEO_PROCESSOR_FILE, PROCESSOR_FILE), hub=hub, companion=RECORD_FILE)
         values = read_json(files.settings)
         if files.companion is not None:
-            try:
-                clip = clip_from_record(load_record(files.companion.parent))
-            except ConfigError as error:
-                raise WeightsError(f"{files.companion}: {error}") from None
-            values = values if clip is None else {**values, **record_from_clip(clip)}
+            values = {**values, **ModelRecord(sampling=read_record(files.companion).sampling).to_dict()}
         return cls._from_values(values, settings, files.settings)
 
     @classmethod
@@ -166,7 +187,7 @@ class VideoMAEVideoProcessor(VideoMAEImageProcessor):
             raise ConfigError(f"{TYPE_KEY} is {kind!r}; this class reads {VideoMAEVideoProcessor.__name__}")
         refuse_unknown(settings, (*SETTINGS, *OWN_SETTINGS, "clip"))
         settings = {name: value for name, value in settings.items() if value is not None}
-        clip = settings.pop("clip", None) or clip_from_record(values)
+        clip = settings.pop("clip", None) or sampling_from(values)
         own = {name: values[name] for name in OWN_SETTINGS if values.get(name) is not None}
         own.update({name: settings.pop(name) for name in OWN_SETTINGS if name in settings})
         rest = {key: value for key, value in values.items() if key not in (*OWN_SETTINGS, "clip", TYPE_KEY)}
@@ -180,5 +201,4 @@ class VideoMAEVideoProcessor(VideoMAEImageProcessor):
         """Return the settings as transformers writes them, the clip, and what the file held besides."""
         values = {name: value for name, value in super().to_dict().items() if name != "image_processor_type"}
         values.update({name: getattr(self, name) for name in OWN_SETTINGS if getattr(self, name) is not None})
-        clip = {} if self.clip is None else record_from_clip(self.clip)
-        return {**values, **clip, TYPE_KEY: VideoMAEVideoProcessor.__name__}
+        return {**values, **ModelRecord(sampling=self.clip).to_dict(), TYPE_KEY: VideoMAEVideoProcessor.__name__}

@@ -1,12 +1,11 @@
-"""Batches whose content never depends on luck: batch k of a run is a function of (data set, seed, k) alone.
+"""Deterministic batches: batch k of a run is a function of (data set, seed, k) alone.
 
 The number of workers, a resume in the middle, or another run before it change nothing. One pass of the loader goes
-over the whole run, so that workers start once. Knows nothing of what a sample is made of, nor of models.
+over the whole run, so that workers start once; `engine.workers.running_workers` starts and ends them.
 """
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from videomae.data.datasets import BadVideo, ClipSample, FinetuningDataset, PretrainingDataset, SampleKey
 from videomae.engine.seeding import numpy_generator
+from videomae.engine.workers import start_worker
 from videomae.errors import ConfigError
 
 PREFETCH_BATCHES = 2  # ready batches that each worker keeps: torch's own default, made visible
@@ -97,7 +97,7 @@ def train_loader(
 
     Args:
         dataset: Where samples come from.
-        batch_size: Samples of a step, before bad videos are left out.
+        batch_size: Samples of a step, before bad videos are skipped.
         num_workers: Processes that read videos; 0 reads in this one.
         seed: Source of the orders. The samples have the data set's own.
         start_step: First batch; more than 0 to resume.
@@ -119,7 +119,7 @@ def train_loader(
         sampler=range(start_step, total_steps),
         batch_size=None,  # one item is one batch: a worker reads all samples of a step
         num_workers=num_workers,
-        worker_init_fn=_start_worker if num_workers else None,
+        worker_init_fn=start_worker if num_workers else None,
         prefetch_factor=PREFETCH_BATCHES if num_workers else None,
         pin_memory=torch.cuda.is_available(),
         # A loader draws a seed for its workers when iteration starts. No draw here reads it; with a generator of
@@ -162,10 +162,3 @@ def _collate(samples: Sequence[ClipSample | BadVideo], *, epoch: int, empty: Ten
         bad=[sample for sample in samples if isinstance(sample, BadVideo)],
         epoch=epoch,
     )
-
-
-def _start_worker(worker_number: int) -> None:
-    """Prepare a worker process; torch has already given it one thread."""
-    # Ctrl-C reaches all processes of a terminal. The main one finishes its step and saves; for that it still needs
-    # batches. Workers end with it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

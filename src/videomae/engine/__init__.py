@@ -1,5 +1,4 @@
-"""The training machinery: randomness, optimiser, schedule, precision, checkpoints, run folder, progress.
+"""Training of anything: seeds, optimizer, schedule, precision, checkpoints, run folder, workers, signals, progress.
 
-Knows nothing of video or models: what it needs of them (parameter names, layer numbers, states) comes as
-arguments.
+Independent of videos and models: what it needs of them (parameter names, layer ids, states) comes as arguments.
 """

@@ -1,6 +1,6 @@
 """Training checkpoints: one complete file per saved step, proved intact before a run resumes from it.
 
-The state is whatever the loop needs, made of tensors and plain values; this file knows nothing of models.
+The state is whatever the loop needs, made of tensors and plain values.
 Files are read with torch's weights-only reader, so that a checkpoint from a stranger cannot run code.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import sys
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -36,7 +37,7 @@ def save_checkpoint(folder: Path, *, step: int, state: dict[str, Any], keep: int
 
     Args:
         folder: Made where missing; one run at a time writes to it.
-        step: Optimiser steps done, >= 0; it names the file.
+        step: Optimizer steps done, >= 0; it names the file.
         state: Tensors, dicts, lists, tuples, int, float, str, bool, None, nested at will.
         keep: Newest checkpoints that stay, >= 1.
 
@@ -46,6 +47,7 @@ def save_checkpoint(folder: Path, *, step: int, state: dict[str, Any], keep: int
     Raises:
         ConfigError: If `keep` is below 1 or `step` below 0.
         CheckpointError: If the state holds anything else, or the file cannot be written.
+        RuntimeError: As torch raises it at any moment where a data worker has died.
     """
     if keep < 1:
         raise ConfigError(f"checkpoints to keep are {keep}; a run must be able to resume: keep 1 or more")
@@ -53,6 +55,7 @@ def save_checkpoint(folder: Path, *, step: int, state: dict[str, Any], keep: int
         raise ConfigError(f"checkpoint step is {step}; steps are counted from 0")
     _check_plain(state, where="state")
     path = folder / f"checkpoint-{step:08d}.pt"
+    handled = sys.exception()  # a run that stops with an error saves while it handles it
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for stale in folder.glob(partial_path(Path("checkpoint-*.pt")).name):
@@ -60,9 +63,14 @@ def save_checkpoint(folder: Path, *, step: int, state: dict[str, Any], keep: int
         with atomic_file(path) as stream:
             torch.save({FORMAT_KEY: FORMAT_VERSION, "step": step, "state": state}, stream)
         _prune(folder, step=step, keep=keep)
-    except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into RuntimeError
+    except (OSError, RuntimeError) as error:
+        # Closing torch's zip file fails with a RuntimeError after any failure: the first error tells what happened.
+        # It may have nothing to do with writing: torch reports a dead data worker wherever the program is just then.
+        first = _first_error(error, after=handled)
+        if not isinstance(first, OSError):
+            raise first from None
         raise CheckpointError(
-            f"checkpoint {path} cannot be written ({_reason(error)}); earlier checkpoints in the folder are "
+            f"checkpoint {path} cannot be written ({first.strerror or first}); earlier checkpoints in the folder are "
             "intact: free space or give another output folder, then resume"
         ) from error
     return path
@@ -85,7 +93,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
         reason = _damage(path)
         if reason is None:
             return path
-        warnings.warn(f"checkpoint {path} is damaged ({reason}) and passed over for the one before it", stacklevel=2)
+        warnings.warn(f"checkpoint {path} is damaged ({reason}) and skipped for the one before it", stacklevel=2)
         damaged.append(path.name)
     if damaged:
         raise CheckpointError(
@@ -182,10 +190,14 @@ def _check_plain(value: object, *, where: str) -> None:
         )
 
 
+def _first_error(error: BaseException, *, after: BaseException | None) -> BaseException:
+    """Return the error that others followed while it was handled, back to `after`, which came before the save."""
+    while error.__context__ is not None and error.__context__ is not after:
+        error = error.__context__
+    return error
+
+
 def _reason(error: BaseException) -> str:
-    """Return one line about an error, the operating system's own word where it is at the bottom."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, OSError):
-        cause = cause.__context__
-    lines = str(cause.strerror or cause if cause is not None else error).splitlines()
+    """Return the first line of an error's message."""
+    lines = str(error.strerror or error if isinstance(error, OSError) else error).splitlines()
     return lines[0] if lines else type(error).__name__

@@ -1,6 +1,8 @@
-"""Ctrl-C that lets a run finish its step and save: asked once it waits, asked twice it stops.
+"""SIGINT and SIGTERM that let a run save: the first one asks for an orderly stop, the second one stops at once.
 
-Knows nothing of runs; the loop looks at `Interrupt.requested` between steps.
+Slurm, Kubernetes and systemd send SIGTERM and kill some seconds later, a terminal sends SIGINT to all processes of a
+run. A training step may take longer than those seconds, so the loop marks the part of a step that can be discarded: a
+signal ends that part at once, and the state of the last finished step is saved.
 """
 
 from __future__ import annotations
@@ -9,12 +11,23 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and how schedulers and containers ask
-NOTICE = b"\nstopping after this step; press Ctrl-C again to stop at once\n"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what schedulers and containers send
+NOTICE = b"\nstopping: the last finished step is saved; press Ctrl-C again to stop at once\n"
+REPEAT_SECONDS = 1.0  # `timeout` and `scancel` signal the process and then its whole group: one request, sent twice
+
+
+class StopRequested(KeyboardInterrupt):
+    """An orderly stop was asked for; like KeyboardInterrupt no `except Exception` catches it."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(f"stopped by {number.name}")
+        self.exit_status = 128 + number
+        """What a shell reports for a process that this signal ended: 130 for SIGINT, 143 for SIGTERM."""
 
 
 class Interrupt:
@@ -22,40 +35,71 @@ class Interrupt:
 
     def __init__(self) -> None:
         """Begin with nothing asked."""
-        self.requested = False
+        self.signal: signal.Signals | None = None
+        """The first signal that came."""
+        self._discardable = False
+        self._time = 0.0
+
+    @property
+    def requested(self) -> bool:
         """True from the first signal on."""
-        self.signal_name: str | None = None
-        """Name of that signal, such as `SIGINT`."""
+        return self.signal is not None
+
+    @contextmanager
+    def discardable(self) -> Iterator[None]:
+        """Mark work that a stop may discard: it is left at once, whatever it waits for.
+
+        Python runs signal handlers between two of its instructions, so a single long call into C++, such as the
+        backward pass, is left when it returns.
+
+        Raises:
+            StopRequested: In the body when a signal comes, and at entry and exit where one came before.
+        """
+        self._discardable = True
+        try:
+            self._raise_if_requested()
+            yield
+            # The handler's exception may have been lost: Python drops those that are raised inside a finalizer.
+            self._raise_if_requested()
+        finally:
+            self._discardable = False
+
+    def receive(self, number: int) -> None:
+        """Take a signal; called by the handlers."""
+        now = time.monotonic()
+        if self.signal is not None:
+            if number == signal.SIGTERM == self.signal and now - self._time < REPEAT_SECONDS:
+                return
+            raise KeyboardInterrupt
+        self.signal, self._time = signal.Signals(number), now
+        # Not print(): the signal may have come in the middle of one, and a stream's lock is not re-entrant.
+        with contextlib.suppress(OSError):
+            os.write(2, NOTICE)
+        if self._discardable:
+            raise StopRequested(self.signal)
+
+    def _raise_if_requested(self) -> None:
+        if self.signal is not None:
+            raise StopRequested(self.signal)
 
 
 @contextmanager
 def graceful_interrupt() -> Iterator[Interrupt]:
     """Turn the first SIGINT or SIGTERM into a request; from the second on, KeyboardInterrupt is raised.
 
-    The handlers that were there are put back at the end. A signal that is ignored (as under nohup) stays
-    ignored. Outside the main thread, where Python allows no handlers, nothing is changed and nothing is ever
-    requested. Processes forked inside, such as data workers, leave Ctrl-C to this process and die of SIGTERM
-    as usual.
+    The handlers that were there are put back at the end. A signal that is ignored (as under nohup) stays ignored.
+    Outside the main thread, where Python allows no handlers, nothing is changed and nothing is ever requested.
+    Processes forked inside, such as data workers, ignore both signals: this process decides when they end.
 
     Returns:
-        The object whose `requested` the loop reads.
+        The object that tells whether a stop was asked for.
     """
     interrupt = Interrupt()
     owner = os.getpid()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:
-            if number == signal.SIGTERM:
-                signal.signal(number, signal.SIG_DFL)
-                os.kill(os.getpid(), number)
-            return
-        if interrupt.requested:
-            raise KeyboardInterrupt
-        interrupt.requested = True
-        interrupt.signal_name = signal.Signals(number).name
-        # Not print(): the signal may have come in the middle of one, and a stream's lock is not re-entrant.
-        with contextlib.suppress(OSError):
-            os.write(2, NOTICE)
+        if os.getpid() == owner:
+            interrupt.receive(number)
 
     previous = {}
     if threading.current_thread() is threading.main_thread():

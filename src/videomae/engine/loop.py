@@ -1,63 +1,35 @@
-"""What the training loops share: their settings, the count of bad videos, and losses read late.
+"""What the training loops share: their settings, counts of bad videos and of skipped steps, and losses read late.
 
-Knows nothing of models or videos: a bad video is a name and a reason.
+A video is a name and a reason here, so any loop can use this.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from videomae.engine.precision import DeviceName, Precision
-from videomae.errors import ConfigError, RunError
+from videomae.engine.configs import LoopConfig as LoopConfig
+from videomae.errors import RunError
 
-MIN_SAMPLES_TO_JUDGE = 40  # below this, a share of bad videos says nothing yet
-
-
-@dataclass(frozen=True)
-class LoopConfig:
-    """How a loop runs, whatever it trains."""
-
-    batch_size: int = 8
-    """Clips in an optimiser step."""
-    seed: int = 0
-    """Source of every random draw: order, frames, crops, masks, fresh weights."""
-    device: DeviceName = "auto"
-    """auto takes CUDA where there is one, then MPS, then the CPU."""
-    precision: Precision = "auto"
-    """auto computes in bf16 where the processor has it; weights stay float32."""
-    workers: int = 1
-    """Processes that read videos; 0 reads in the training process."""
-    checkpoint_steps: int = 200
-    """Optimiser steps between checkpoints."""
-    keep_checkpoints: int = 2
-    """Newest checkpoints that stay."""
-    log_steps: int = 10
-    """Steps between readings of the losses from the device; every step is logged all the same."""
-    max_bad_fraction: float = 0.05
-    """Largest share of unreadable videos before the run stops."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        for name in ("batch_size", "checkpoint_steps", "keep_checkpoints", "log_steps"):
-            value = getattr(self, name)
-            if value < 1:
-                raise ConfigError(f"loop.{name} is {value}; it must be at least 1")
-        if self.workers < 0:
-            raise ConfigError(f"loop.workers is {self.workers}; use 0 to read in the training process, or more")
-        if not 0.0 <= self.max_bad_fraction <= 1.0:
-            raise ConfigError(f"loop.max_bad_fraction is {self.max_bad_fraction:g}; it is a fraction in [0, 1]")
+MIN_SAMPLES_TO_JUDGE = 40  # below this, a fraction of bad videos says nothing yet
+MAX_NAMES = 8  # videos named in a message; metrics.jsonl names all
 
 
 class BadVideoCount:
-    """Counts videos that could not be read, remembers their names, and stops a run that has too many."""
+    """Counts videos that could not be read, remembers their names, and stops a run that has too many.
 
-    def __init__(self, max_fraction: float) -> None:
+    Args:
+        max_fraction: Largest fraction of bad videos among the samples so far.
+        num_videos: Size of the data set.
+    """
+
+    def __init__(self, max_fraction: float, *, num_videos: int) -> None:
         self.max_fraction = max_fraction
+        self.num_videos = num_videos
         self.num_seen = 0
         self.reasons: dict[str, str] = {}
         self._num_bad = 0
@@ -70,25 +42,29 @@ class BadVideoCount:
             bad: Reason by path.
 
         Raises:
-            RunError: If more than `max_fraction` of all samples so far, and at least 40 samples, were bad.
+            RunError: If more than `max_fraction` of at least 40 samples were bad, or every video of the data set
+                was read once and all were bad. The batch is counted all the same.
         """
         self.num_seen += num_samples
         self._num_bad += len(bad)
         self.reasons.update(bad)
-        share = self._num_bad / max(self.num_seen, 1)
-        if share > self.max_fraction and (self.num_seen >= MIN_SAMPLES_TO_JUDGE or self._num_bad == self.num_seen):
+        fraction = self._num_bad / max(self.num_seen, 1)
+        too_many = self.num_seen >= MIN_SAMPLES_TO_JUDGE and fraction > self.max_fraction
+        none_good = self._num_bad == self.num_seen and len(self.reasons) >= self.num_videos
+        if too_many or none_good:
             path, reason = next(iter(self.reasons.items()))
+            rule = f"more than loop.max_bad_fraction {self.max_fraction:g} allows" if too_many else "none is left"
+            remedy = ", or raise loop.max_bad_fraction" if fraction < 1 else ""
             raise RunError(
-                f"{self._num_bad} of {self.num_seen} videos ({share:.0%}) cannot be read, more than "
-                f"loop.max_bad_fraction {self.max_fraction:g} allows; the first is {path} ({reason}): mend or remove "
-                "them, or raise loop.max_bad_fraction"
+                f"{self._num_bad} of {self.num_seen} videos ({fraction:.0%}) cannot be read, {rule}; the first is "
+                f"{path} ({reason}): repair or remove them{remedy}"
             )
 
     def summary(self) -> list[str]:
         """Return one line for each bad video, after a line with their number; empty where all were good."""
         if not self.reasons:
             return []
-        head = f"{len(self.reasons)} videos could not be read and were left out:"
+        head = f"{len(self.reasons)} videos could not be read and were skipped:"
         return [head, *(f"  {path}: {reason}" for path, reason in sorted(self.reasons.items()))]
 
     def state(self) -> dict[str, Any]:
@@ -102,39 +78,102 @@ class BadVideoCount:
         self.reasons = dict(state["reasons"])
 
 
-class PendingLosses:
-    """Losses and gradient norms that stay on the device until they are read, many steps at once."""
+class SkippedSteps:
+    """Counts steps whose loss or gradient was not finite, and stops a run that has too many in a row.
+
+    In a row, because the remedy depends on it: a rare bad batch costs its step alone, however often it comes back,
+    while different batches that fail one after another mean that training has diverged.
+    """
+
+    def __init__(self, max_in_a_row: int) -> None:
+        self.max_in_a_row = max_in_a_row
+        self.total = 0
+        """Skipped steps of the whole run, over all resumptions."""
+        self._row: list[dict[str, Any]] = []
+
+    def add(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Count the steps of some records, as `PendingSteps.read` returns them.
+
+        Raises:
+            RunError: If more than `max_in_a_row` steps without a break were skipped. All records are counted first.
+        """
+        longest: list[dict[str, Any]] = []
+        for record in records:
+            self._row = [*self._row, dict(record)] if "skipped" in record else []
+            self.total += "skipped" in record
+            longest = max(longest, self._row, key=len)
+        if len(longest) > self.max_in_a_row:
+            videos = list(dict.fromkeys(name for record in longest for name in record["videos"]))
+            more = (
+                f" and {len(videos) - MAX_NAMES} more, all named in metrics.jsonl" if len(videos) > MAX_NAMES else ""
+            )
+            raise RunError(
+                f"loss or gradient is not finite in steps {longest[0]['step']} to {longest[-1]['step']}, more than "
+                f"loop.max_skipped_steps {self.max_in_a_row} in a row; no weight was changed in them: resume with a "
+                "lower optim.base_lr or with optim.clip_grad 1.0, or check the videos of these steps, "
+                f"{', '.join(videos[:MAX_NAMES])}{more}"
+            )
+
+    def summary(self) -> list[str]:
+        """Return a line with the number of skipped steps; empty where there were none."""
+        if not self.total:
+            return []
+        return [f"{self.total} steps were skipped because loss or gradient was not finite; metrics.jsonl names them"]
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint needs: not the steps in a row, so that a resumed run may try as many again."""
+        return {"total": self.total}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.total = state["total"]
+
+
+class PendingSteps:
+    """Finished steps whose losses and gradient norms stay on the device until they are read, many at once."""
 
     def __init__(self) -> None:
         self._records: list[dict[str, Any]] = []
+        self._videos: list[Sequence[str]] = []
         self._values: list[Tensor] = []
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def add(self, record: dict[str, Any], *, loss: Tensor, grad_norm: Tensor) -> None:
-        """Keep the loss and norm, 0-d tensors, of one step; `record` holds what is known without waiting."""
+    def add(
+        self, record: dict[str, Any], *, loss: Tensor | None, grad_norm: Tensor | None, videos: Sequence[str]
+    ) -> None:
+        """Keep a step.
+
+        Args:
+            record: What is known without waiting for the device.
+            loss: 0-d; None for a step that computed nothing.
+            grad_norm: 0-d; None for a step that computed nothing.
+            videos: Names of the step's videos, for the record of a step that was skipped.
+        """
         self._records.append(record)
-        self._values.append(torch.stack((loss.detach().float(), grad_norm.detach().float())))
+        self._videos.append(videos)
+        if loss is not None and grad_norm is not None:
+            self._values.append(torch.stack((loss.detach().float(), grad_norm.detach().float())))
+        else:
+            self._values.append(torch.empty(0))
 
     def read(self) -> list[dict[str, Any]]:
-        """Wait for the device once, return the records completed with `loss` and `grad_norm`, and forget them.
+        """Wait for the device once, return the completed records, and forget them.
 
-        Raises:
-            RunError: If a loss is not finite.
+        Returns:
+            Each with `grad_norm`, and with `loss` where it is finite. Those of skipped steps have `skipped`, true,
+            and the names of their `videos`. A step that computed nothing has none of these.
         """
-        if not self._records:
-            return []
-        values = torch.stack(self._values).tolist()
-        records = [
-            {**record, "loss": loss, "grad_norm": norm}
-            for record, (loss, norm) in zip(self._records, values, strict=True)
-        ]
-        self._records, self._values = [], []
-        for record in records:
-            if not torch.isfinite(torch.tensor(record["loss"])):
-                raise RunError(
-                    f"the loss of step {record['step']} is {record['loss']}: resume from the last checkpoint with a "
-                    "lower optim.base_lr or optim.clip_grad 1.0"
-                )
+        computed = [values for values in self._values if len(values)]
+        numbers = iter(torch.stack(computed).tolist() if computed else [])
+        records: list[dict[str, Any]] = []
+        for record, videos, values in zip(self._records, self._videos, self._values, strict=True):
+            if len(values):
+                loss, norm = next(numbers)
+                record = {**record, **({"loss": loss} if math.isfinite(loss) else {}), "grad_norm": norm}
+                if not (math.isfinite(loss) and math.isfinite(norm)):
+                    record |= {"skipped": True, "videos": list(videos)}
+            records.append(record)
+        self._records, self._videos, self._values = [], [], []
         return records

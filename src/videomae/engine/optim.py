@@ -1,63 +1,25 @@
 """AdamW and its parameter groups: which tensors decay, and how much slower the lower layers learn.
 
-Model knowledge (names without decay, the layer number of a name) comes as arguments. The learning rate of
+Model knowledge (names without decay, the layer id of a name) comes as arguments. The learning rate of
 each step is `schedule.set_learning_rate`'s.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from videomae.engine.configs import OptimConfig as OptimConfig
 from videomae.errors import ConfigError
 
 REFERENCE_BATCH = 256  # the batch for which base learning rates are quoted: MAE, VideoMAE
-# Elsewhere torch has the fused kernel too, but nobody has proved here that a resumed run is then bit-exact.
+# Elsewhere torch has the fused kernel too, but nobody has proved here that a resumed run is then bit-exact, and that
+# the kernel obeys `found_inf`.
 FUSED_DEVICES = frozenset({"cpu", "cuda"})
-
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """AdamW's settings; learning rates are for a batch of 256 clips, see `scaled_lr`."""
-
-    base_lr: float
-    """Peak learning rate for a batch of 256 clips, > 0."""
-    min_lr: float
-    """Final learning rate for a batch of 256 clips, 0 to base_lr; it is scaled by the batch size too."""
-    betas: tuple[float, float]
-    """Decay rates of the running means of the gradient and of its square, each in [0, 1)."""
-    eps: float = 1e-8
-    """Added to the root of the second moment, > 0."""
-    weight_decay: float = 0.05
-    """Decoupled weight decay, >= 0; biases and other 1-D tensors never decay."""
-    clip_grad: float | None = None
-    """Largest global gradient norm, > 0; null for no clipping."""
-    layer_decay: float = 1.0
-    """Factor on the learning rate from each layer to the one below it, in (0, 1]; 1 for none."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        low, high = self.betas
-        checks = (
-            ("base_lr", self.base_lr, self.base_lr > 0, "a learning rate is above 0"),
-            ("min_lr", self.min_lr, 0 <= self.min_lr <= self.base_lr, f"use 0 to base_lr, {self.base_lr:g}"),
-            ("betas[0]", low, 0 <= low < 1, "use 0 or more and less than 1, such as 0.9"),
-            ("betas[1]", high, 0 <= high < 1, "use 0 or more and less than 1, such as 0.999"),
-            ("eps", self.eps, self.eps > 0, "use a small number above 0, such as 1e-8"),
-            ("weight_decay", self.weight_decay, self.weight_decay >= 0, "use 0 for none, or more"),
-            ("layer_decay", self.layer_decay, 0 < self.layer_decay <= 1, "use above 0 to 1; 1 is none"),
-        )
-        for name, value, holds, rule in checks:
-            if not (holds and math.isfinite(value)):
-                raise ConfigError(f"optim.{name} is {value:g}; {rule}")
-        if self.clip_grad is not None and not 0 < self.clip_grad < math.inf:
-            raise ConfigError(f"optim.clip_grad is {self.clip_grad:g}; use a norm above 0, or null for no clipping")
 
 
 def scaled_lr(base_lr: float, total_batch: int) -> float:
@@ -65,7 +27,7 @@ def scaled_lr(base_lr: float, total_batch: int) -> float:
 
     Args:
         base_lr: Rate for 256 clips; peak and final rates are scaled alike.
-        total_batch: Clips per optimiser step over all processes and accumulated batches, not counting
+        total_batch: Clips per optimizer step over all processes and accumulated batches, not counting
             repeated augmentations of one video.
 
     Source: linear scaling (Goyal et al. 2017), as VideoMAE applies it; MAE leaves the final rate unscaled.
@@ -86,7 +48,7 @@ def param_groups(
 
     No weight decay for tensors of fewer than 2 dimensions, names ending in `.bias`, and names in `no_decay`.
     The learning-rate scale of layer `i` is `layer_decay ** (num_layer_ids - 1 - i)`: 1 for the top layer.
-    Frozen parameters are left out. Wrappers' additions to names (`_orig_mod.` of compilation, `module.` of
+    Frozen parameters are skipped. Wrappers' additions to names (`_orig_mod.` of compilation, `module.` of
     data-parallel training) are taken off before a name is looked at.
 
     Args:
@@ -101,13 +63,13 @@ def param_groups(
         Groups with `params`, `lr_scale`, `weight_decay` and `name`, in the order of their first parameter.
 
     Raises:
-        ConfigError: If nothing is trainable, a name in `no_decay` is no parameter's, or a layer number is
+        ConfigError: If nothing is trainable, a name in `no_decay` is no parameter's, or a layer id is
             missing or out of range.
 
     Source: VideoMAE's fine-tuning, after BEiT.
     """
     if layer_decay != 1.0 and layer_id is None:
-        raise ConfigError(f"optim.layer_decay is {layer_decay:g}; it needs layer numbers: use 1 for this model")
+        raise ConfigError(f"optim.layer_decay is {layer_decay:g}; it needs layer ids: use 1 for this model")
     groups: dict[str, dict[str, Any]] = {}
     spared = {plain_name(name) for name in no_decay}
     unmatched = set(spared)
@@ -131,7 +93,7 @@ def param_groups(
             "would be applied unasked: give full parameter names"
         )
     if not groups:
-        raise ConfigError("the model has no trainable parameter; there is nothing to optimise: unfreeze a part")
+        raise ConfigError("the model has no trainable parameter; there is nothing to optimize: unfreeze a part")
     return list(groups.values())
 
 
@@ -170,12 +132,12 @@ def clip_and_norm(parameters: Iterable[Parameter], max_norm: float | None) -> Te
     Never waits for the device: read the result only when it is logged.
 
     Args:
-        parameters: Their gradients are changed in place; those without a gradient are passed over.
+        parameters: Their gradients are changed in place; those without a gradient are ignored.
         max_norm: Largest norm; None leaves the gradients as they are.
 
     Returns:
         0-d tensor on the gradients' device, the norm before clipping. A norm that is not finite makes every
-        clipped gradient useless, so the loop must check it before it trusts the step.
+        clipped gradient useless; `update_if_finite` skips such a step.
     """
     with_gradient = [parameter for parameter in parameters if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in with_gradient if p.grad is not None])
@@ -184,10 +146,32 @@ def clip_and_norm(parameters: Iterable[Parameter], max_norm: float | None) -> Te
     return norm
 
 
+def update_if_finite(optimizer: torch.optim.AdamW, *, loss: Tensor, grad_norm: Tensor) -> None:
+    """Update the weights, unless the loss or the gradient norm is not finite.
+
+    A skipped update changes nothing: weights, moments and step counts stay as they are, to the bit; any other update
+    is `optimizer.step()` to the bit. The decision is taken on the device, which the caller never waits for, where the
+    optimizer is fused. Elsewhere (MPS) it is read back.
+
+    Args:
+        optimizer: From `build_optimizer`; the gradients are in its parameters.
+        loss: 0-d.
+        grad_norm: 0-d, from `clip_and_norm`.
+    """
+    skipped = ~(loss.detach().isfinite() & grad_norm.isfinite())
+    if not optimizer.defaults["fused"]:
+        if not skipped:
+            optimizer.step()
+        return
+    # The attribute is how torch's GradScaler tells a fused optimizer of an overflow.
+    optimizer.found_inf = skipped.float()  # type: ignore[attr-defined]
+    optimizer.step()
+
+
 def _checked_layer(layer: int, *, name: str, num_layer_ids: int) -> int:
     if not 0 <= layer < num_layer_ids:
         raise ConfigError(
-            f"parameter {name} has layer number {layer}; there are {num_layer_ids} layers, numbered from 0: "
+            f"parameter {name} has layer id {layer}; there are {num_layer_ids} layers, numbered from 0: "
             "layer_id and num_layer_ids must be the same model's"
         )
     return layer

@@ -1,20 +1,18 @@
-"""Which device to compute on, and in which number format: what the processor really has.
+"""Which device to compute on, and in which dtype: what the processor really has.
 
-Weights, gradients and optimiser stay float32; bfloat16 is for the products inside `autocast`. float16 is left
-out on purpose: it needs loss scaling, and the original's float16 training is known to overflow.
+Weights, gradients and optimizer state stay float32; bfloat16 is for the matrix multiplications inside `autocast`.
+There is no float16 on purpose: it needs loss scaling, and the original's float16 training is known to overflow.
 """
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Literal
 
 import torch
 
+from videomae.engine.configs import DeviceName as DeviceName
+from videomae.engine.configs import Precision as Precision
 from videomae.errors import ConfigError
-
-Precision = Literal["auto", "bf16", "fp32"]
-DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 BF16_CUDA_CAPABILITY = (
     8,
@@ -45,7 +43,7 @@ def pick_device(name: DeviceName) -> torch.device:
 
 
 def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """Return the number format of the products of a step.
+    """Return the compute dtype of a step, that of its matrix multiplications.
 
     Args:
         precision: auto takes bfloat16 where the processor multiplies it in hardware (CUDA from capability
@@ -73,13 +71,13 @@ def has_bf16(device: torch.device) -> bool:
     """Return whether the device multiplies bfloat16 in hardware, as far as torch uses it."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= BF16_CUDA_CAPABILITY
-    # A torch built without oneDNN has no matrix product that uses the processor's instructions.
+    # A torch built without oneDNN has no matrix multiplication that uses the processor's instructions.
     has_onednn: bool = torch.backends.mkldnn.is_available()
     return device.type == "cpu" and has_onednn and _cpu_has_bf16()
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
-    """Return a context in which products run in `dtype`.
+    """Return a context in which matrix multiplications run in `dtype`.
 
     Args:
         device: Where the step runs.

@@ -1,7 +1,7 @@
 """Progress of training for a human: a live bar on a terminal, a plain line now and then everywhere else.
 
-All of it goes to standard error; standard output is left for results. Knows nothing of what is trained, and a
-failure to print never stops a run.
+All of it goes to standard error; standard output is left for results. A failure to print
+never stops a run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 WINDOW_SECONDS = 60.0  # speeds are of the last minute, so that they follow a change of load
-LOSS_MEMORY = 0.9  # share of the old value in the smoothed loss, per given loss
+LOSS_MEMORY = 0.9  # weight of the old value in the smoothed loss, per given loss
 BAR_MIN_COLUMNS = 140  # narrower terminals get the numbers in two rows, without the bar
 
 

@@ -1,7 +1,7 @@
 """The folder of a run and its metrics: no run overwritten unasked, no half-written record read.
 
-Knows nothing of what is trained. A folder counts as a run only by the marker file that `RunFolder.open`
-writes, so that no other folder is ever deleted.
+A folder counts as a run only by the marker file that `RunFolder.open` writes, so that no other folder is ever
+deleted.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import math
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,8 @@ class RunFolder:
         To be called when everything else about the run is checked: overwriting deletes.
 
         Args:
-            path: The folder; folders above it are made. Missing and empty folders are taken for a new run.
+            path: The folder; folders above it are made. Missing and empty folders, and what a start left that was
+                killed before it wrote anything of the run, are taken for a new run.
             overwrite: A run that is there is deleted, once its successor's folder exists.
             resume: A run must be there, and is continued.
 
@@ -65,15 +66,15 @@ class RunFolder:
         try:
             if resume:
                 _require_run(path)
-            elif _is_run(path):
-                if not overwrite:
-                    raise RunError(
-                        f"output folder {path} holds a run already: resume it, overwrite it, or choose another folder"
-                    )
-                _replace_run(path)
-            else:
+            elif not _is_run(path):
                 _require_free(path)
                 _make_run(path)
+            elif overwrite:
+                _replace_run(path)
+            elif not _is_unstarted(path):
+                raise RunError(
+                    f"output folder {path} holds a run already: resume it, overwrite it, or choose another folder"
+                )
         except OSError as error:
             raise RunError(
                 f"output folder {path} cannot be used ({error.strerror or error}): choose a folder that can "
@@ -120,7 +121,7 @@ class MetricsLog:
 
         Args:
             record: str, int, float, bool, None, lists and mappings of these; tensors are the caller's to
-                read. The key `step` has the number of optimiser steps done, where the record belongs to a
+                read. The key `step` has the number of optimizer steps done, where the record belongs to a
                 step.
 
         Raises:
@@ -134,11 +135,12 @@ class MetricsLog:
         except OSError as error:
             raise _cannot_write(self.path, error) from error
 
-    def truncate_after(self, step: int) -> None:
+    def truncate_after(self, step: int, *, drop: Collection[str] = ()) -> None:
         """Drop the records of steps after `step`, which a resumed run will log again; at once or not at all.
 
         Args:
             step: The step that the run resumes from; records without `step` stay.
+            drop: Records with one of these keys are dropped too, such as those of an evaluation after the last step.
 
         Raises:
             RunError: If the file cannot be read or written.
@@ -147,7 +149,11 @@ class MetricsLog:
             return
         lines = _read(self.path).splitlines(keepends=True)
         records = MetricsLog.read(self.path)
-        kept = [line for line, record in zip(lines, records, strict=False) if record.get("step", step) <= step]
+        kept = [
+            line
+            for line, record in zip(lines, records, strict=False)
+            if record.get("step", step) <= step and not any(name in record for name in drop)
+        ]
         if len(kept) < len(lines):
             _write(self.path, b"".join(kept))
 
@@ -155,7 +161,7 @@ class MetricsLog:
     def read(path: Path) -> list[dict[str, Any]]:
         """Return the records of a file, which may be of a run that is still going on.
 
-        A last line without its end is left out: it is being written, or its run was killed.
+        A last line without its end is ignored: it is being written, or its run was killed.
 
         Raises:
             RunError: If the file is missing or a whole line is no JSON object.
@@ -179,6 +185,11 @@ def _is_run(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(marker, dict) and marker.get("kind") == MARKER["kind"]
+
+
+def _is_unstarted(path: Path) -> bool:
+    """Return whether a run's folder holds nothing but the marker and files that a killed process left incomplete."""
+    return all(entry.name == MARKER_NAME or entry.name.endswith(PARTIAL_SUFFIX) for entry in path.iterdir())
 
 
 def _require_run(path: Path) -> None:

@@ -1,7 +1,7 @@
 """Every random draw as a function of named numbers: seeds derived by hash, and generators made from them.
 
 A draw that depends on (seed, epoch, sample, purpose) alone is the same whatever the number of workers or
-processes, and after a resume. Nothing here touches a global random state. Knows nothing of what is drawn.
+processes, and after a resume. Nothing here touches a global random state.
 """
 
 from __future__ import annotations

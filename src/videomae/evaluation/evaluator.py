@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,12 @@ from torch.utils.data import DataLoader, Dataset
 from videomae.atomic import atomic_file
 from videomae.data.datasets import BadVideo
 from videomae.data.manifest import Manifest, scan_labelled
-from videomae.engine.precision import DeviceName, Precision, autocast, compute_dtype
+from videomae.engine.precision import DeviceName, autocast, compute_dtype
 from videomae.engine.progress import TrainingProgress
+from videomae.engine.workers import running_workers, start_worker
 from videomae.errors import ConfigError, RunError, VideoReadError
 from videomae.evaluation.classes import names_and_labels
+from videomae.evaluation.configs import EvaluationConfig as EvaluationConfig
 from videomae.evaluation.metrics import Metrics, compute_metrics
 from videomae.evaluation.views import VideoViews, ViewsConfig, check_views, read_views
 from videomae.inference.loaded import check_clip, load_trained
@@ -36,27 +37,6 @@ from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.video.sampling import ClipConfig
 
 FloatArray = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """How an evaluation looks at the videos and runs."""
-
-    views: ViewsConfig = field(default_factory=ViewsConfig)
-    """Clips and crops of each video; the published Kinetics protocol unless given."""
-    batch_size: int = 8
-    """Views in one forward pass."""
-    workers: int = 1
-    """Processes that read videos; 0 reads in this process."""
-    precision: Precision = "auto"
-    """auto computes in bf16 where the processor has it."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if self.batch_size < 1:
-            raise ConfigError(f"evaluation.batch_size is {self.batch_size}; it must be at least 1")
-        if self.workers < 0:
-            raise ConfigError(f"evaluation.workers is {self.workers}; use 0 to read in this process, or more")
 
 
 @dataclass(frozen=True)
@@ -108,6 +88,33 @@ class EvaluationResult:
             "videos": [asdict(one) for one in self.rows],
         }
         return json.dumps(values, indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> EvaluationResult:
+        """Return the result that `to_json` wrote, equal to the one it was written from.
+
+        Raises:
+            RunError: If the text is none of its results.
+        """
+        try:
+            values = json.loads(text)
+            rows = tuple(
+                VideoResult(**{**one, "probabilities": tuple(one["probabilities"])}) for one in values["videos"]
+            )
+            config = values["config"]
+            return cls(
+                root=values["root"],
+                classes=tuple(values["classes"]),
+                rows=rows,
+                metrics=compute_metrics(
+                    np.array([row.probabilities for row in rows]), np.array([row.label for row in rows])
+                ),
+                bad=tuple(BadVideo(**one) for one in values["bad_videos"]),
+                clip=ClipConfig(**values["clip"]),
+                config=EvaluationConfig(**{**config, "views": ViewsConfig(**config["views"])}),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(f"the text is no evaluation result ({type(error).__name__}: {error})") from None
 
     def summary(self) -> list[str]:
         """Return lines for people: accuracy, and every video that was left out with its reason."""
@@ -329,21 +336,16 @@ def _classify_all(
         dataset,
         batch_size=None,  # one item is one video
         num_workers=workers,
-        worker_init_fn=_start_worker if workers else None,
+        worker_init_fn=start_worker if workers else None,
         generator=torch.Generator(),  # nothing is drawn; without it the loader would move the global random state
     )
-    for number, item in enumerate(loader):
-        if isinstance(item, BadVideo):
-            bad[number] = item
-        else:
-            merger.add(number, item)
-        if on_progress is not None:
-            on_progress(number + 1, len(dataset))
+    with running_workers(loader) as items:
+        for number, item in enumerate(items):
+            if isinstance(item, BadVideo):
+                bad[number] = item
+            else:
+                merger.add(number, item)
+            if on_progress is not None:
+                on_progress(number + 1, len(dataset))
     merger.flush()
     return bad
-
-
-def _start_worker(worker_number: int) -> None:
-    """Prepare a worker process: one thread, and Ctrl-C left to the main process, with which it ends."""
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

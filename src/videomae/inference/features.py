@@ -1,52 +1,53 @@
-"""Features of videos: what the encoder makes of a clip, with the time span of every row.
+"""Features of videos: the encoder's output for a clip, with the time span of every row.
 
 Which vectors, for a clip of T frames, `t = T / 2` tubelets in time and `N` tokens:
 
-- `token` `[N, D]`: the encoder's output, after its final LayerNorm if it has one. Pre-trained networks do;
-  classifiers that pool by mean do not.
+- `token` `[N, D]`: the encoder's output, after its final LayerNorm if it has one. Pre-trained models do; classifiers
+  that pool by mean do not.
 - `tubelet` `[t, D]`: the mean of the tokens of each time slice.
-- `frame` `[T, D]`: the row of a frame's tubelet, once for each of its frames; nothing in the network is finer.
-- `clip` `[D]`: for a classifier, exactly what its last layer sees (for one that pools by mean: the mean of all
-  tokens, after `fc_norm`); for any other network, the mean of all tokens.
+- `frame` `[T, D]`: the row of a frame's tubelet, once for each of its frames; nothing in the model is finer.
+- `clip` `[D]`: for a classifier, the input of its last layer (for one that pools by mean: the mean of all tokens,
+  after `fc_norm`); for any other model, the mean of all tokens.
 
 Hence for a classifier that pools by mean, `fc_norm` of the mean of token, tubelet or frame rows is the clip row.
-A CLS token, which only networks of one's own have, is in no row but the clip row of a classifier that uses it.
+A CLS token, which only custom models have, is in no row but the clip row of a classifier that uses it.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TypeAlias, get_args
 
 import numpy as np
 import torch
 from einops import rearrange, repeat
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from videomae import __version__
-from videomae.atomic import atomic_path
+from videomae.atomic import atomic_file
 from videomae.data.datasets import BadVideo
 from videomae.engine.precision import DeviceName
 from videomae.errors import ConfigError, VideoReadError, WeightsError
-from videomae.inference.files import list_videos
+from videomae.inference.clips import DEFAULT_BATCH_SIZE, check_batch_size, clip_batches, normalized
+from videomae.inference.configs import Pooling as Pooling
+from videomae.inference.feature_file import FeatureWriter, feature_settings, read_feature_file
+from videomae.inference.files import check_output, list_videos
 from videomae.inference.loaded import LoadedModel, load_encoder
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.encoder import VideoMAEModel
 from videomae.model.layers import Trace
 from videomae.video.decode import VideoReader
-from videomae.video.sampling import ClipConfig, IntArray, centre_clip, sliding_clips
+from videomae.video.sampling import ClipConfig, IntArray, clip_indices, sliding_clips
 
-Pooling = Literal["clip", "frame", "tubelet", "token"]
-Encoder = LoadedModel[VideoMAEModel] | LoadedModel[VideoMAEForVideoClassification]
+Encoder: TypeAlias = LoadedModel[VideoMAEModel] | LoadedModel[VideoMAEForVideoClassification]
 FloatArray = NDArray[np.float64]
-METADATA_KEY = "videomae"  # the one entry of the file's text metadata
+Parts: TypeAlias = dict[str, Iterator[Tensor]]
+"""The tensors of a video by name, as parts along their first dimension, computed when they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class FeatureSet:
     """The features of several videos, and how they were made."""
 
     model: str
-    """Where the network came from."""
+    """Where the model came from."""
     pooling: Pooling
     """Which vectors."""
     clip: ClipConfig
@@ -81,64 +82,48 @@ class FeatureSet:
     """Videos that could not be read; they are in no file."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything but `bad` into one safetensors file, atomically.
-
-        Tensors are called `<number>:<path>/features`, `.../time_spans` and `.../frame_indices`; the number, five
-        digits, keeps equal paths apart. The metadata entry `videomae` is JSON text.
+        """Write everything but `bad` into one safetensors file, atomically; see `feature_file`.
 
         Raises:
             WeightsError: If the file cannot be written.
         """
-        tensors: dict[str, Tensor] = {}
-        for number, video in enumerate(self.videos):
-            prefix = f"{number:05d}:{_text(video.path)}"
-            tensors[f"{prefix}/features"] = video.features.contiguous()
-            tensors[f"{prefix}/time_spans"] = video.time_spans.contiguous()
-            tensors[f"{prefix}/frame_indices"] = video.frame_indices.contiguous()
-        metadata = {
-            "version": __version__,
-            "model": self.model,
-            "pooling": self.pooling,
-            "clip": asdict(self.clip),
-            "step_frames": self.step_frames,
-            "paths": [_text(video.path) for video in self.videos],
-        }
-        entries = {METADATA_KEY: json.dumps(metadata)}
+        settings = feature_settings(
+            model=self.model, pooling=self.pooling, clip=self.clip, step_frames=self.step_frames
+        )
         try:
-            with atomic_path(Path(path)) as partial:
-                save_file(tensors, partial, metadata=entries)
-        except (OSError, SafetensorError) as error:
-            raise WeightsError(f"{path} cannot be written ({error}): free space or choose another file") from None
+            with atomic_file(Path(path)) as stream:
+                writer = FeatureWriter(stream, settings, [video.path for video in self.videos])
+                for video in self.videos:
+                    names = ("features", "time_spans", "frame_indices")
+                    writer.add(video.path, {name: [getattr(video, name)] for name in names})
+                writer.finish()
+        except OSError as error:
+            raise _cannot_write(path, error) from None
+
+
+@dataclass(frozen=True)
+class WrittenFeatures:
+    """What `write_features` put into its file."""
+
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    """Path of each video and shape of its features, in the order asked."""
+    bad: tuple[BadVideo, ...]
+    """Videos that could not be read; they are not in the file."""
 
 
 def load_features(path: str | os.PathLike[str]) -> FeatureSet:
-    """Read what `FeatureSet.save` wrote.
+    """Read what `FeatureSet.save` or `write_features` wrote.
 
     Raises:
         WeightsError: If the file is missing, damaged, or no file of features.
     """
-    if not Path(path).is_file():
-        raise WeightsError(f"{path} is no file: give a file that was written by videomae's feature extraction")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
-            if metadata is None:
-                raise WeightsError(f"{path} holds no features of videomae: give a file that its extraction wrote")
-            videos = []
-            for number, name in enumerate(metadata["paths"]):
-                prefix = f"{number:05d}:{name}"
-                tensors = [
-                    file.get_tensor(f"{prefix}/{kind}") for kind in ("features", "time_spans", "frame_indices")
-                ]
-                videos.append(VideoFeatures(name, *tensors))
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read as safetensors: {str(error).splitlines()[0]}") from None
+    metadata, videos = read_feature_file(Path(path))
     return FeatureSet(
         model=metadata["model"],
         pooling=metadata["pooling"],
         clip=ClipConfig(**metadata["clip"]),
         step_frames=metadata["step_frames"],
-        videos=tuple(videos),
+        videos=tuple(VideoFeatures(name, **tensors) for name, tensors in zip(metadata["paths"], videos, strict=True)),
     )
 
 
@@ -150,30 +135,29 @@ def extract_features(
     step_frames: int | None = None,
     clip: ClipConfig | None = None,
     device: DeviceName = "auto",
+    batch_size: int = DEFAULT_BATCH_SIZE,
 ) -> FeatureSet:
-    """Compute the features of videos.
+    """Compute the features of videos and return them; `write_features` is for more than memory holds.
 
     Args:
-        source: Folder of any network or of a finished run, weights file, or Hub name.
+        source: Folder of any model or of a finished run, weights file, or Hub name.
         videos: Files, and folders of them of any depth.
         pooling: Which vectors; see the head of this file.
         step_frames: None for one clip from the middle of each video; else clips that start this many frames apart
             and together cover the whole video.
         clip: How clips are sampled; as the record beside the weights says where not given.
         device: Where to compute; always in float32.
+        batch_size: Clips of one video in one forward pass.
 
     Returns:
         The features of all videos that could be read, and the names of the others. All are kept in memory: a clip's
-        tokens take 4.8 MB for the base network and 16 frames.
+        tokens take 4.8 MB for the base model and 16 frames.
 
     Raises:
         WeightsError: If the source cannot be loaded.
-        ConfigError: If a setting is out of range or does not fit the network.
+        ConfigError: If a setting is out of range or does not fit the model.
     """
-    if pooling not in get_args(Pooling):
-        raise ConfigError(f"pooling is {pooling!r}; choose one of {', '.join(get_args(Pooling))}")
-    if step_frames is not None and step_frames < 1:
-        raise ConfigError(f"step_frames is {step_frames}; clips must move on by at least 1 frame")
+    _check_settings(pooling, step_frames, batch_size)
     loaded = load_encoder(source, clip=clip, device=device)
     good: list[VideoFeatures] = []
     bad: list[BadVideo] = []
@@ -182,14 +166,88 @@ def extract_features(
             bad.append(item)
             continue
         try:
-            good.append(video_features(loaded, item, pooling=pooling, step_frames=step_frames))
+            found = video_features(loaded, item, pooling=pooling, step_frames=step_frames, batch_size=batch_size)
         except VideoReadError as error:
             bad.append(BadVideo(str(item), str(error)))
+        else:
+            good.append(found)
     return FeatureSet(loaded.source, pooling, loaded.clip, step_frames, tuple(good), tuple(bad))
 
 
+def write_features(
+    source: str | os.PathLike[str],
+    videos: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    pooling: Pooling = "clip",
+    step_frames: int | None = None,
+    clip: ClipConfig | None = None,
+    device: DeviceName = "auto",
+    batch_size: int = DEFAULT_BATCH_SIZE,
+) -> WrittenFeatures:
+    """Compute the features of videos and write them, a batch at a time, into one safetensors file.
+
+    The memory used is that of a batch, whatever the number and the length of the videos. The file is complete or not
+    there; where no video can be read, none is written.
+
+    Args:
+        source: As for `extract_features`.
+        videos: As for `extract_features`.
+        output: The file, `.safetensors`, in a folder that exists. `load_features` reads it.
+        pooling: As for `extract_features`, and so the others.
+        step_frames: Likewise.
+        clip: Likewise.
+        device: Likewise.
+        batch_size: Likewise.
+
+    Returns:
+        What is in the file, and the videos that could not be read.
+
+    Raises:
+        WeightsError: If the source cannot be loaded, or the file cannot be written.
+        ConfigError: If a setting is out of range or does not fit the model, or the output can be no such file.
+    """
+    _check_settings(pooling, step_frames, batch_size)
+    check_output(output, suffix=".safetensors")
+    loaded = load_encoder(source, clip=clip, device=device)
+    items = list(list_videos(videos))
+    settings = feature_settings(model=loaded.source, pooling=pooling, clip=loaded.clip, step_frames=step_frames)
+    shapes: list[tuple[str, tuple[int, ...]]] = []
+    bad: list[BadVideo] = []
+    try:
+        with suppress(_NothingReadError), atomic_file(Path(output)) as stream:
+            writer = FeatureWriter(stream, settings, [str(item) for item in items if isinstance(item, Path)])
+            for item in items:
+                if isinstance(item, BadVideo):
+                    bad.append(item)
+                    continue
+                try:
+                    with VideoReader(item) as reader:
+                        parts = _feature_parts(loaded, reader, pooling, step_frames, batch_size)
+                        written = writer.add(str(item), parts)
+                except VideoReadError as error:
+                    bad.append(BadVideo(str(item), str(error)))
+                else:
+                    shapes.append((str(item), tuple(written["features"])))
+            if not shapes:
+                raise _NothingReadError
+            writer.finish()
+    except OSError as error:
+        raise _cannot_write(output, error) from None
+    return WrittenFeatures(tuple(shapes), tuple(bad))
+
+
+class _NothingReadError(Exception):
+    """No video could be read, so no file takes its name. Never leaves this file."""
+
+
 def video_features(
-    loaded: Encoder, path: str | os.PathLike[str], *, pooling: Pooling, step_frames: int | None = None
+    loaded: Encoder,
+    path: str | os.PathLike[str],
+    *,
+    pooling: Pooling,
+    step_frames: int | None = None,
+    batch_size: int = DEFAULT_BATCH_SIZE,
 ) -> VideoFeatures:
     """Compute the features of one video; see `extract_features`.
 
@@ -197,19 +255,51 @@ def video_features(
         VideoReadError: If the video cannot be read.
     """
     with VideoReader(path) as reader:
-        if step_frames is None:
-            indices = centre_clip(len(reader), loaded.clip)[None]
-        else:
-            indices = sliding_clips(len(reader), loaded.clip, step_frames=step_frames)  # [W, T]
-        rows = torch.stack([_clip_rows(loaded, frames, pooling) for frames in _clips(reader, indices)])
-        times, ends = frame_times(reader.timestamps_seconds, reader.info.frame_rate)
-    first, last = times[indices], ends[indices]  # [W, T]; frame numbers ascend within a clip
-    size = loaded.model.config.tubelet_size
-    spans = torch.from_numpy(_time_spans(pooling, first, last, tubelet_size=size, num_rows=rows.shape[1]))
-    numbers = torch.from_numpy(indices)
+        parts = _feature_parts(loaded, reader, pooling, step_frames, batch_size)
+        return VideoFeatures(os.fspath(path), **{name: torch.cat(list(found)) for name, found in parts.items()})
+
+
+def _check_settings(pooling: Pooling, step_frames: int | None, batch_size: int) -> None:
+    if pooling not in get_args(Pooling):
+        raise ConfigError(f"pooling is {pooling!r}; choose one of {', '.join(get_args(Pooling))}")
+    if step_frames is not None and step_frames < 1:
+        raise ConfigError(f"step_frames is {step_frames}; clips must move on by at least 1 frame")
+    check_batch_size(batch_size)
+
+
+def _cannot_write(path: str | os.PathLike[str], error: OSError) -> WeightsError:
+    return WeightsError(f"{os.fspath(path)} cannot be written ({error}): free space or choose another file")
+
+
+def _feature_parts(
+    loaded: Encoder, reader: VideoReader, pooling: Pooling, step_frames: int | None, batch_size: int
+) -> Parts:
+    """Return the tensors of `VideoFeatures`, each in parts of at most `batch_size` clips."""
     if step_frames is None:
-        rows, spans, numbers = rows[0], spans[0], numbers[0]
-    return VideoFeatures(os.fspath(path), rows, spans, numbers)
+        indices = clip_indices(len(reader), loaded.clip)  # [1, T]
+    else:
+        indices = sliding_clips(len(reader), loaded.clip, step_frames=step_frames)  # [W, T]
+    rows = _clip_rows(loaded, reader, indices, pooling, batch_size)
+    first = next(rows)  # the number of rows of a clip is known from here
+    spans = _span_parts(loaded, reader, indices, pooling, batch_size, num_rows=first.shape[1])
+    parts = {"features": chain((first,), rows), "time_spans": spans, "frame_indices": iter([_tensor(indices)])}
+    if step_frames is None:
+        return {name: (part[0] for part in found) for name, found in parts.items()}
+    return parts
+
+
+def _span_parts(
+    loaded: Encoder, reader: VideoReader, indices: IntArray, pooling: Pooling, batch_size: int, *, num_rows: int
+) -> Iterator[Tensor]:
+    times, ends = frame_times(reader.timestamps_seconds, reader.info.frame_rate)
+    size = loaded.model.config.tubelet_size
+    for start in range(0, len(indices), batch_size):
+        rows = indices[start : start + batch_size]  # [b, T]; ascending within a clip
+        yield _tensor(_time_spans(pooling, times[rows], ends[rows], tubelet_size=size, num_rows=num_rows))
+
+
+def _tensor(values: NDArray[np.int64] | FloatArray) -> Tensor:
+    return torch.from_numpy(values)
 
 
 def frame_times(seconds: FloatArray, frame_rate: float | None) -> tuple[FloatArray, FloatArray]:
@@ -226,33 +316,33 @@ def frame_times(seconds: FloatArray, frame_rate: float | None) -> tuple[FloatArr
 
 
 @torch.inference_mode()
-def _clip_rows(loaded: Encoder, frames: NDArray[np.uint8], pooling: Pooling) -> Tensor:
-    """Return the rows of one clip `[T, H, W, 3]`, float32 on the CPU."""
+def _encoded(loaded: Encoder, pixel_values: Tensor, pooling: Pooling) -> Tensor:
+    """Return the rows of a batch of clips, `[b, ...]` float32 on the CPU."""
     model = loaded.model
     encoder = model.videomae if isinstance(model, VideoMAEForVideoClassification) else model
-    pixel_values = loaded.processor(frames, return_tensors="pt", input_data_format="channels_last").pixel_values
-    pixel_values = pixel_values.to(model.device)
-    states = encoder.encode(pixel_values, None, Trace(states=False, attentions=False))  # [1, N, D], CLS in front
-    tokens = states[0, 1:] if model.config.use_cls_token else states[0]  # [N, D]
+    states = encoder.encode(pixel_values, None, Trace(states=False, attentions=False))  # [b, N, D], CLS in front
+    tokens = states[:, 1:] if model.config.use_cls_token else states  # [b, N, D]
     grid = encoder.embeddings.grid_of(pixel_values)
-    tubelets = rearrange(tokens, "(t p) d -> t p d", t=grid.frames)
+    tubelets = rearrange(tokens, "b (t p) d -> b t p d", t=grid.frames)
     match pooling:
         case "token":
             rows = tokens
         case "tubelet":
-            rows = tubelets.mean(dim=1)  # [t, D]
+            rows = tubelets.mean(dim=2)  # [b, t, D]
         case "frame":
-            rows = repeat(tubelets.mean(dim=1), "t d -> (t a) d", a=model.config.tubelet_size)  # [T, D]
+            rows = repeat(tubelets.mean(dim=2), "b t d -> b (t a) d", a=model.config.tubelet_size)  # [b, T, D]
         case "clip":
-            pooled = model.features(states)[0] if isinstance(model, VideoMAEForVideoClassification) else None
-            rows = tokens.mean(dim=0) if pooled is None else pooled  # [D]
+            pooled = model.features(states) if isinstance(model, VideoMAEForVideoClassification) else None
+            rows = tokens.mean(dim=1) if pooled is None else pooled  # [b, D]
     return rows.float().cpu()
 
 
-def _clips(reader: VideoReader, indices: IntArray) -> Iterator[NDArray[np.uint8]]:
-    """Yield the frames of each clip, one clip in memory at a time."""
-    for row in indices:
-        yield reader.frames(row)
+def _clip_rows(
+    loaded: Encoder, reader: VideoReader, indices: IntArray, pooling: Pooling, batch_size: int
+) -> Iterator[Tensor]:
+    """Yield the rows of the clips with these `[W, T]` frames, a batch at a time."""
+    for clips in clip_batches(reader.frames, indices, loaded.processor, batch_size=batch_size):
+        yield _encoded(loaded, normalized(clips, loaded.processor, device=loaded.model.device), pooling)
 
 
 def _time_spans(
@@ -272,8 +362,3 @@ def _time_spans(
             return np.stack([starts, ends], axis=-1)  # [W, T, 2]
         case "clip":
             return np.stack([starts[:, 0], ends[:, -1]], axis=-1)  # [W, 2]
-
-
-def _text(path: str) -> str:
-    """Return a path as text; bytes that are none, which Python keeps as surrogates, become question marks."""
-    return path.encode("utf-8", "replace").decode("utf-8")

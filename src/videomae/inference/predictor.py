@@ -1,7 +1,8 @@
 """What is going on in this video: class probabilities for files or frames.
 
 One view is the middle of the video, as in validation; several are those of the published test protocols, each with
-the processor's centre crop. Probabilities are averaged over the views.
+the processor's center crop. Probabilities are averaged over the views. Everything in the package that classifies a
+single file, the pipeline for transformers' programs among it, goes through `Predictor`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -20,16 +21,20 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 
 from videomae.data.datasets import BadVideo
 from videomae.engine.precision import DeviceName, Precision, autocast, compute_dtype
 from videomae.errors import ConfigError, RunError, VideoReadError
+from videomae.inference.clips import DEFAULT_BATCH_SIZE, ReadFrames, check_batch_size, clip_batches, normalized
 from videomae.inference.files import list_videos
-from videomae.inference.loaded import load_classifier
+from videomae.inference.loaded import LoadedModel, check_clip, load_classifier
+from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.video.decode import VideoReader
-from videomae.video.sampling import ClipConfig, IntArray, centre_clip, view_clips
+from videomae.video.sampling import ClipConfig, IntArray, clip_indices, clip_indices_of_frames
 
 Frames = NDArray[np.uint8]
+FloatArray = NDArray[np.float64]
 BAR_COLUMNS = 24  # width of the bar of probability 1 in the table
 SOME_FAILED = 2  # exit status
 
@@ -43,17 +48,28 @@ class Prediction:
     labels: tuple[str, ...]
     """Class names, most probable first, as many as were asked for and there are."""
     label_numbers: tuple[int, ...]
-    """Their numbers."""
+    """Their class ids."""
     probabilities: tuple[float, ...]
     """Their probabilities; those of all classes add up to 1."""
     frame_indices: tuple[tuple[int, ...], ...]
-    """`[S][T]` numbers of the frames of each view."""
+    """`[S][T]` indices of the frames of each view."""
     frame_seconds: tuple[tuple[float, ...], ...] | None
     """`[S][T]` times of these frames from the start of the video; None for frames."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the prediction as plain JSON values."""
         return asdict(self)
+
+
+class ViewLogits(NamedTuple):
+    """The model's output for every view of a video."""
+
+    logits: Tensor
+    """float64 `[S, K]` on the CPU."""
+    frame_indices: IntArray
+    """int64 `[S, T]`, the frames of each view."""
+    frame_seconds: FloatArray | None
+    """float64 `[S, T]`, their times from the start of the video; None for frames."""
 
 
 class Predictor:
@@ -63,11 +79,13 @@ class Predictor:
         source: Folder of a classifier or of a finished fine-tuning run, weights file, or Hub name.
         device: Where to compute.
         clip: How clips are sampled; as the record beside the weights says where not given.
-        precision: Number format of the products. float32 by default, so that probabilities are the same everywhere.
+        precision: Compute dtype of matrix multiplications. float32 by default, so that probabilities are the same
+            everywhere.
+        batch_size: Views in one forward pass. It bounds the memory used, however many views are asked for.
 
     Raises:
         WeightsError: If the source cannot be loaded or holds no classifier.
-        ConfigError: If the clip does not fit the network, or the device is not there.
+        ConfigError: If the clip does not fit the model, the batch size is below 1, or the device is not there.
     """
 
     def __init__(
@@ -77,13 +95,33 @@ class Predictor:
         device: DeviceName = "auto",
         clip: ClipConfig | None = None,
         precision: Precision = "fp32",
+        batch_size: int = DEFAULT_BATCH_SIZE,
     ) -> None:
-        loaded = load_classifier(source, clip=clip, device=device)
+        self._take(load_classifier(source, clip=clip, device=device), precision, batch_size)
+
+    @classmethod
+    def from_loaded(
+        cls,
+        loaded: LoadedModel[VideoMAEForVideoClassification],
+        *,
+        precision: Precision = "fp32",
+        batch_size: int = DEFAULT_BATCH_SIZE,
+    ) -> Self:
+        """Make a predictor of a classifier that is in memory; the other arguments are those of the class."""
+        predictor = cls.__new__(cls)
+        predictor._take(loaded, precision, batch_size)
+        return predictor
+
+    def _take(
+        self, loaded: LoadedModel[VideoMAEForVideoClassification], precision: Precision, batch_size: int
+    ) -> None:
+        check_batch_size(batch_size)
         self.source = loaded.source
         self.model = loaded.model
         self.processor = loaded.processor
         self.clip = loaded.clip
         self.classes = loaded.classes
+        self.batch_size = batch_size
         self._dtype = compute_dtype(precision, loaded.model.device)
 
     def predict(self, video: str | os.PathLike[str] | Frames, *, top_k: int = 5, num_views: int = 1) -> Prediction:
@@ -101,37 +139,62 @@ class Predictor:
         Raises:
             VideoReadError: If the file cannot be read.
             ConfigError: If a number is below 1, or the frames are of another shape or type.
-            RunError: If the network's answer is not finite.
+            RunError: If the model's output is not finite.
         """
-        for name, value in (("top_k", top_k), ("num_views", num_views)):
-            if value < 1:
-                raise ConfigError(f"{name} is {value}; it must be at least 1")
-        if isinstance(video, np.ndarray):
-            path, seconds = None, None
-            indices = self._indices_of_frames(video, num_views)
-            frames = video[indices.reshape(-1)]
-        else:
-            path = os.fspath(video)
-            with VideoReader(path) as reader:
-                indices = clip_indices(len(reader), self.clip, num_views=num_views)  # [S, T]
-                frames = reader.frames(indices.reshape(-1))
-                times = reader.timestamps_seconds[indices]
-            seconds = tuple(tuple(row) for row in times.tolist())
-        shares = self.probabilities(frames.reshape(*indices.shape, *frames.shape[1:]))
-        if not np.isfinite(shares).all():
-            raise RunError(f"the network's answer to {path or 'the frames'} is not finite: its weights are damaged")
-        order = np.argsort(-shares, kind="stable")[:top_k].tolist()
+        if top_k < 1:
+            raise ConfigError(f"top_k is {top_k}; it must be at least 1")
+        found = self.view_logits(video, num_views=num_views)
+        probabilities: FloatArray = found.logits.softmax(dim=1).mean(dim=0).numpy()  # [K]
+        order = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
+        seconds = found.frame_seconds
         return Prediction(
-            path=path,
+            path=None if isinstance(video, np.ndarray) else os.fspath(video),
             labels=tuple(self.classes[number] for number in order),
             label_numbers=tuple(order),
-            probabilities=tuple(shares[order].tolist()),
-            frame_indices=tuple(tuple(row) for row in indices.tolist()),
-            frame_seconds=seconds,
+            probabilities=tuple(probabilities[order].tolist()),
+            frame_indices=tuple(tuple(row) for row in found.frame_indices.tolist()),
+            frame_seconds=None if seconds is None else tuple(tuple(row) for row in seconds.tolist()),
         )
 
-    @torch.inference_mode()
-    def probabilities(self, clips: Frames) -> NDArray[np.float64]:
+    def view_logits(
+        self, video: str | os.PathLike[str] | Frames, *, num_views: int = 1, clip: ClipConfig | None = None
+    ) -> ViewLogits:
+        """Return the model's output for every view of a video, before any softmax.
+
+        Args:
+            video: As for `predict`.
+            num_views: S, as for `predict`.
+            clip: How clips are sampled in this call; None: as in all others.
+
+        Returns:
+            The logits, and the frames that they were computed from.
+
+        Raises:
+            VideoReadError: If the file cannot be read.
+            ConfigError: If `num_views` is below 1, the frames are of another shape or type, or the clip does not fit
+                the model.
+            RunError: If the output is not finite.
+        """
+        if num_views < 1:
+            raise ConfigError(f"num_views is {num_views}; it must be at least 1")
+        if clip is not None:
+            check_clip(clip, self.model.config)
+        clip = clip or self.clip
+        if isinstance(video, np.ndarray):
+            _check_frames(video)
+            indices = clip_indices_of_frames(len(video), clip, num_views=num_views)  # [S, T]
+            found = ViewLogits(self._logits(lambda wanted: video[wanted], indices), indices, None)
+        else:
+            with VideoReader(video) as reader:
+                indices = clip_indices(len(reader), clip, num_views=num_views)  # [S, T]
+                logits = self._logits(reader.frames, indices)
+                found = ViewLogits(logits, indices, reader.timestamps_seconds[indices])
+        if not found.logits.isfinite().all():
+            name = "the frames" if isinstance(video, np.ndarray) else os.fspath(video)
+            raise RunError(f"the model's output for {name} is not finite: its weights are damaged")
+        return found
+
+    def probabilities(self, clips: Frames) -> FloatArray:
         """Return the mean over clips of each clip's softmax.
 
         Args:
@@ -140,34 +203,30 @@ class Predictor:
         Returns:
             float64 `[K]`.
         """
-        pixel_values = torch.cat(
-            [
-                self.processor(one, return_tensors="pt", input_data_format="channels_last").pixel_values
-                for one in clips
-            ]
-        )  # [S, T, C, H, W]
-        device = self.model.device
-        with autocast(device, self._dtype):
-            logits = self.model(pixel_values.to(device)).logits
-        shares: NDArray[np.float64] = logits.cpu().double().softmax(dim=1).mean(dim=0).numpy()
-        return shares
+        frames = clips.reshape(-1, *clips.shape[2:])  # [S * T, H, W, 3]
+        indices = np.arange(len(frames), dtype=np.int64).reshape(clips.shape[:2])  # [S, T]
+        logits = self._logits(lambda wanted: frames[wanted], indices)
+        probabilities: FloatArray = logits.softmax(dim=1).mean(dim=0).numpy()
+        return probabilities
 
-    def _indices_of_frames(self, frames: Frames, num_views: int) -> IntArray:
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
-            raise ConfigError(
-                f"the frames have shape {list(frames.shape)} and dtype {frames.dtype}; they must be uint8 "
-                "[n, H, W, 3], RGB"
-            )
-        if len(frames) == self.clip.num_frames:
-            return np.arange(len(frames), dtype=np.int64)[None]
-        return clip_indices(len(frames), self.clip, num_views=num_views)
+    @torch.inference_mode()
+    def _logits(self, read: ReadFrames, indices: IntArray) -> Tensor:
+        """Return `[S, K]` float64 logits of the clips with these `[S, T]` frames."""
+        device, parts = self.model.device, []
+        for clips in clip_batches(read, indices, self.processor, batch_size=self.batch_size):
+            pixel_values = normalized(clips, self.processor, device=device).to(self.model.dtype)
+            with autocast(device, self._dtype):
+                logits = self.model(pixel_values).logits  # [b, K]
+            parts.append(logits.cpu().double())  # after cpu(): not every device has float64
+        return torch.cat(parts)
 
 
-def clip_indices(total_frames: int, clip: ClipConfig, *, num_views: int) -> IntArray:
-    """Return the frame numbers of each view, `[S, T]`: the middle of the video for one, else the test protocol."""
-    if num_views == 1:
-        return centre_clip(total_frames, clip)[None]
-    return view_clips(total_frames, clip, num_views=num_views)
+def _check_frames(frames: Frames) -> None:
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+        raise ConfigError(
+            f"the frames have shape {list(frames.shape)} and dtype {frames.dtype}; they must be uint8 "
+            "[n, H, W, 3], RGB"
+        )
 
 
 def predict_files(
@@ -215,7 +274,7 @@ def predict_files(
 
 
 def print_prediction(prediction: Prediction, console: Console) -> None:
-    """Print a prediction for people: the file, a row for each class, and what was looked at."""
+    """Print a prediction: the file, a row for each class, and which frames were sampled."""
     # A file name may hold bytes that are no text; no terminal takes the surrogates that Python puts for them.
     name = (prediction.path or "frames").encode("utf-8", "replace").decode("utf-8")
     console.print(Text(name), soft_wrap=True)  # never broken, so that it can be searched for and copied
@@ -223,19 +282,19 @@ def print_prediction(prediction: Prediction, console: Console) -> None:
     table.add_column(justify="right")
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for label, share in zip(prediction.labels, prediction.probabilities, strict=True):
+    for label, probability in zip(prediction.labels, prediction.probabilities, strict=True):
         line = "-" if console.options.ascii_only else "\N{BOX DRAWINGS HEAVY HORIZONTAL}"
-        bar = (line * round(share * BAR_COLUMNS)).ljust(BAR_COLUMNS)
-        table.add_row(f"{share:.1%}", Text(bar, style="cyan"), Text(label))
+        bar = (line * round(probability * BAR_COLUMNS)).ljust(BAR_COLUMNS)
+        table.add_row(f"{probability:.1%}", Text(bar, style="cyan"), Text(label))
     console.print(table)
-    numbers = [number for view in prediction.frame_indices for number in view]
-    looked_at = f"frames {min(numbers)} to {max(numbers)}"
+    indices = [index for view in prediction.frame_indices for index in view]
+    sampled = f"frames {min(indices)} to {max(indices)}"
     if prediction.frame_seconds is not None:
         seconds = [second for view in prediction.frame_seconds for second in view]
-        looked_at += f", {min(seconds):.2f} s to {max(seconds):.2f} s"
+        sampled += f", {min(seconds):.2f} s to {max(seconds):.2f} s"
     if len(prediction.frame_indices) > 1:
-        looked_at += f", {len(prediction.frame_indices)} views"
-    console.print(Text(looked_at, style="dim"), soft_wrap=True)
+        sampled += f", {len(prediction.frame_indices)} views"
+    console.print(Text(sampled, style="dim"), soft_wrap=True)
 
 
 def _predict_file(predictor: Predictor, path: Path, top_k: int, num_views: int) -> Prediction | BadVideo:

@@ -22,7 +22,9 @@ from torch import Tensor
 from videomae.atomic import atomic_file
 from videomae.engine.precision import DeviceName
 from videomae.engine.seeding import torch_generator
-from videomae.errors import ConfigError, RunError
+from videomae.errors import RunError
+from videomae.inference.clips import clip_batches, normalized
+from videomae.inference.files import check_output
 from videomae.inference.loaded import LoadedModel, load_pretraining
 from videomae.inference.strip import StripRow, draw_strip
 from videomae.masking import MaskConfig, draw_masks
@@ -37,7 +39,7 @@ from videomae.patches import (
     unpatchify,
 )
 from videomae.video.decode import VideoReader
-from videomae.video.sampling import centre_clip
+from videomae.video.sampling import clip_indices
 
 Frames = NDArray[np.uint8]
 GREY = 128  # hidden patches in what the encoder saw
@@ -105,8 +107,8 @@ def reconstruct(
         ConfigError: If the mask does not fit the network, or the output is no PNG file in a folder that exists.
         RunError: If the output cannot be written.
     """
-    if output is not None and (Path(output).suffix.lower() != ".png" or not Path(output).parent.is_dir()):
-        raise ConfigError(f"output is {os.fspath(output)!r}; it must be a .png file in a folder that exists")
+    if output is not None:
+        check_output(output, suffix=".png")
     loaded = load_pretraining(source, device=device)
     result = reconstruct_video(loaded, video, mask=mask, seed=seed)
     if output is not None:
@@ -126,11 +128,10 @@ def reconstruct_video(
     mask = mask or MaskConfig()
     model = loaded.model
     with VideoReader(video) as reader:
-        indices = centre_clip(len(reader), loaded.clip)  # [T]
-        frames = reader.frames(indices)
-        seconds = reader.timestamps_seconds[indices]
-    pixel_values = loaded.processor(frames, return_tensors="pt", input_data_format="channels_last").pixel_values
-    pixel_values = pixel_values.to(model.device)  # [1, T, C, H, W]
+        indices = clip_indices(len(reader), loaded.clip)  # [1, T]
+        (clip,) = clip_batches(reader.frames, indices, loaded.processor, batch_size=1)
+        seconds = reader.timestamps_seconds[indices[0]]
+    pixel_values = normalized(clip, loaded.processor, device=model.device)  # [1, T, C, H, W]
     grid = model.videomae.embeddings.grid_of(pixel_values)
     # Drawn on the CPU, so that a seed hides the same patches on every device.
     visible = draw_masks(mask, grid, batch=1, generator=torch_generator(seed, "reconstruction")).visible
@@ -146,7 +147,7 @@ def reconstruct_video(
         leaky=versions.leaky,
         honest=versions.honest,
         hidden=hidden.reshape(grid.frames, grid.height, grid.width),
-        frame_indices=indices,
+        frame_indices=indices[0],
         frame_seconds=seconds,
         mask=mask,
         seed=seed,

@@ -1,7 +1,4 @@
-"""What the three models share: configuration, device and dtype, counts, checkpointing, files, layer numbers.
-
-Knows nothing of what a model computes.
-"""
+"""What all models share: configuration, device and dtype, counts, activation checkpointing, files, layer ids."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, overload
 
@@ -21,6 +19,8 @@ from videomae.model.outputs import EncoderOutput, ImageClassifierOutput, VideoMA
 
 if TYPE_CHECKING:
     from videomae.processing.image_processor import VideoMAEImageProcessor
+    from videomae.sharing.record import Record
+    from videomae.weights.kinds import ModelKind
     from videomae.weights.report import LoadReport
     from videomae.weights.sources import Origin
 
@@ -33,7 +33,7 @@ _FIRST_LAYER = ("embeddings.", "mask_token", "cls_token")
 
 
 class VideoMAEPreTrainedModel(nn.Module):
-    """Abstract base of the models; make one of its three descendants.
+    """Abstract base of the models; use one of the classes that inherit from it.
 
     Args:
         config: Sizes and switches; kept as `self.config` and never written to.
@@ -65,8 +65,14 @@ class VideoMAEPreTrainedModel(nn.Module):
         """The encoder; of the bare encoder, itself."""
         return getattr(self, self.base_model_prefix, self)
 
+    @staticmethod
+    def class_of(kind: ModelKind) -> type[VideoMAEPreTrainedModel]:
+        """Return the model class that a row of `weights.kinds.KINDS` names."""
+        found: type[VideoMAEPreTrainedModel] = getattr(import_module(kind.module), kind.class_name)
+        return found
+
     def can_generate(self) -> bool:
-        """Return False: these networks write no text."""
+        """Return False: these models write no text."""
         return False
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
@@ -158,7 +164,7 @@ class VideoMAEPreTrainedModel(nn.Module):
         *,
         max_shard_size: int | str = "5GB",
         processor: VideoMAEImageProcessor | None = None,
-        record: Mapping[str, Any] | None = None,
+        record: Record | None = None,
         push_to_hub: bool = False,
         **upstream: Any,
     ) -> None:
@@ -170,10 +176,11 @@ class VideoMAEPreTrainedModel(nn.Module):
             state_dict: Tensors to write instead of this model's own, by the same names.
             max_shard_size: Larger weights are cut into several files with an index.
             processor: To write beside the weights; otherwise, where the folder has none, that of the folder which
-                this model was loaded from, or else that of the published networks.
-            record: Frame sampling and training, for `videomae.json`; otherwise, where the folder has none, the
-                sampling of the folder which this model was loaded from.
-            push_to_hub: Also upload it, as `repo_id`, or else by the folder's name as `owner/name`.
+                this model was loaded from, or else that of the published models.
+            record: Frame sampling and training, for `videomae.json`, a `ModelRecord` or plain values; otherwise,
+                where the folder has none, the sampling of the folder which this model was loaded from.
+            push_to_hub: Also upload the folder, as `repo_id`, or else under its own name for the account that is
+                logged in.
             **upstream: `repo_id`, `token`, `private` and `commit_message` of the upload; and `save_function`,
                 `safe_serialization`, `variant`, `save_peft_format`, `save_original_format`, which change nothing:
                 safetensors under the published names are written.
@@ -182,7 +189,10 @@ class VideoMAEPreTrainedModel(nn.Module):
             WeightsError: If the folder or a file cannot be written.
             ConfigError: If an option is unknown.
         """
-        from videomae.model.companions import save_companions
+        from videomae.sharing.beside import save_beside
+        from videomae.sharing.publishing import publish_folder
+        from videomae.sharing.record import as_record
+        from videomae.weights.hub import check_name
         from videomae.weights.saving import save_model
 
         upload = {name: upstream[name] for name in UPLOAD_OPTIONS if name in upstream}
@@ -193,18 +203,21 @@ class VideoMAEPreTrainedModel(nn.Module):
         if not is_main_process:
             return
         folder = Path(save_directory)
-        save_model(self, folder, max_shard_size=max_shard_size, tensors=state_dict)
-        save_companions(folder, self.config, origin=self.origin, processor=processor, record=record)
+        repo_id = upload.pop("repo_id", None) or folder.resolve().name
         if push_to_hub:
-            repo_id = upload.pop("repo_id", None) or "/".join(folder.parts[-2:])
-            self.push_to_hub(repo_id, processor=processor, record=record, **upload)
+            check_name(repo_id)
+        checked = None if record is None else as_record(record)
+        save_model(self, folder, max_shard_size=max_shard_size, tensors=state_dict)
+        save_beside(folder, self.config, origin=self.origin, processor=processor, record=checked)
+        if push_to_hub:
+            publish_folder(folder, repo_id, config_class=self.config_class, **upload)
 
     def push_to_hub(
         self,
         repo_id: str,
         *,
         processor: VideoMAEImageProcessor | None = None,
-        record: Mapping[str, Any] | None = None,
+        record: Record | None = None,
         private: bool | None = None,
         token: str | bool | None = None,
         commit_message: str | None = None,
@@ -212,7 +225,7 @@ class VideoMAEPreTrainedModel(nn.Module):
         """Save the model and upload it with a card made from the record; see `save_pretrained`.
 
         Args:
-            repo_id: `owner/name` on the Hub; made if it is missing.
+            repo_id: `owner/name` on the Hub, or a name alone for the account that is logged in; made if missing.
             processor: As for `save_pretrained`.
             record: As for `save_pretrained`; what it says of data, recipe, metrics and licence is on the card.
             private: Whether a new repository is private; None: as the owner's account says.
@@ -226,10 +239,19 @@ class VideoMAEPreTrainedModel(nn.Module):
             WeightsError: If the Hub refuses, or cannot be reached.
         """
         from videomae.sharing.publishing import publish_folder
+        from videomae.weights.hub import check_name
 
+        check_name(repo_id)
         with tempfile.TemporaryDirectory() as name:
             self.save_pretrained(name, processor=processor, record=record)
-            return publish_folder(Path(name), repo_id, private=private, token=token, commit_message=commit_message)
+            return publish_folder(
+                Path(name),
+                repo_id,
+                config_class=self.config_class,
+                private=private,
+                token=token,
+                commit_message=commit_message,
+            )
 
     @overload
     @classmethod
@@ -247,10 +269,11 @@ class VideoMAEPreTrainedModel(nn.Module):
     def from_pretrained(
         cls, source: str | Path, *, output_loading_info: bool = False, **options: Any
     ) -> Self | tuple[Self, LoadReport]:
-        """Load a network of any published layout, with every tensor accounted for.
+        """Load a model of any published layout, with every tensor accounted for.
 
-        A pre-training file in a classifier gives it a fresh head, with a warning; a classifier's file in a
-        pre-training network gives that a fresh decoder. Anything else that is missing or left over is an error.
+        A pre-training file in a classifier gives it a randomly initialized head, a classifier's file in a
+        pre-training model a randomly initialized decoder, both with a warning. Anything else that is missing or left
+        over is an error, or ignored with a warning where the configuration or the kind of model says why.
 
         Args:
             source: A model folder, the folder of a finished run, a DeepSpeed folder, a `.safetensors`, `.bin` or
@@ -264,7 +287,7 @@ class VideoMAEPreTrainedModel(nn.Module):
                 `num_channels`); and any field of the configuration, which then differs from the file's.
 
         Returns:
-            The model in eval mode; with `output_loading_info` also what became of every tensor.
+            The model in eval mode; with `output_loading_info` also what happened to every tensor.
 
         Raises:
             WeightsError: If there is nothing to load, or what there is is damaged or does not fit.
@@ -273,7 +296,6 @@ class VideoMAEPreTrainedModel(nn.Module):
         from videomae.weights.loading import load_pretrained
 
         loaded = load_pretrained(cls, source, options)
-        loaded.model.origin = loaded.origin
         return (loaded.model, loaded.report) if output_loading_info else loaded.model
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from videomae.errors import ConfigError
-from videomae.model.config_tables import PRESETS, UPSTREAM_KEYS
+from videomae.presets import PRESETS
+from videomae.weights.config_keys import UPSTREAM_KEYS
 
 UPSTREAM_EPS = 1e-12  # transformers' default; there the norms before the heads use torch's default instead
 TORCH_EPS = 1e-5
@@ -204,7 +205,7 @@ class VideoMAEConfig:
         model_type = values.get("model_type", "videomae")
         if model_type != "videomae":
             raise ConfigError(f"model_type is {model_type!r}; this package reads 'videomae' configurations only")
-        known = known_keys(cls)
+        known = cls.known_keys()
         kept = {
             name: value
             for name, value in values.items()
@@ -218,6 +219,11 @@ class VideoMAEConfig:
             kept.pop("label2id", None)
             kept.pop("id2label", None)
         return cls(**{**kept, **settings})
+
+    @classmethod
+    def known_keys(cls) -> frozenset[str]:
+        """Return what a `config.json` may say about the model."""
+        return frozenset(one.name for one in fields(cls)) | {"qkv_bias", "num_labels"}
 
     def to_json_string(self) -> str:
         """Return the configuration as JSON text, keys sorted."""
@@ -245,7 +251,7 @@ class VideoMAEConfig:
         """
         from videomae.weights.declared import read_repaired
 
-        values, given, path = read_repaired(source, settings, known=known_keys(cls))
+        values, given, path = read_repaired(source, settings, known=cls.known_keys())
         try:
             return cls.from_dict(values, **given)
         except ConfigError as error:
@@ -345,11 +351,6 @@ class VideoMAEConfig:
                     f"config.{whole} {getattr(self, whole)} is not divisible by config.{part} "
                     f"{getattr(self, part)}: change one of them"
                 )
-
-
-def known_keys(cls: type[VideoMAEConfig]) -> frozenset[str]:
-    """Return what a `config.json` may say about the network."""
-    return frozenset(one.name for one in fields(cls)) | {"qkv_bias", "num_labels"}
 
 
 _COUNTS = (

@@ -35,8 +35,8 @@ from videomae.patches import (
     gather_tubelets,
     membership,
 )
-from videomae.processing.pixels import IMAGENET_MEAN as IMAGENET_MEAN
-from videomae.processing.pixels import IMAGENET_STD as IMAGENET_STD
+from videomae.presets import IMAGENET_MEAN as IMAGENET_MEAN
+from videomae.presets import IMAGENET_STD as IMAGENET_STD
 
 
 class Decoder(nn.Module):

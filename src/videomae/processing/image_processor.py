@@ -269,12 +269,12 @@ class VideoMAEImageProcessor:
         Raises:
             WeightsError: If the name is none, or the Hub refuses or cannot be reached.
         """
-        from videomae.sharing.publishing import upload
+        from videomae.weights.hub import create_repository, upload_folder
 
         with tempfile.TemporaryDirectory() as name:
             self.save_pretrained(name)
-            patterns = (self.file_name,)
-            return upload(Path(name), repo_id, patterns, private=private, token=token, commit_message=commit_message)
+            repo_id = create_repository(repo_id, private=private, token=token)
+            return upload_folder(Path(name), repo_id, (self.file_name,), token=token, commit_message=commit_message)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **settings: Any) -> Self:

@@ -19,11 +19,6 @@ from videomae.errors import ConfigError
 Size = int | Sequence[int] | Mapping[str, int]
 PerChannel = float | Sequence[float]
 
-# The pixels that a three-channel network predicts are those before this normalisation: the original pre-training
-# engine and transformers both undo it with these constants, whatever the processor used.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 # PIL's numbers for filters. PIL's nearest takes the pixel under the centre, which torch calls nearest-exact.
 RESAMPLE_MODES = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}
 EDGES = ("height", "width")

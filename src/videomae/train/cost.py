@@ -9,12 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
+from videomae.engine.loop import LoopConfig
 from videomae.masking import draw_masks
 from videomae.model.config import VideoMAEConfig
 from videomae.model.encoder import native_grid
 from videomae.recipes.schema import PretrainRecipe
 from videomae.train.flops import classification_flops, pretraining_flops
+from videomae.train.step import StepPlan
 
 DAY_SECONDS = 24 * 3600.0
 # Steps that an estimate rests on, after the first, which also starts the data workers and warms up the kernels.
@@ -98,6 +101,10 @@ class RunCost:
             *self._warning(),
         ]
 
+    def duration_estimate(self) -> DurationEstimate:
+        """Return what times the first steps of this run."""
+        return DurationEstimate(total_steps=self.total_steps, start_step=self.start_step, device=self.device)
+
     def _warning(self) -> list[str]:
         """Warn before the first step of a run that no processor like this one can do in a day."""
         flops = float(self.clip.step_flops) * self.batch_size * self.steps_left
@@ -110,6 +117,31 @@ class RunCost:
         least = duration_text(seconds).replace("about", "at least", 1)
         judged = f"{flops:.1e} floating-point operations and the {speed / 1e9:.0f} GFLOP/s of this processor"
         return [f"expected duration: {least}, judged from {judged}", too_long_for_a_cpu()]
+
+
+def run_cost(
+    clip: ClipCost, model: nn.Module, plan: StepPlan, loop: LoopConfig, *, num_videos: int, start_step: int
+) -> RunCost:
+    """Return what a run takes.
+
+    Args:
+        clip: What one clip takes.
+        model: Whose parameters are counted.
+        plan: The steps.
+        loop: With the device and precision that are used, never `auto`.
+        num_videos: Videos in an epoch.
+        start_step: Steps done before.
+    """
+    return RunCost(
+        clip=clip,
+        num_parameters=sum(one.numel() for one in model.parameters()),
+        num_videos=num_videos,
+        batch_size=plan.batch_size,
+        total_steps=plan.total,
+        start_step=start_step,
+        device=loop.device,
+        precision=loop.precision,
+    )
 
 
 class DurationEstimate:

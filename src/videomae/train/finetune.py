@@ -1,7 +1,7 @@
 """Supervised fine-tuning of a pre-trained encoder, or training from random weights, on labelled videos.
 
-Run as `videomae finetune`. The classifier pools by mean whatever the pre-training configuration says, because a
-pre-trained network has no token that stands for the whole clip.
+Run as `videomae finetune`. The classifier uses mean pooling whatever the pre-training configuration says, because a
+pre-trained encoder has no class token.
 """
 
 from __future__ import annotations
@@ -17,24 +17,26 @@ from videomae.data.datasets import FinetuningDataset
 from videomae.data.loader import train_loader
 from videomae.data.manifest import Manifest, scan_labelled, split_manifest
 from videomae.engine.interrupt import graceful_interrupt
-from videomae.engine.optim import build_optimizer, clip_and_norm, param_groups, scaled_lr
+from videomae.engine.optim import build_optimizer, clip_and_norm, param_groups
 from videomae.engine.precision import autocast, compute_dtype, pick_device
 from videomae.engine.progress import TrainingProgress
-from videomae.engine.schedule import learning_rates, set_learning_rate, step_counts
 from videomae.engine.seeding import derive_seed
+from videomae.engine.workers import running_workers
 from videomae.errors import ConfigError
 from videomae.evaluation.evaluator import EvaluationResult, evaluate
-from videomae.inference.loaded import record_from_clip
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD
 from videomae.recipes.schema import FinetuneRecipe
+from videomae.sharing.record import EvaluationSummary, ModelRecord, TrainingRecord, save_record
+from videomae.train.cost import classification_clip_cost, run_cost
 from videomae.train.initial import as_built, load_initial, origin_lines
 from videomae.train.pretrain import training_processor
 from videomae.train.resume import resolve
 from videomae.train.session import Session
+from videomae.train.step import plan_steps, update_weights
 from videomae.weights.report import LoadReport
-from videomae.weights.saving import save_record
-from videomae.weights.sources import RUN_FOLDER
+
+EVALUATION_FILE = "evaluation.json"  # in the run folder; what `videomae evaluate --out` writes
 
 
 @dataclass(frozen=True)
@@ -47,21 +49,30 @@ class FinetuneResult:
     """Multi-view evaluation of the final weights on the validation videos."""
 
 
-def finetune(recipe: FinetuneRecipe, *, out: Path, overwrite: bool = False, resume: bool = False) -> FinetuneResult:
+def finetune(
+    recipe: FinetuneRecipe,
+    *,
+    out: Path,
+    overwrite: bool = False,
+    resume: bool = False,
+    model_class: type[VideoMAEForVideoClassification] = VideoMAEForVideoClassification,
+) -> FinetuneResult:
     """Fine-tune a classifier.
 
     Args:
         recipe: Everything that the result depends on.
-        out: Run folder: recipe, metrics, checkpoints and, at the end, the model folder.
+        out: Run folder: recipe, metrics, checkpoints and, at the end, the evaluation and the model folder.
         overwrite: Replace a run that is there.
         resume: Go on from the last checkpoint; every later loss equals the uninterrupted run's.
+        model_class: What is trained, such as a subclass with another encoder.
 
     Returns:
         The model folder `out/model` and the evaluation on the validation videos.
 
     Raises:
-        VideoMAEError: If the data, the recipe or the folder cannot be used, or too many videos are bad.
-        KeyboardInterrupt: After Ctrl-C; the run is saved first.
+        VideoMAEError: If the data, the recipe or the folder cannot be used, too many videos are bad, or training
+            diverges. The last finished step is saved first.
+        StopRequested: A KeyboardInterrupt, after SIGINT or SIGTERM. The last finished step is saved first.
     """
     # ---- data and model: all that can be wrong is found before the run folder is touched --------------------
     recipe = resolve(recipe, out, resume=resume)
@@ -69,19 +80,15 @@ def finetune(recipe: FinetuneRecipe, *, out: Path, overwrite: bool = False, resu
     device = pick_device(loop.device)
     dtype = compute_dtype(loop.precision, device)
     train, val = training_and_validation(recipe)
-    model, report = build_classifier(recipe, train.classes)
+    model, report = build_classifier(recipe, train.classes, model_class)
     network = as_built(recipe.model, model.config, init=recipe.init, has_decoder=False)
     recipe = replace(recipe, model=network)
     model = model.to(device).train()
     size = recipe.model.image_size
     dataset = FinetuningDataset(train, clip=recipe.clip, size=size, augment=recipe.augment, seed=loop.seed)
 
-    # ---- optimiser and schedule ------------------------------------------------------------------------------
-    batch_size = min(loop.batch_size, len(train.rows))
-    steps_per_epoch = len(train.rows) // batch_size
-    total, warmup = step_counts(recipe.schedule, steps_per_epoch=steps_per_epoch)
-    peak, final = scaled_lr(recipe.optim.base_lr, batch_size), scaled_lr(recipe.optim.min_lr, batch_size)
-    rates = learning_rates(total, warmup, peak=peak, final=final)
+    # ---- optimizer and schedule ------------------------------------------------------------------------------
+    plan = plan_steps(recipe, num_videos=len(train.rows))
     parameters = list(model.parameters())
     optimizer = build_optimizer(
         param_groups(
@@ -96,71 +103,88 @@ def finetune(recipe: FinetuneRecipe, *, out: Path, overwrite: bool = False, resu
     )
 
     # ---- run folder ------------------------------------------------------------------------------------------
-    session = Session(recipe, out, overwrite=overwrite, resume=resume, data_fingerprint=train.fingerprint())
+    session = Session(recipe, out, manifest=train, overwrite=overwrite, resume=resume)
+    folder, evaluation_file = session.model_folder, session.folder.path / EVALUATION_FILE
+    if session.is_finished(plan.total) and evaluation_file.is_file():
+        print(f"the run in {out} is finished: it has done its {plan.total} steps and its evaluation")
+        return FinetuneResult(folder, EvaluationResult.from_json(evaluation_file.read_text(encoding="utf-8")))
     for line in origin_lines(report):
         print(line)
     start = session.restore(model, optimizer)
+    cost = run_cost(
+        classification_clip_cost(model.config), model, plan, loop, num_videos=len(train.rows), start_step=start
+    )
+    for line in cost.lines():
+        print(line)
     loader = train_loader(
         dataset,
-        batch_size=batch_size,
+        batch_size=plan.batch_size,
         num_workers=loop.workers,
         seed=loop.seed,
         start_step=start,
-        total_steps=total,
+        total_steps=plan.total,
     )
     mean = torch.tensor(IMAGENET_MEAN, device=device)
     std = torch.tensor(IMAGENET_STD, device=device)
 
     # ---- the loop --------------------------------------------------------------------------------------------
-    with (
-        graceful_interrupt() as interrupt,
-        TrainingProgress("fine-tuning", total_steps=total, start_step=start) as progress,
-    ):
-        for step, batch in enumerate(loader, start=start + 1):
-            session.bad.add(batch_size, {one.path: one.reason for one in batch.bad})
-            loss = norm = torch.zeros((), device=device)
-            lr = float(rates[step - 1])
-            if len(batch.clips):
-                batch = batch.to(device, non_blocking=True)
-                torch.manual_seed(derive_seed(loop.seed, "step", step))  # drop path and dropout: the step's alone
-                set_learning_rate(optimizer, lr)
-                clips = normalize(batch.clips, mean, std)  # [B, T, C, H, W]
-                with autocast(device, dtype):
-                    logits = model(clips).logits  # [B, K]
-                loss = F.cross_entropy(logits.float(), batch.labels, label_smoothing=recipe.head.label_smoothing)
-                loss.backward()
-                norm = clip_and_norm(parameters, recipe.optim.clip_grad)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-            read = session.log_step(
-                step, epoch=step / steps_per_epoch, lr=lr, clips=len(batch.clips), loss=loss, grad_norm=norm
-            )
-            progress.update(step, num_clips=len(batch.clips), loss=read, learning_rate=lr)
-            if step % loop.checkpoint_steps == 0 or step == total or interrupt.requested:
-                session.save(step, model, optimizer)
-            if interrupt.requested and step < total:
-                progress.say(f"saved at step {step}; go on with: videomae finetune --resume --out {out}")
-                raise KeyboardInterrupt
+    with graceful_interrupt() as interrupt:
+        duration = cost.duration_estimate()
+        with (
+            TrainingProgress("fine-tuning", total_steps=plan.total, start_step=start) as progress,
+            running_workers(loader) as batches,
+            session.save_on_stop(),
+        ):
+            for step in range(start + 1, plan.total + 1):
+                loss = norm = None
+                with interrupt.discardable():
+                    batch = next(batches)
+                    if len(batch.clips):
+                        inputs = batch.to(device, non_blocking=True)
+                        torch.manual_seed(
+                            derive_seed(loop.seed, "step", step)
+                        )  # drop path, dropout: of the step alone
+                        clips = normalize(inputs.clips, mean, std)  # [B, T, C, H, W]
+                        with autocast(device, dtype):
+                            logits = model(clips).logits  # [B, K]
+                        smoothing = recipe.head.label_smoothing
+                        loss = F.cross_entropy(logits.float(), inputs.labels, label_smoothing=smoothing)
+                        loss.backward()
+                        norm = clip_and_norm(parameters, recipe.optim.clip_grad)
+                with session.updating(step):
+                    if loss is not None and norm is not None:
+                        update_weights(optimizer, lr=plan.lr(step), loss=loss, grad_norm=norm)
+                read = session.log_step(batch, plan, loss=loss, grad_norm=norm)
+                progress.update(step, num_clips=len(batch.clips), loss=read, learning_rate=plan.lr(step))
+                for line in duration.after(step, synchronized=read is not None):
+                    progress.say(line)
+                if step % loop.checkpoint_steps == 0 or step == plan.total:
+                    session.save()
 
-    # ---- the result ------------------------------------------------------------------------------------------
-    for line in session.bad.summary():
-        print(line)
-    processor = training_processor(size)
-    with TrainingProgress("evaluating", total_steps=len(val.rows)) as progress:
-        result = evaluate(
-            model,
-            val,
-            processor=processor,
-            clip=recipe.clip,
-            config=recipe.evaluation,
-            on_progress=lambda done, _: progress.update(done, num_clips=1),
-        )
-    session.metrics.append({"step": total, "evaluation": result.metrics_dict()})
-    folder = session.folder.path / RUN_FOLDER
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    record = session.record(stage="fine-tuning", steps=total, evaluation=result.metrics_dict())
-    save_record(folder, {**record_from_clip(recipe.clip), "training": record})
+        # ---- the result --------------------------------------------------------------------------------------
+        for line in session.summary():
+            print(line)
+        processor = training_processor(size)
+        with (
+            session.save_on_stop(),
+            interrupt.discardable(),
+            TrainingProgress("evaluating", total_steps=len(val.rows)) as progress,
+        ):
+            result = evaluate(
+                model,
+                val,
+                processor=processor,
+                clip=recipe.clip,
+                config=recipe.evaluation,
+                on_progress=lambda done, _: progress.update(done, num_clips=1),
+            )
+        session.folder.write_text(EVALUATION_FILE, result.to_json())
+        session.metrics.append({"step": plan.total, "evaluation": result.metrics_dict()})
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        training = TrainingRecord.from_dict(session.record(stage="fine-tuning", steps=plan.total))
+        summary = EvaluationSummary.from_dict(result.metrics_dict())
+        save_record(folder, ModelRecord(sampling=recipe.clip, training=training, evaluation=summary))
     return FinetuneResult(folder, result)
 
 
@@ -185,9 +209,11 @@ def training_and_validation(recipe: FinetuneRecipe) -> tuple[Manifest, Manifest]
 
 
 def build_classifier(
-    recipe: FinetuneRecipe, classes: tuple[str, ...]
+    recipe: FinetuneRecipe,
+    classes: tuple[str, ...],
+    model_class: type[VideoMAEForVideoClassification] = VideoMAEForVideoClassification,
 ) -> tuple[VideoMAEForVideoClassification, LoadReport | None]:
-    """Return the network to train, and where its tensors came from (None: all are fresh).
+    """Return the model to train, and where its tensors came from (None: all are randomly initialized).
 
     Raises:
         WeightsError: If `recipe.init` cannot be loaded or is of another architecture.
@@ -200,18 +226,12 @@ def build_classifier(
     }
     torch.manual_seed(derive_seed(recipe.loop.seed, "weights"))
     if recipe.init is None:
-        model = VideoMAEForVideoClassification(recipe.model.build(recipe.clip, **settings))
+        model = model_class(recipe.model.build(recipe.clip, **settings))
         report = None
     else:
         shape = {"image_size": recipe.model.image_size, "num_frames": recipe.clip.num_frames}
         model, report = load_initial(
-            VideoMAEForVideoClassification,
-            recipe.init,
-            recipe.model,
-            has_decoder=False,
-            fresh_head=True,
-            **shape,
-            **settings,
+            model_class, recipe.init, recipe.model, has_decoder=False, fresh_head=True, **shape, **settings
         )
     with torch.no_grad():
         for parameter in model.classifier.parameters():

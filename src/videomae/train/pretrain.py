@@ -1,6 +1,6 @@
 """Masked pre-training on unlabelled videos.
 
-One clip's way: manifest row -> frame numbers -> uint8 frames -> normalised on the device -> visible tokens ->
+From file to loss: manifest row -> frame indices -> uint8 frames -> normalized on the device -> visible tokens ->
 encoder -> decoder -> loss. Run as `videomae pretrain`.
 """
 
@@ -16,39 +16,48 @@ from videomae.data.datasets import PretrainingDataset
 from videomae.data.loader import train_loader
 from videomae.data.manifest import scan_unlabelled
 from videomae.engine.interrupt import graceful_interrupt
-from videomae.engine.optim import build_optimizer, clip_and_norm, param_groups, scaled_lr
+from videomae.engine.optim import build_optimizer, clip_and_norm, param_groups
 from videomae.engine.precision import autocast, compute_dtype, pick_device
 from videomae.engine.progress import TrainingProgress
-from videomae.engine.schedule import learning_rates, set_learning_rate, step_counts
 from videomae.engine.seeding import derive_seed
-from videomae.inference.loaded import record_from_clip
+from videomae.engine.workers import running_workers
 from videomae.model.encoder import native_grid
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD, VideoMAEForPreTraining
 from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.recipes.schema import PretrainRecipe
+from videomae.sharing.record import ModelRecord, TrainingRecord, save_record
+from videomae.train.cost import pretraining_clip_cost, run_cost
 from videomae.train.initial import as_built, load_initial, origin_lines
 from videomae.train.resume import resolve
 from videomae.train.session import Session
+from videomae.train.step import plan_steps, update_weights
 from videomae.weights.report import LoadReport
-from videomae.weights.saving import save_record
-from videomae.weights.sources import RUN_FOLDER
 
 
-def pretrain(recipe: PretrainRecipe, *, out: Path, overwrite: bool = False, resume: bool = False) -> Path:
-    """Pre-train a network on a folder of videos.
+def pretrain(
+    recipe: PretrainRecipe,
+    *,
+    out: Path,
+    overwrite: bool = False,
+    resume: bool = False,
+    model_class: type[VideoMAEForPreTraining] = VideoMAEForPreTraining,
+) -> Path:
+    """Pre-train a model on a folder of videos.
 
     Args:
         recipe: Everything that the result depends on.
         out: Run folder: recipe, metrics, checkpoints and, at the end, the model folder.
         overwrite: Replace a run that is there.
         resume: Go on from the last checkpoint; every later loss equals the uninterrupted run's.
+        model_class: What is trained, such as a subclass with another encoder.
 
     Returns:
         The model folder, `out/model`.
 
     Raises:
-        VideoMAEError: If the data, the recipe or the folder cannot be used, or too many videos are bad.
-        KeyboardInterrupt: After Ctrl-C; the run is saved first.
+        VideoMAEError: If the data, the recipe or the folder cannot be used, too many videos are bad, or training
+            diverges. The last finished step is saved first.
+        StopRequested: A KeyboardInterrupt, after SIGINT or SIGTERM. The last finished step is saved first.
     """
     # ---- data and model: all that can be wrong is found before the run folder is touched --------------------
     recipe = resolve(recipe, out, resume=resume)
@@ -56,27 +65,22 @@ def pretrain(recipe: PretrainRecipe, *, out: Path, overwrite: bool = False, resu
     device = pick_device(loop.device)
     dtype = compute_dtype(loop.precision, device)
     manifest = scan_unlabelled(recipe.data.train)
-    model, report = build_model(recipe)
+    model, report = build_model(recipe, model_class)
     network = as_built(recipe.model, model.config, init=recipe.init, has_decoder=True)
     recipe = replace(recipe, model=network)
     model = model.to(device).train()
-    grid = native_grid(model.config)
     dataset = PretrainingDataset(
         manifest,
         clip=recipe.clip,
         size=recipe.model.image_size,
         augment=recipe.augment,
         mask=recipe.mask,
-        grid=grid,
+        grid=native_grid(model.config),
         seed=loop.seed,
     )
 
-    # ---- optimiser and schedule ------------------------------------------------------------------------------
-    batch_size = min(loop.batch_size, len(manifest.rows))
-    steps_per_epoch = len(manifest.rows) // batch_size
-    total, warmup = step_counts(recipe.schedule, steps_per_epoch=steps_per_epoch)
-    peak, final = scaled_lr(recipe.optim.base_lr, batch_size), scaled_lr(recipe.optim.min_lr, batch_size)
-    rates = learning_rates(total, warmup, peak=peak, final=final)
+    # ---- optimizer and schedule ------------------------------------------------------------------------------
+    plan = plan_steps(recipe, num_videos=len(manifest.rows))
     parameters = list(model.parameters())
     optimizer = build_optimizer(
         param_groups(
@@ -86,86 +90,101 @@ def pretrain(recipe: PretrainRecipe, *, out: Path, overwrite: bool = False, resu
     )
 
     # ---- run folder ------------------------------------------------------------------------------------------
-    session = Session(recipe, out, overwrite=overwrite, resume=resume, data_fingerprint=manifest.fingerprint())
+    session = Session(recipe, out, manifest=manifest, overwrite=overwrite, resume=resume)
+    folder = session.model_folder
+    if session.is_finished(plan.total):
+        print(f"the run in {out} is finished: it has done its {plan.total} steps")
+        return folder
     for line in origin_lines(report):
         print(line)
     start = session.restore(model, optimizer)
+    cost = run_cost(
+        pretraining_clip_cost(model.config, recipe),
+        model,
+        plan,
+        loop,
+        num_videos=len(manifest.rows),
+        start_step=start,
+    )
+    for line in cost.lines():
+        print(line)
     loader = train_loader(
         dataset,
-        batch_size=batch_size,
+        batch_size=plan.batch_size,
         num_workers=loop.workers,
         seed=loop.seed,
         start_step=start,
-        total_steps=total,
+        total_steps=plan.total,
     )
     mean = torch.tensor(IMAGENET_MEAN, device=device)
     std = torch.tensor(IMAGENET_STD, device=device)
 
     # ---- the loop --------------------------------------------------------------------------------------------
-    with (
-        graceful_interrupt() as interrupt,
-        TrainingProgress("pre-training", total_steps=total, start_step=start) as progress,
-    ):
-        for step, batch in enumerate(loader, start=start + 1):
-            session.bad.add(batch_size, {one.path: one.reason for one in batch.bad})
-            loss = norm = torch.zeros((), device=device)
-            lr = float(rates[step - 1])
-            if len(batch.clips):
-                batch = batch.to(device, non_blocking=True)
-                torch.manual_seed(derive_seed(loop.seed, "step", step))  # drop path: a function of the step alone
-                set_learning_rate(optimizer, lr)
-                clips = normalize(batch.clips, mean, std)  # [B, T, C, H, W]
-                with autocast(device, dtype):
-                    output = model(clips, visible_indices=batch.visible, decoded_indices=batch.decoded)
-                loss = output.loss
-                loss.backward()
-                norm = clip_and_norm(parameters, recipe.optim.clip_grad)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-            read = session.log_step(
-                step, epoch=step / steps_per_epoch, lr=lr, clips=len(batch.clips), loss=loss, grad_norm=norm
-            )
-            progress.update(step, num_clips=len(batch.clips), loss=read, learning_rate=lr)
-            if step % loop.checkpoint_steps == 0 or step == total or interrupt.requested:
-                session.save(step, model, optimizer)
-            if interrupt.requested and step < total:
-                progress.say(f"saved at step {step}; go on with: videomae pretrain --resume --out {out}")
-                raise KeyboardInterrupt
+    with graceful_interrupt() as interrupt:
+        duration = cost.duration_estimate()
+        with (
+            TrainingProgress("pre-training", total_steps=plan.total, start_step=start) as progress,
+            running_workers(loader) as batches,
+            session.save_on_stop(),
+        ):
+            for step in range(start + 1, plan.total + 1):
+                loss = norm = None
+                with interrupt.discardable():
+                    batch = next(batches)
+                    if len(batch.clips):
+                        inputs = batch.to(device, non_blocking=True)
+                        torch.manual_seed(derive_seed(loop.seed, "step", step))  # drop path: a function of the step
+                        clips = normalize(inputs.clips, mean, std)  # [B, T, C, H, W]
+                        with autocast(device, dtype):
+                            output = model(clips, visible_indices=inputs.visible, decoded_indices=inputs.decoded)
+                        loss = output.loss
+                        loss.backward()
+                        norm = clip_and_norm(parameters, recipe.optim.clip_grad)
+                with session.updating(step):
+                    if loss is not None and norm is not None:
+                        update_weights(optimizer, lr=plan.lr(step), loss=loss, grad_norm=norm)
+                read = session.log_step(batch, plan, loss=loss, grad_norm=norm)
+                progress.update(step, num_clips=len(batch.clips), loss=read, learning_rate=plan.lr(step))
+                for line in duration.after(step, synchronized=read is not None):
+                    progress.say(line)
+                if step % loop.checkpoint_steps == 0 or step == plan.total:
+                    session.save()
 
-    # ---- the result ------------------------------------------------------------------------------------------
-    for line in session.bad.summary():
-        print(line)
-    folder = session.folder.path / RUN_FOLDER
-    model.save_pretrained(folder)
-    training_processor(recipe.model.image_size).save_pretrained(folder)
-    record = session.record(stage="pretraining", steps=total)
-    save_record(folder, {**record_from_clip(recipe.clip), "training": record})
+        # ---- the result --------------------------------------------------------------------------------------
+        for line in session.summary():
+            print(line)
+        model.save_pretrained(folder)
+        training_processor(recipe.model.image_size).save_pretrained(folder)
+        training = TrainingRecord.from_dict(session.record(stage="pretraining", steps=plan.total))
+        save_record(folder, ModelRecord(sampling=recipe.clip, training=training))
     return folder
 
 
-def build_model(recipe: PretrainRecipe) -> tuple[VideoMAEForPreTraining, LoadReport | None]:
-    """Return the network to train, and where its tensors came from (None: they depend on the seed alone).
+def build_model(
+    recipe: PretrainRecipe, model_class: type[VideoMAEForPreTraining] = VideoMAEForPreTraining
+) -> tuple[VideoMAEForPreTraining, LoadReport | None]:
+    """Return the model to train, and where its tensors came from (None: they depend on the seed alone).
 
     Raises:
         WeightsError: If `recipe.init` cannot be loaded or does not fit.
-        ConfigError: If the recipe's network cannot be.
+        ConfigError: If the recipe's model cannot be built.
     """
     torch.manual_seed(derive_seed(recipe.loop.seed, "weights"))
     if recipe.init is not None:
         return load_initial(
-            VideoMAEForPreTraining,
+            model_class,
             recipe.init,
             recipe.model,
             has_decoder=True,
             image_size=recipe.model.image_size,
             num_frames=recipe.clip.num_frames,
         )
-    # The final encoder norm: the original pre-training network and every published one have it.
-    return VideoMAEForPreTraining(recipe.model.build(recipe.clip, use_mean_pooling=False)), None
+    # The final encoder norm: the original pre-training model and every published one have it.
+    return model_class(recipe.model.build(recipe.clip, use_mean_pooling=False)), None
 
 
 def training_processor(image_size: int) -> VideoMAEImageProcessor:
-    """Return the processor that does at prediction time what the training loops do: ImageNet mean and deviation."""
+    """Return the processor that does at prediction time what the training loops do: ImageNet mean and std."""
     return VideoMAEImageProcessor(
         size={"shortest_edge": image_size},
         crop_size={"height": image_size, "width": image_size},

@@ -1,11 +1,16 @@
-"""One training run on disk: its folder, its metrics, its checkpoints, and the way back to all of them.
+"""One training run on disk: its folder, its metrics, its checkpoints, and how it resumes.
 
-What the pre-training and the fine-tuning loop share. Knows nothing of videos or losses.
+What the pre-training and the fine-tuning loop share.
 """
 
 from __future__ import annotations
 
+import contextlib
 import platform
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from videomae import __version__
+from videomae.data.loader import Batch
+from videomae.data.manifest import Manifest
 from videomae.engine.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
-from videomae.engine.loop import BadVideoCount, LoopConfig, PendingLosses
+from videomae.engine.interrupt import StopRequested
+from videomae.engine.loop import BadVideoCount, LoopConfig, PendingSteps, SkippedSteps
 from videomae.engine.runlog import MetricsLog, RunFolder
-from videomae.errors import CheckpointError
+from videomae.errors import CheckpointError, RunError, VideoMAEError
 from videomae.recipes.schema import (
+    FOLDERS,
     RECIPE_FILE,
     FinetuneRecipe,
     PretrainRecipe,
@@ -25,6 +34,9 @@ from videomae.recipes.schema import (
     recipe_to_yaml,
 )
 from videomae.train.resume import allowed_changes, record_resume, record_start
+from videomae.train.step import StepPlan
+from videomae.weights.saving import load_record
+from videomae.weights.sources import RUN_FOLDER
 
 
 class Session:
@@ -33,13 +45,13 @@ class Session:
     Args:
         recipe: The resolved recipe; it is saved in the folder. What may change on resume: `train/resume.py`.
         out: The run folder.
+        manifest: The training videos; they must not change on resume.
         overwrite: Replace a run that is there.
         resume: Go on from its last checkpoint.
-        data_fingerprint: Of the training data; it must not change on resume.
 
     Raises:
         RunError: If the folder cannot be used.
-        CheckpointError: If the run cannot be resumed with this recipe and data.
+        CheckpointError: If the run cannot be resumed with this recipe.
     """
 
     def __init__(
@@ -47,13 +59,14 @@ class Session:
         recipe: PretrainRecipe | FinetuneRecipe,
         out: Path,
         *,
+        manifest: Manifest,
         overwrite: bool,
         resume: bool,
-        data_fingerprint: str,
     ) -> None:
         self.loop: LoopConfig = recipe.loop
         self.recipe = recipe_to_dict(recipe)
-        self.data_fingerprint = data_fingerprint
+        self.data_fingerprint = manifest.fingerprint()
+        self.resume_command = f"videomae {FOLDERS[type(recipe)]} --resume --out {shlex.quote(str(out))}"
         self.folder = RunFolder.open(out, overwrite=overwrite, resume=resume)
         self._recipe_text = recipe_to_yaml(recipe)
         self._changes = allowed_changes(recipe, self.folder.path) if resume else None
@@ -61,17 +74,42 @@ class Session:
             record_start(self.folder.path)
             self.folder.write_text(RECIPE_FILE, self._recipe_text)
         self.metrics = MetricsLog(self.folder.metrics)
-        self.bad = BadVideoCount(self.loop.max_bad_fraction)
-        self.pending = PendingLosses()
+        self.bad = BadVideoCount(self.loop.max_bad_fraction, num_videos=len(manifest.rows))
+        self.skipped = SkippedSteps(self.loop.max_skipped_steps)
+        self.step = 0
+        """Steps done."""
+        self._names = [str(row.path) for row in manifest.rows]
+        self._pending = PendingSteps()
+        self._saved_step: int | None = None
+        self._can_save = True  # False while the weights are being updated, and after a save that failed
+
+    @property
+    def model_folder(self) -> Path:
+        """Where the trained model is written after the last step."""
+        return self.folder.path / RUN_FOLDER
+
+    def is_finished(self, total_steps: int) -> bool:
+        """Return whether the run has done its last step and written its model folder, the record of it last."""
+        training = load_record(self.model_folder).get("training", {})
+        finished = isinstance(training, Mapping) and training.get("steps") == total_steps
+        if finished and self._changes:
+            changed = ", ".join(change.name for change in self._changes)
+            tell(f"the run is finished: other values of {changed} change nothing")
+        return finished
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-        """Load the newest checkpoint, if there is one, and return the number of steps done.
+        """Load the newest checkpoint into the model and the optimizer, if there is one.
+
+        From here on they are what `save` saves.
+
+        Returns:
+            The number of steps done.
 
         Raises:
-            CheckpointError: If it belongs to other data or another model.
+            CheckpointError: If it belongs to other data or another model, or its weights are not finite.
         """
+        self._model, self._optimizer = model, optimizer
         path = latest_checkpoint(self.folder.checkpoints)
-        step = 0
         if path is not None:
             state = load_checkpoint(path)
             if state["data_fingerprint"] != self.data_fingerprint:
@@ -85,42 +123,145 @@ class Session:
             except (RuntimeError, ValueError, KeyError) as error:
                 reason = " ".join(str(error).split())
                 raise CheckpointError(f"{path} does not fit this recipe's model: {reason}") from None
+            name = not_finite(model)
+            if name is not None:
+                raise CheckpointError(
+                    f"{path} has weights that are not finite, first {name}: delete it to resume earlier"
+                )
             self.bad.load_state(state["bad"])
-            step = int(state["step"])
-        self.metrics.truncate_after(step)
+            if "skipped" in state:  # checkpoints of version 0.1.0 have no count
+                self.skipped.load_state(state["skipped"])
+            self.step = self._saved_step = int(state["step"])
+        # An evaluation follows the last step; a run that is not finished does it again.
+        self.metrics.truncate_after(self.step, drop=("evaluation",))
         if self._changes is not None:  # only now is it known that the run can go on, and from where
-            print(f"resuming {self.folder.path} after step {step}")
+            print(f"resuming {self.folder.path} after step {self.step}")
             for change in self._changes:
                 print(f"  {change.line()}")
-            record_resume(self.folder.path, step=step, changes=self._changes)
+            record_resume(self.folder.path, step=self.step, changes=self._changes)
             self.folder.write_text(RECIPE_FILE, self._recipe_text)
-        return step
+        return self.step
+
+    # ---- every step ------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def updating(self, step: int) -> Iterator[None]:
+        """Mark the update of the weights: in the body they are neither those before `step` nor those after it."""
+        self._can_save = False
+        yield
+        self.step, self._can_save = step, True
 
     def log_step(
-        self, step: int, *, epoch: float, lr: float, clips: int, loss: Tensor, grad_norm: Tensor
+        self, batch: Batch, plan: StepPlan, *, loss: Tensor | None, grad_norm: Tensor | None
     ) -> float | None:
-        """Keep the numbers of a step; every `log_steps` read and write them. Returns the loss if it was read."""
-        record = {"step": step, "epoch": round(epoch, 4), "lr": lr, "clips": clips}
-        self.pending.add(record, loss=loss, grad_norm=grad_norm)
-        return self.flush() if len(self.pending) >= self.loop.log_steps else None
+        """Count the step that is done and keep its numbers; every `log_steps` read and write them.
+
+        Args:
+            batch: Of this step, on the CPU.
+            plan: For epoch and learning rate.
+            loss: 0-d; None where no video of the batch could be read.
+            grad_norm: 0-d; None likewise.
+
+        Returns:
+            The last loss, if losses were read.
+
+        Raises:
+            RunError: If too many videos are bad, too many steps were skipped, or the metrics cannot be written.
+        """
+        record = {
+            "step": self.step,
+            "epoch": round(plan.epoch(self.step), 4),
+            "lr": plan.lr(self.step),
+            "clips": len(batch.clips),
+        }
+        videos = [self._names[index] for index in batch.indices.tolist()]
+        self._pending.add(record, loss=loss, grad_norm=grad_norm, videos=videos)
+        self.bad.add(plan.batch_size, {one.path: one.reason for one in batch.bad})
+        return self.flush() if len(self._pending) >= self.loop.log_steps else None
 
     def flush(self) -> float | None:
-        """Write the kept numbers; returns the last loss, or None where there was nothing to write."""
-        records = self.pending.read()
-        for record in records:
-            self.metrics.append(record)
-        return records[-1]["loss"] if records else None
+        """Write the kept numbers; returns the last loss, or None where there was none.
 
-    def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Write metrics and a checkpoint."""
+        Raises:
+            RunError: If too many steps were skipped; everything is written first.
+        """
+        records = self._pending.read()
+        try:
+            for record in records:
+                self.metrics.append(record)
+        except RunError:
+            self._can_save = False  # a checkpoint of a later step than the metrics would leave a gap in them
+            raise
+        for record in records:
+            if "skipped" in record:
+                tell(f"step {record['step']} is skipped: its loss or gradient is not finite")
+        self.skipped.add(records)
+        losses = [record["loss"] for record in records if "loss" in record]
+        return losses[-1] if losses else None
+
+    # ---- checkpoints -----------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write metrics and a checkpoint.
+
+        Raises:
+            RunError: If weights are not finite, or the metrics cannot be written; no checkpoint is written then.
+            CheckpointError: If the checkpoint cannot be written.
+        """
         self.flush()
+        self._write_checkpoint()
+
+    @contextmanager
+    def save_on_stop(self) -> Iterator[None]:
+        """Save the last finished step where a stop or an error ends the block, and tell how to resume.
+
+        A second signal and an error in the middle of an update end it without saving.
+        """
+        try:
+            yield
+        except (StopRequested, Exception) as error:
+            saved = self._save_after(error)
+            place = f"saved at step {saved}" if saved else "nothing was saved"
+            tell(f"{place}; resume with: {self.resume_command}")
+            raise
+
+    def _save_after(self, error: BaseException) -> int:
+        """Write what there is to write, whatever the error has left usable; returns the newest checkpoint's step."""
+        try:
+            with contextlib.suppress(RunError):  # too many skipped steps: known already, or said after resuming
+                self.flush()
+            if self._can_save and self.step != (self._saved_step or 0):
+                self._write_checkpoint()
+        except Exception as failure:  # such as a device that failed; the first error is the one to report
+            tell(f"step {self.step} cannot be saved: {' '.join(str(failure).split())}")
+        return self._saved_step or 0
+
+    def _write_checkpoint(self) -> None:
+        name = not_finite(self._model)
         state = {
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
+            "model": self._model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
             "bad": self.bad.state(),
+            "skipped": self.skipped.state(),
             "data_fingerprint": self.data_fingerprint,
         }
-        save_checkpoint(self.folder.checkpoints, step=step, state=state, keep=self.loop.keep_checkpoints)
+        try:
+            if name is not None:
+                raise RunError(
+                    f"the weights after step {self.step} are not finite, first {name}, and are not saved: resume "
+                    "with a lower optim.base_lr"
+                )
+            save_checkpoint(self.folder.checkpoints, step=self.step, state=state, keep=self.loop.keep_checkpoints)
+        except VideoMAEError:
+            self._can_save = False
+            raise
+        self._saved_step = self.step
+
+    # ---- the result ------------------------------------------------------------------------------------------
+
+    def summary(self) -> list[str]:
+        """Return lines about bad videos and skipped steps; empty where there were none."""
+        return [*self.bad.summary(), *self.skipped.summary()]
 
     def record(self, **results: Any) -> dict[str, Any]:
         """Return what a model folder tells about its training."""
@@ -131,5 +272,19 @@ class Session:
             "data_fingerprint": self.data_fingerprint,
             "recipe": self.recipe,
             "videos_left_out": dict(sorted(self.bad.reasons.items())),
+            "skipped_steps": self.skipped.total,
             **results,
         }
+
+
+def not_finite(model: nn.Module) -> str | None:
+    """Return the name of the first tensor of a model that has a value which is not finite; waits for the device."""
+    tensors = {name: one for name, one in model.state_dict().items() if one.is_floating_point()}
+    finite = torch.stack([one.isfinite().all() for one in tensors.values()]).tolist()
+    return next((name for name, holds in zip(tensors, finite, strict=True) if not holds), None)
+
+
+def tell(message: str) -> None:
+    """Print a line to standard error; a closed terminal must not end a run."""
+    with contextlib.suppress(OSError, ValueError):
+        print(message, file=sys.stderr, flush=True)

@@ -1,7 +1,12 @@
 """Which frames and which crop make a clip: index arithmetic only.
 
-Every function is pure: frame counts and a generator in, frame numbers out. Knows nothing of files, decoding or
-models. `n` is the number of frames of the video, `T` the frames of a clip, `s` its stride, `S` the views.
+Every function is pure: frame counts and a generator in, frame indices out. `n` is the number of frames of the video,
+`T` the frames of a clip, `s` its stride, `S` the views.
+
+Everything that reads a trained model's clip from a video file (the video processor, `Predictor`, the pipeline,
+features, reconstruction, evaluation) takes its frames from `clip_indices`, so that one file gives one clip whoever
+asks. A file shorter than a clip is read as in fine-tuning and validation; see `centre_clip`. Frames that a caller
+holds in memory are a video as well, unless there are exactly T of them; see `clip_indices_of_frames`.
 """
 
 from __future__ import annotations
@@ -54,7 +59,7 @@ def pretraining_clip(total_frames: int, clip: ClipConfig, *, rng: np.random.Gene
     Args:
         total_frames: n, at least 1.
         clip: Length, stride and kind.
-        rng: Source of the start, or of the place in each segment.
+        rng: Source of the start, or of the position in each segment.
 
     Returns:
         `[T]` int64, ascending, in `[0, n)`.
@@ -83,7 +88,7 @@ def finetuning_clip(total_frames: int, clip: ClipConfig, *, rng: np.random.Gener
     Args:
         total_frames: n, at least 1.
         clip: Length, stride and kind.
-        rng: Source of the window, or of the place in each segment.
+        rng: Source of the window, or of the position in each segment.
 
     Returns:
         `[T]` int64, ascending, in `[0, n)`.
@@ -103,7 +108,11 @@ def finetuning_clip(total_frames: int, clip: ClipConfig, *, rng: np.random.Gener
 
 
 def centre_clip(total_frames: int, clip: ClipConfig) -> IntArray:
-    """Return the validation clip: the middle of the video, without chance.
+    """Return the validation clip: the middle of the video, deterministic.
+
+    A video of at most `T * s` frames is read from its beginning at about stride s, and its last frame is repeated: 16
+    frames give 0, 5, 10, 15, 15, ... for T = 16 and s = 4. It is not read frame by frame, not even where n = T: the
+    model learned motion at stride s, and fine-tuning showed it short videos in just this way.
 
     Args:
         total_frames: n, at least 1.
@@ -115,7 +124,8 @@ def centre_clip(total_frames: int, clip: ClipConfig) -> IntArray:
     Raises:
         ValueError: If the video has no frames.
 
-    Source: the validation rule of VideoMAE V2; the first version validates on random clips.
+    Source: the validation loader of VideoMAE V2, whose rule for short videos is that of both versions' fine-tuning
+    loaders; the first version validates on random clips.
     """
     _check_total(total_frames)
     if clip.kind == "segment":
@@ -160,6 +170,47 @@ def view_clips(total_frames: int, clip: ClipConfig, *, num_views: int) -> IntArr
     spare = len(strided) - clip.num_frames
     starts = np.array([int(view * (spare / max(num_views - 1, 1))) for view in range(num_views)])  # [S]
     return strided[starts[:, None] + np.arange(clip.num_frames)]  # [S, T]
+
+
+def clip_indices(total_frames: int, clip: ClipConfig, *, num_views: int = 1) -> IntArray:
+    """Return the frames of every clip that is read from a video to be classified or encoded.
+
+    Args:
+        total_frames: n, at least 1.
+        clip: Length, stride and kind.
+        num_views: S: 1 gives the middle of the video (`centre_clip`), more the test protocol (`view_clips`).
+
+    Returns:
+        `[S, T]` int64, each row ascending, in `[0, n)`.
+
+    Raises:
+        ValueError: If the video has no frames or no view is asked for.
+    """
+    if num_views == 1:
+        return centre_clip(total_frames, clip)[None]
+    return view_clips(total_frames, clip, num_views=num_views)
+
+
+def clip_indices_of_frames(num_given: int, clip: ClipConfig, *, num_views: int = 1) -> IntArray:
+    """Return the frames of every clip of a video that a caller holds in memory.
+
+    Exactly T frames are a clip that was sampled already and are taken as they are, as every model input of T frames
+    is; any other number is sampled like a file of so many frames.
+
+    Args:
+        num_given: Frames in memory, at least 1.
+        clip: Length, stride and kind.
+        num_views: S, as for `clip_indices`.
+
+    Returns:
+        `[S, T]` int64; `[1, T]` for exactly T frames, which have only one view.
+
+    Raises:
+        ValueError: If there are no frames or no view is asked for.
+    """
+    if num_given == clip.num_frames:
+        return np.arange(num_given, dtype=np.int64)[None]
+    return clip_indices(num_given, clip, num_views=num_views)
 
 
 def sliding_clips(total_frames: int, clip: ClipConfig, *, step_frames: int) -> IntArray:
@@ -223,24 +274,24 @@ def crop_views(height: int, width: int, *, size: int, num_crops: int) -> tuple[C
     if num_crops == 1:
         return (centre,)
     step = (max(height, width) - size) / (num_crops - 1)
-    places = [int(crop * step) for crop in range(num_crops)]
+    starts = [int(crop * step) for crop in range(num_crops)]
     if height >= width:
-        return tuple(CropOffset(place, centre.left) for place in places)
-    return tuple(CropOffset(centre.top, place) for place in places)
+        return tuple(CropOffset(start, centre.left) for start in starts)
+    return tuple(CropOffset(centre.top, start) for start in starts)
 
 
 def _dense_window(end: int, clip: ClipConfig) -> IntArray:
     """Spread T frames over the `T * s` frames before `end`; `end` itself is clipped away."""
     start = end - clip.num_frames * clip.stride
-    places = np.linspace(start, end, clip.num_frames)
-    return np.clip(places, start, end - 1).astype(np.int64)
+    points = np.linspace(start, end, clip.num_frames)
+    return np.clip(points, start, end - 1).astype(np.int64)
 
 
 def _short_dense_clip(total_frames: int, clip: ClipConfig) -> IntArray:
     """Read a video of at most `T * s` frames at about stride s and repeat its last frame."""
-    places = np.linspace(0, total_frames, total_frames // clip.stride)
-    places = np.pad(places, (0, clip.num_frames - len(places)), constant_values=total_frames)
-    return np.clip(places, 0, total_frames - 1).astype(np.int64)
+    points = np.linspace(0, total_frames, total_frames // clip.stride)
+    points = np.pad(points, (0, clip.num_frames - len(points)), constant_values=total_frames)
+    return np.clip(points, 0, total_frames - 1).astype(np.int64)
 
 
 def _segment_clip(total_frames: int, num_frames: int, *, rng: np.random.Generator | None) -> IntArray:
@@ -252,8 +303,8 @@ def _segment_clip(total_frames: int, num_frames: int, *, rng: np.random.Generato
     length = total_frames // num_frames
     if length == 0:
         return np.maximum(np.arange(total_frames - num_frames, total_frames, dtype=np.int64), 0)
-    places = np.full(num_frames, length // 2) if rng is None else rng.integers(length, size=num_frames)
-    return np.arange(num_frames, dtype=np.int64) * length + places
+    offsets = np.full(num_frames, length // 2) if rng is None else rng.integers(length, size=num_frames)
+    return np.arange(num_frames, dtype=np.int64) * length + offsets
 
 
 def _check_total(total_frames: int) -> None:

@@ -1,7 +1,4 @@
-"""The sizes of a network from the shapes of its tensors, and what shapes cannot tell from what is known.
-
-Knows nothing of files.
-"""
+"""The sizes of a model from the shapes of its tensors, and what shapes cannot tell from the published models."""
 
 from __future__ import annotations
 
@@ -12,12 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from videomae.errors import WeightsError
-from videomae.model.config_tables import PRESETS
-from videomae.weights.recognition import DECODER_PARTS
+from videomae.presets import DECODER_HEADS, ENCODER_HEADS, PRESETS
+from videomae.weights.kinds import DECODER_PARTS
 
-# Heads by width, which no tensor shows: those of every published VideoMAE and VideoMAE V2 network.
-ENCODER_HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
-DECODER_HEADS = {192: 3, 384: 6, 512: 8, 640: 8}
 ASSUMED_FRAMES, ASSUMED_SIZE = 16, 224  # of every published network
 ORIGINAL_EPS = 1e-6  # the original networks, and mmaction2's, have one epsilon everywhere
 LAYER_SCALE = 0.1  # any positive number: the gains themselves are in the file

@@ -8,17 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, Self
 
 from torch import Tensor
 
 from videomae.errors import ConfigError, WeightsError
-from videomae.model.config import VideoMAEConfig, known_keys
+from videomae.presets import DECODER_HEADS, ENCODER_HEADS
 from videomae.weights.architecture import (
     ASSUMED_FRAMES,
     ASSUMED_SIZE,
-    DECODER_HEADS,
-    ENCODER_HEADS,
     ORIGINAL_EPS,
     infer_architecture,
     known_decoder,
@@ -26,7 +24,8 @@ from videomae.weights.architecture import (
 )
 from videomae.weights.declared import Declared, num_labels_of, parse, repair_small
 from videomae.weights.json_files import one_line, read_json
-from videomae.weights.recognition import Kind, Layout
+from videomae.weights.kinds import ModelKind
+from videomae.weights.recognition import Layout
 
 SHAPED = (
     "hidden_size num_hidden_layers intermediate_size patch_size tubelet_size num_channels decoder_hidden_size "
@@ -38,11 +37,48 @@ MAX_LABELS = 100_000
 MAX_POSITION_VALUES = 2**26  # 64 frames of 832 x 832 pixels at the width of the base network
 
 
+class ModelConfig(Protocol):
+    """What loading and saving need of a configuration; `VideoMAEConfig` has it."""
+
+    model_type: ClassVar[str]
+    id2label: dict[int, str]
+    num_frames: int
+    num_channels: int
+    num_hidden_layers: int
+    use_mean_pooling: bool
+
+    @property
+    def head_norm_eps(self) -> float:
+        """Epsilon of the norms before the heads."""
+
+    @property
+    def num_labels(self) -> int:
+        """Number of classes."""
+
+    @property
+    def image_height_width(self) -> tuple[int, int]:
+        """Height and width of the frames in pixels."""
+
+    @classmethod
+    def known_keys(cls) -> frozenset[str]:
+        """Return what a `config.json` may say about the model."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], **settings: Any) -> Self:
+        """Build a configuration from the contents of a `config.json`; `settings` win."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the contents of a `config.json`."""
+
+    def replace(self, **settings: Any) -> Self:
+        """Return a copy with some fields changed."""
+
+
 @dataclass(frozen=True)
 class Settled:
     """A configuration, and how it came about."""
 
-    config: VideoMAEConfig
+    config: ModelConfig
     """The configuration."""
     repairs: tuple[str, ...]
     """What the file said wrongly, and what was done; worth a warning."""
@@ -50,18 +86,13 @@ class Settled:
     """What was assumed."""
 
 
-def read_declared(path: Path) -> Declared:
+def read_declared(path: Path, config_class: type[ModelConfig]) -> Declared:
     """Read a `config.json`, transformers' of any version, this package's, or VideoMAE V2's.
 
     Raises:
         WeightsError: If it is no JSON object or describes another family of networks.
     """
-    return declared_from(read_json(path), str(path))
-
-
-def declared_from(values: Mapping[str, Any], path: str) -> Declared:
-    """Read the contents of a `config.json`; see `read_declared`."""
-    return parse(values, path, known=known_keys(VideoMAEConfig))
+    return parse(read_json(path), str(path), known=config_class.known_keys())
 
 
 def settle_config(
@@ -70,7 +101,8 @@ def settle_config(
     settings: Mapping[str, Any],
     *,
     layout: Layout,
-    wanted: Kind,
+    wanted: ModelKind,
+    config_class: type[ModelConfig],
     lenient: bool = False,
 ) -> Settled:
     """Decide the configuration of a network that is to be loaded.
@@ -81,6 +113,7 @@ def settle_config(
         settings: What the caller says.
         layout: How the file's tensors are named.
         wanted: What is to be loaded.
+        config_class: Of the model.
         lenient: Leave contradictions between file and shapes to the caller.
 
     Raises:
@@ -95,23 +128,24 @@ def settle_config(
             raise
         found = {}
     notes: list[str] = []
+    defaults = config_class.from_dict({}).to_dict()
     if declared is None:
         values = _undeclared(found, settings, layout, wanted, notes)
         repairs = []
     else:
         values = _with_switches(declared, found, settings)
         if not lenient:
-            _check_shaped(declared, values, found, settings, wanted)
+            _check_shaped(declared, values, found, settings, wanted, defaults=defaults)
         repairs = repair_small(declared, values, settings) + _repair_biases(values, found, settings)
     repairs += _repair_pooling(declared, values, settings, layout.kind, wanted)
-    if wanted == "pretraining" and layout.kind != "pretraining":
-        notes.append("the decoder is that of the configuration, with fresh weights")
-    _check_bounds(values, found, settings)
-    return Settled(_build(declared, values, settings), tuple(repairs), tuple(notes))
+    if wanted.name == "pretraining" and layout.kind.name != "pretraining":
+        notes.append("the decoder is that of the configuration, randomly initialized")
+    _check_bounds(values, settings, defaults=defaults)
+    return Settled(_build(config_class, declared, values, settings), tuple(repairs), tuple(notes))
 
 
 def _undeclared(
-    found: dict[str, Any], settings: Mapping[str, Any], layout: Layout, wanted: Kind, notes: list[str]
+    found: dict[str, Any], settings: Mapping[str, Any], layout: Layout, wanted: ModelKind, notes: list[str]
 ) -> dict[str, Any]:
     native = {"num_frames": ASSUMED_FRAMES, "image_size": ASSUMED_SIZE}
     values = {**native, **known_decoder(found["hidden_size"]), **found}
@@ -119,7 +153,7 @@ def _undeclared(
         values.pop("num_labels", None)
     heads = known_heads(found)
     needed = ["num_attention_heads"]
-    if "decoder_hidden_size" in found and wanted == "pretraining":
+    if "decoder_hidden_size" in found and wanted.name == "pretraining":
         needed.append("decoder_num_attention_heads")
     elif "decoder_hidden_size" in found and "decoder_num_attention_heads" not in heads:
         values = {name: value for name, value in values.items() if not name.startswith("decoder_")}
@@ -159,16 +193,21 @@ def _with_switches(declared: Declared, found: Mapping[str, Any], settings: Mappi
 
 
 def _check_shaped(
-    declared: Declared, values: Mapping[str, Any], found: Mapping[str, Any], settings: Mapping[str, Any], wanted: Kind
+    declared: Declared,
+    values: Mapping[str, Any],
+    found: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    wanted: ModelKind,
+    *,
+    defaults: Mapping[str, Any],
 ) -> None:
-    defaults = VideoMAEConfig()
     for name in SHAPED:
-        if name not in found or name in settings or (name.startswith("decoder_") and wanted != "pretraining"):
+        if name not in found or name in settings or (name.startswith("decoder_") and wanted.name != "pretraining"):
             continue
-        says = values.get(name, getattr(defaults, name))
+        says = values.get(name, defaults[name])
         if _pair(says) != _pair(found[name]):
             raise WeightsError(f"{declared.path} says {name} {_short(says)}, but the tensors have {found[name]}")
-    if wanted == "classification" and "num_labels" in found and not LABEL_SETTINGS & settings.keys():
+    if wanted.name == "classification" and "num_labels" in found and not LABEL_SETTINGS & settings.keys():
         count = num_labels_of(values)
         if count != found["num_labels"]:
             raise WeightsError(
@@ -187,10 +226,10 @@ def _repair_biases(values: dict[str, Any], found: Mapping[str, Any], settings: M
 
 
 def _repair_pooling(
-    declared: Declared | None, values: dict[str, Any], settings: Mapping[str, Any], kind: Kind, wanted: Kind
+    declared: Declared | None, values: dict[str, Any], settings: Mapping[str, Any], kind: ModelKind, wanted: ModelKind
 ) -> list[str]:
     mean = values.get("use_mean_pooling", True)
-    if wanted != "classification" or kind == "classification" or "use_mean_pooling" in settings:
+    if wanted.name != "classification" or kind is wanted or "use_mean_pooling" in settings:
         return []
     if mean is not False or values.get("use_cls_token"):
         return []
@@ -205,7 +244,7 @@ def _repair_pooling(
     return [text]
 
 
-def _check_bounds(values: Mapping[str, Any], found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+def _check_bounds(values: Mapping[str, Any], settings: Mapping[str, Any], *, defaults: Mapping[str, Any]) -> None:
     """Refuse sizes that no network has before anything of such a size is made; the caller's own are not bounded."""
     for name in ("num_hidden_layers", "decoder_num_hidden_layers"):
         if name not in settings and _too_large(values.get(name), MAX_BLOCKS):
@@ -217,7 +256,7 @@ def _check_bounds(values: Mapping[str, Any], found: Mapping[str, Any], settings:
     if {"num_frames", "image_size"} & settings.keys():
         return
     for name in ("hidden_size", "decoder_hidden_size"):
-        if _num_positions(values) * _number(values.get(name)) > MAX_POSITION_VALUES:
+        if _num_positions({**defaults, **values}) * _number(values.get(name)) > MAX_POSITION_VALUES:
             raise WeightsError(
                 f"the configuration says num_frames {_short(values.get('num_frames'))} and image_size "
                 f"{_short(values.get('image_size'))}: more tokens than this package computes positions for"
@@ -226,22 +265,25 @@ def _check_bounds(values: Mapping[str, Any], found: Mapping[str, Any], settings:
 
 def _num_positions(values: Mapping[str, Any]) -> float:
     """Return the number of tokens of a native clip; sizes that are no numbers are refused elsewhere."""
-    defaults = VideoMAEConfig()
-    sizes = {name: values.get(name, getattr(defaults, name)) for name in ("num_frames", "tubelet_size")}
-    count = _number(sizes["num_frames"]) / max(_number(sizes["tubelet_size"]), 1)
-    whole, piece = (_pair(values.get(name, getattr(defaults, name))) for name in ("image_size", "patch_size"))
+    count = _number(values["num_frames"]) / max(_number(values["tubelet_size"]), 1)
+    whole, piece = _pair(values["image_size"]), _pair(values["patch_size"])
     for side in (0, 1):
         count *= _number(whole[side]) / max(_number(piece[side]), 1)
     return count
 
 
-def _build(declared: Declared | None, values: Mapping[str, Any], settings: Mapping[str, Any]) -> VideoMAEConfig:
+def _build(
+    config_class: type[ModelConfig],
+    declared: Declared | None,
+    values: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> ModelConfig:
     faults = (ConfigError, TypeError, ValueError, AttributeError, OverflowError, KeyError)
     try:
-        config = VideoMAEConfig.from_dict(values, **settings)
+        config = config_class.from_dict(values, **settings)
     except faults as fault:
         try:
-            VideoMAEConfig.from_dict(values)
+            config_class.from_dict(values)
         except faults as own_error:
             where = "its shapes" if declared is None else declared.path
             raise WeightsError(f"{where}: {one_line(own_error)}") from None

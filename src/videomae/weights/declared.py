@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from videomae.errors import WeightsError
-from videomae.model.config_tables import OWN_FIELDS, UPSTREAM_KEYS, V2_BLOCK, V2_FIELDS, V2_UNSUPPORTED
-from videomae.weights.architecture import ENCODER_HEADS, ORIGINAL_EPS
+from videomae.presets import ENCODER_HEADS
+from videomae.weights.architecture import ORIGINAL_EPS
+from videomae.weights.config_keys import OWN_FIELDS, UPSTREAM_KEYS, V2_BLOCK, V2_FIELDS, V2_UNSUPPORTED
 from videomae.weights.json_files import read_json
 from videomae.weights.settings_files import find_settings, split_hub_options
 from videomae.weights.sources import CONFIG_FILE

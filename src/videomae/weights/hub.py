@@ -1,16 +1,15 @@
-"""The Hugging Face Hub: files of a repository by name, through huggingface_hub and its cache.
-
-Knows nothing of what the files hold.
-"""
+"""The Hugging Face Hub: files of a repository by name, and uploads, through huggingface_hub and its cache."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from videomae.errors import WeightsError
+from videomae.weights.json_files import one_line
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -136,3 +135,68 @@ def is_offline(options: HubOptions) -> bool:
 
 def _first_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def create_repository(repo_id: str, *, private: bool | None, token: str | bool | None) -> str:
+    """Make a model repository on the Hub unless it is there.
+
+    Args:
+        repo_id: `owner/name`, or a name alone for one of the account that is logged in.
+        private: Whether a new repository is private; None: as the owner's account says.
+        token: Access token; None: the one that is logged in.
+
+    Returns:
+        Its full name, `owner/name`.
+
+    Raises:
+        WeightsError: If the name is none, or the Hub refuses or cannot be reached.
+    """
+    check_name(repo_id)
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        api = HfApi(token=token, library_name="videomae")
+        return str(api.create_repo(repo_id, private=private, exist_ok=True).repo_id)
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        raise WeightsError(f"cannot upload to {repo_id} on the Hub: {one_line(error)}") from None
+
+
+def upload_folder(
+    folder: Path, repo_id: str, patterns: Sequence[str], *, token: str | bool | None, commit_message: str
+) -> str:
+    """Upload those files of a folder that match a pattern into a repository that is there.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        WeightsError: If the Hub refuses or cannot be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        commit = HfApi(token=token, library_name="videomae").upload_folder(
+            repo_id=repo_id, folder_path=folder, commit_message=commit_message, allow_patterns=list(patterns)
+        )
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        raise WeightsError(f"cannot upload to {repo_id} on the Hub: {one_line(error)}") from None
+    return str(commit.commit_url)
+
+
+def check_name(repo_id: str) -> None:
+    """Refuse what names no repository.
+
+    Raises:
+        WeightsError: If it is neither `owner/name` nor a name alone.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError:
+        raise WeightsError(
+            f"{repo_id!r} is no name of a repository: give owner/name, or a name alone for your own account"
+        ) from None

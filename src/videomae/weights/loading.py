@@ -1,4 +1,4 @@
-"""`from_pretrained`: from a source to a network, every tensor accounted for.
+"""`from_pretrained`: from a source to a model, every tensor accounted for.
 
 The order matters: files are found, their names and shapes are read, the configuration is settled and the whole plan
 is checked on a model without values. Only then is memory for values taken, so that a wrong file costs none.
@@ -12,27 +12,21 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from videomae.errors import ConfigError, WeightsError
-from videomae.model.config import VideoMAEConfig
-from videomae.model.embeddings import sinusoid_table
-from videomae.weights.configs import (
-    LABEL_SETTINGS,
-    Settled,
-    declared_from,
-    read_declared,
-    settle_config,
-)
-from videomae.weights.declared import Declared
+from videomae.positions import sinusoid_table
+from videomae.weights.configs import LABEL_SETTINGS, ModelConfig, Settled, read_declared, settle_config
+from videomae.weights.declared import Declared, parse
 from videomae.weights.hub import HubOptions
 from videomae.weights.json_files import one_line
+from videomae.weights.kinds import ENCODER_PREFIX, ModelKind, kind_of_class
 from videomae.weights.layouts import assemble
 from videomae.weights.matching import ChannelAdaption, ChannelChange, Fit, FitRules, adapt, fit_tensors
-from videomae.weights.recognition import ENCODER_PREFIX, Kind, Layout, recognise, whole_name
+from videomae.weights.recognition import Layout, recognise, whole_name
 from videomae.weights.report import LoadReport, listed
 from videomae.weights.sources import CONFIG_FILE, Origin, Source, find_source, origin_of
 from videomae.weights.tensor_files import TensorFile
@@ -57,13 +51,13 @@ class LoadOptions:
     dtype: torch.dtype | str | None = None
     """Of the parameters: a dtype or its name, "auto" for the file's; None: float32."""
     ignore_mismatched_sizes: bool = False
-    """Make tensors whose shapes differ afresh instead of refusing."""
+    """Randomly initialize tensors whose shapes differ instead of refusing."""
     strict: bool = True
     """Refuse files that lack tensors or have others; False: load what fits."""
     head_rows: tuple[int, ...] | None = None
     """Rows of the file's classifier to keep, in the order of the new classes."""
     fresh_head: bool = False
-    """Make the classifier afresh even where the file's would fit, for other classes of the same number."""
+    """Randomly initialize the classifier even where the file's would fit, for as many other classes."""
     adapt_channels: ChannelAdaption = "mean"
     """How another `num_channels` is reached: "mean" or "repeat"; see `videomae.weights.matching.adapt`."""
     use_safetensors: bool | None = None
@@ -76,7 +70,7 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A source that was looked at, with nothing read but names and shapes."""
+    """A source of which nothing but names and shapes has been read."""
 
     source: Source
     """Its files."""
@@ -85,12 +79,12 @@ class Checkpoint:
     layout: Layout
     """How they are named."""
     shapes: dict[str, Tensor]
-    """By our whole-network names, on the meta device."""
+    """By the names of a whole model here, on the meta device."""
     declared: Declared | None
     """What its configuration says."""
 
     def assembled(self) -> dict[str, Tensor]:
-        """Return the tensors themselves by our whole-network names."""
+        """Return the tensors themselves by the names of a whole model here."""
         return assemble(self.file.tensors, self.layout.names)
 
     def describe(self) -> str:
@@ -131,7 +125,7 @@ def split_options(arguments: Mapping[str, Any]) -> tuple[LoadOptions, dict[str, 
 
 
 class Loaded(NamedTuple, Generic[Model]):
-    """A network that was loaded."""
+    """A model that was loaded."""
 
     model: Model
     report: LoadReport
@@ -141,7 +135,7 @@ class Loaded(NamedTuple, Generic[Model]):
 class Plan(NamedTuple, Generic[Model]):
     """A load of which nothing but the values is left to be done."""
 
-    config: VideoMAEConfig
+    config: ModelConfig
     model: Model
     """On the meta device."""
     fit: Fit
@@ -152,22 +146,28 @@ class Plan(NamedTuple, Generic[Model]):
 
 
 def load_pretrained(cls: type[Model], source: str | os.PathLike[str], arguments: Mapping[str, Any]) -> Loaded[Model]:
-    """Load a network from anywhere; see `VideoMAEPreTrainedModel.from_pretrained`.
+    """Load a model from anywhere; see `VideoMAEPreTrainedModel.from_pretrained`.
 
     Args:
-        cls: One of the three models.
+        cls: The model class, with its configuration class as `config_class`.
         source: See `find_source`.
         arguments: Options and fields of the configuration.
 
     Returns:
-        The model in eval mode, what became of every tensor, and what lies beside its files.
+        The model in eval mode, what happened to every tensor, and what lies beside its files.
 
     Raises:
         WeightsError: If there is nothing to load, or what there is is damaged or does not fit.
         ConfigError: If an argument is at fault.
     """
     options, settings = split_options(arguments)
-    checkpoint = open_checkpoint(source, options)
+    return load_checkpoint(cls, open_checkpoint(source, config_class_of(cls), options), options, settings)
+
+
+def load_checkpoint(
+    cls: type[Model], checkpoint: Checkpoint, options: LoadOptions, settings: Mapping[str, Any]
+) -> Loaded[Model]:
+    """Load a model from a checkpoint that is open already; see `load_pretrained`."""
     plan = plan_load(cls, checkpoint, options, settings)
     model = plan.model
     if plan.report.fresh:
@@ -177,7 +177,9 @@ def load_pretrained(cls: type[Model], source: str | os.PathLike[str], arguments:
             warnings.warn(text, UserWarning, stacklevel=3)
     _fill(model, checkpoint, plan, _dtype(options.dtype, checkpoint))
     _warn(plan, cls, _ignored_keys(checkpoint, options))
-    return Loaded(_moved(model, options.device_map).eval(), plan.report, origin_of(checkpoint.source))
+    origin = origin_of(checkpoint.source)
+    model.origin = origin  # type: ignore[assignment]
+    return Loaded(_moved(model, options.device_map).eval(), plan.report, origin)
 
 
 def plan_load(
@@ -189,32 +191,42 @@ def plan_load(
         WeightsError: If the file does not fit.
         ConfigError: If an argument is at fault.
     """
-    name, wanted = checkpoint.source.name, wanted_kind(cls)
+    name, wanted, config_class = checkpoint.source.name, kind_of_class(cls), config_class_of(cls)
     try:
-        settled = _settle(checkpoint, options, settings, wanted=wanted)
+        settled = settle(checkpoint, options, settings, wanted=wanted, config_class=config_class)
         model, caught = _without_values(cls, settled.config)
         own = {whole_name(key): tensor for key, tensor in model.state_dict().items()}
-        rules = _rules(checkpoint, settled, options, settings)
+        rules = _rules(checkpoint, settled, options, settings, whole=isinstance(options.config, config_class))
         fit = fit_tensors(own, checkpoint.shapes, kind=checkpoint.layout.kind, rules=rules)
-        _check_positions(checkpoint, fit, strict=options.strict)
+        learned = check_positions(checkpoint, fit.positions, strict=options.strict)
     except WeightsError as error:
         raise WeightsError(f"{name}: {error}") from None
-    prefix = ENCODER_PREFIX if wanted == "encoder" else ""  # the bare encoder's names have none
+    prefix = "" if wanted.base_prefix else ENCODER_PREFIX  # the bare encoder's names have none
     problems = fit.problems(strict=options.strict, prefix=prefix)
     if problems:
         raise WeightsError(f"{name} does not fit {cls.__name__}: {'; '.join(problems)}")
+    for table in learned:
+        fit.unused[table] = "the model computes its positions, and these were learned"
     report = _report(checkpoint, settled, fit).without_prefix(prefix)
     return Plan(settled.config, model, fit, rules, report, tuple(str(one.message) for one in caught))
 
 
-def open_checkpoint(source: str | os.PathLike[str], options: LoadOptions) -> Checkpoint:
+def open_checkpoint(
+    source: str | os.PathLike[str], config_class: type[ModelConfig], options: LoadOptions | None = None
+) -> Checkpoint:
     """Find a source and read the names and shapes of its tensors.
+
+    Args:
+        source: See `find_source`.
+        config_class: What a `config.json` beside the tensors describes.
+        options: How the source is found; the other options have no effect here.
 
     Raises:
         WeightsError: If there is nothing to load, or what there is is damaged or in no known layout.
     """
+    options = options or LoadOptions()
     found = find_source(source, hub=options.hub, use_safetensors=options.use_safetensors)
-    declared = None if found.config is None else read_declared(found.config)
+    declared = None if found.config is None else read_declared(found.config, config_class)
     file = found.read()
     try:
         layout = recognise(file.tensors.keys())
@@ -225,58 +237,69 @@ def open_checkpoint(source: str | os.PathLike[str], options: LoadOptions) -> Che
     except (RuntimeError, IndexError) as error:
         raise WeightsError(f"{found.name}: queries, keys and values do not fit together: {one_line(error)}") from None
     if declared is None and CONFIG_NOTE in file.notes:
-        declared = _noted_config(file.notes[CONFIG_NOTE], found.name)
+        declared = _noted_config(file.notes[CONFIG_NOTE], found.name, config_class)
     return Checkpoint(found, file, layout, assembled, declared)
 
 
-def wanted_kind(cls: type[nn.Module]) -> Kind:
-    """Return what a model class, or a class made from one, holds."""
-    kinds: dict[str, Kind] = {
-        "VideoMAEForPreTraining": "pretraining",
-        "VideoMAEForVideoClassification": "classification",
-    }
-    return next((kinds[base.__name__] for base in cls.__mro__ if base.__name__ in kinds), "encoder")
+def config_class_of(cls: type[nn.Module]) -> type[ModelConfig]:
+    """Return the configuration class of a model class, as `VideoMAEPreTrainedModel` names it."""
+    return cast("type[ModelConfig]", cls.config_class)  # type: ignore[attr-defined]
 
 
-def _noted_config(text: str, name: str) -> Declared:
+def _noted_config(text: str, name: str, config_class: type[ModelConfig]) -> Declared:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict):
         raise WeightsError(f"{name}: its {CONFIG_NOTE} is no JSON object")
-    return declared_from(values, f"{CONFIG_NOTE} in {name}")
+    return parse(values, f"{CONFIG_NOTE} in {name}", known=config_class.known_keys())
 
 
-def _settle(checkpoint: Checkpoint, options: LoadOptions, settings: Mapping[str, Any], *, wanted: Kind) -> Settled:
+def settle(
+    checkpoint: Checkpoint,
+    options: LoadOptions,
+    settings: Mapping[str, Any],
+    *,
+    wanted: ModelKind,
+    config_class: type[ModelConfig],
+) -> Settled:
+    """Decide the configuration with which a checkpoint is loaded; see `settle_config`."""
     lenient = not options.strict or options.ignore_mismatched_sizes
     given = options.config
-    if isinstance(given, VideoMAEConfig):
+    if isinstance(given, config_class):
         return Settled(given.replace(**settings), (), ())
     if given is not None and not isinstance(given, str | os.PathLike):
         kind = type(given).__name__
-        raise ConfigError(f"config is a {kind}: give a VideoMAEConfig, or a folder or file that has one")
+        raise ConfigError(f"config is a {kind}: give a {config_class.__name__}, or a folder or file that has one")
     declared = checkpoint.declared
     if given is not None:
         path = Path(given)
         path = path / CONFIG_FILE if path.is_dir() else path
         if not path.is_file():
-            raise ConfigError(f"config is {given}: give a VideoMAEConfig, or a folder or file that has one")
-        declared = read_declared(path)
+            raise ConfigError(f"config is {given}: give a {config_class.__name__}, or a folder or file that has one")
+        declared = read_declared(path, config_class)
     return settle_config(
-        declared, checkpoint.shapes, settings, layout=checkpoint.layout, wanted=wanted, lenient=lenient
+        declared,
+        checkpoint.shapes,
+        settings,
+        layout=checkpoint.layout,
+        wanted=wanted,
+        config_class=config_class,
+        lenient=lenient,
     )
 
 
-def _without_values(cls: type[Model], config: VideoMAEConfig) -> tuple[Model, list[warnings.WarningMessage]]:
-    """Make a model on the meta device, and keep what its making warns of until that model is handed out."""
+def _without_values(cls: type[Model], config: ModelConfig) -> tuple[Model, list[warnings.WarningMessage]]:
+    """Build a model on the meta device, and keep what that warns of until the model is handed out."""
     with warnings.catch_warnings(record=True) as caught, torch.device("meta"):
         warnings.simplefilter("always")
         return cls(config), caught
 
 
-def _rules(checkpoint: Checkpoint, settled: Settled, options: LoadOptions, settings: Mapping[str, Any]) -> FitRules:
-    whole = isinstance(options.config, VideoMAEConfig)
+def _rules(
+    checkpoint: Checkpoint, settled: Settled, options: LoadOptions, settings: Mapping[str, Any], *, whole: bool
+) -> FitRules:
     shape = checkpoint.shapes.get(PROJECTION)
     old, new = (0 if shape is None or shape.dim() != 5 else shape.shape[1]), settled.config.num_channels
     chosen = (whole or "num_channels" in settings) and old not in (0, new)
@@ -299,7 +322,7 @@ def _report(checkpoint: Checkpoint, settled: Settled, fit: Fit) -> LoadReport:
         missing=tuple(fit.missing),
         unexpected=unexpected,
         mismatched=tuple(fit.replaced),
-        fates=fit.fates(checkpoint.layout.names),
+        statuses=fit.statuses(checkpoint.layout.names),
         source=checkpoint.source.name,
         layout=checkpoint.describe(),
         repairs=settled.repairs,
@@ -307,10 +330,15 @@ def _report(checkpoint: Checkpoint, settled: Settled, fit: Fit) -> LoadReport:
     )
 
 
-def _check_positions(checkpoint: Checkpoint, fit: Fit, *, strict: bool) -> None:
-    """Refuse position tables that are not the fixed ones: a network with learned positions is another network."""
+def check_positions(checkpoint: Checkpoint, tables: Sequence[str], *, strict: bool) -> list[str]:
+    """Refuse position tables that are not the fixed ones: a model with learned positions is another model.
+
+    Returns:
+        Without `strict`, the names of those that would have been refused.
+    """
     by_name = {ours: theirs for theirs, ours in checkpoint.layout.names.items()}
-    for name in fit.positions:
+    learned = []
+    for name in tables:
         table = checkpoint.file.tensors[by_name[name]]
         if table.dim() == 3 and table.shape[0] == 1 and table.is_floating_point():
             ours = sinusoid_table(table.shape[1], table.shape[2])
@@ -319,8 +347,10 @@ def _check_positions(checkpoint: Checkpoint, fit: Fit, *, strict: bool) -> None:
         if strict:
             raise WeightsError(
                 f"{name} is not the fixed table of VideoMAE, so its positions were learned: give strict=False to "
-                "leave it out"
+                "ignore it"
             )
+        learned.append(name)
+    return learned
 
 
 def _dtype(asked: torch.dtype | str | None, checkpoint: Checkpoint) -> torch.dtype:
@@ -354,12 +384,15 @@ def _warn(plan: Plan[Any], cls: type[nn.Module], ignored: Sequence[str]) -> None
         reasons = "; ".join(sorted(set(fresh.values())))
         made = [name for name in report.fresh if name not in report.missing]
         texts.append(
-            f"{report.source}: {listed(made)} of {cls.__name__} are freshly made ({reasons}): train before use"
+            f"{report.source}: {listed(made)} of {cls.__name__} are randomly initialized ({reasons}): train before "
+            "use"
         )
     if report.missing:
-        texts.append(f"{report.source}: {listed(report.missing)} are missing in it and freshly made")
+        texts.append(f"{report.source}: {listed(report.missing)} are missing in it and randomly initialized")
+    for reason, names in plan.fit.unused_with_warning().items():
+        texts.append(f"{report.source}: {listed(names)} of the file are ignored ({reason})")
     if plan.fit.unexpected:
-        texts.append(f"{report.source}: {listed(report.unexpected)} are left aside")
+        texts.append(f"{report.source}: {listed(report.unexpected)} are ignored")
     for text in texts:
         warnings.warn(text, UserWarning, stacklevel=4)
 

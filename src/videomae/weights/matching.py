@@ -1,7 +1,6 @@
-"""Which tensor of a file goes where in a model, decided from names and shapes before anything is read or made.
+"""Which tensor of a file goes where in a model, decided from names and shapes before anything is read or allocated.
 
-Also the three ways in which a tensor may be changed to fit: other colour channels, chosen rows of a classifier, none.
-Knows nothing of files or configurations.
+Also the ways in which a tensor may be changed to fit: other colour channels, and chosen rows of a classifier.
 """
 
 from __future__ import annotations
@@ -14,12 +13,13 @@ import torch
 from torch import Tensor
 
 from videomae.errors import WeightsError
-from videomae.weights.recognition import DECODER_PARTS, POSITION_TABLES, Kind
-from videomae.weights.report import Fate, FateKind, listed
+from videomae.weights.kinds import DECODER_PARTS, ModelKind, kind_of_part
+from videomae.weights.recognition import POSITION_TABLES
+from videomae.weights.report import Status, TensorStatus, listed
 
 ChannelAdaption = Literal["mean", "repeat"]
 
-CLASSIFIER_PARTS = ("classifier.", "fc_norm.")
+CLASSIFIER, POOLED_NORM = "classifier.", "fc_norm."
 FINAL_NORM = "videomae.layernorm."
 PROJECTION = "videomae.embeddings.patch_embeddings.projection.weight"
 PIXEL_HEAD = "decoder.head."
@@ -44,17 +44,17 @@ class FitRules:
     """What the caller asked for."""
 
     labels_chosen: bool = False
-    """Classes were named: a classifier of another number of rows is made afresh."""
+    """Classes were named: a classifier of another number of rows is randomly initialized."""
     channels: ChannelChange | None = None
     """Another number of channels was named; None: it was not."""
     pooling_chosen: bool = False
-    """Pooling was named: norms that it needs are made afresh, and those it does not need are left aside."""
+    """Pooling was named: norms that it needs are initialized, and those it does not need are ignored."""
     head_rows: Sequence[int] | None = None
     """Rows of the file's classifier, in the order of the new classes."""
     fresh_head: bool = False
-    """The file's classifier is left aside, whatever its shape."""
+    """The file's classifier is ignored, whatever its shape."""
     replace_mismatched: bool = False
-    """Make every tensor of another shape afresh."""
+    """Randomly initialize every tensor of another shape."""
 
 
 @dataclass
@@ -64,9 +64,9 @@ class Fit:
     taken: dict[str, str] = field(default_factory=dict)
     """How each tensor of the model is made from that of the file: empty text means as it is."""
     fresh: dict[str, str] = field(default_factory=dict)
-    """Tensors of the model that are made afresh, and why."""
+    """Tensors of the model that are randomly initialized, and why."""
     unused: dict[str, str] = field(default_factory=dict)
-    """Tensors of the file that are left aside, and why."""
+    """Tensors of the file that are ignored, and why."""
     missing: list[str] = field(default_factory=list)
     """Tensors of the model that the file lacks, for no reason."""
     unexpected: list[str] = field(default_factory=list)
@@ -95,37 +95,51 @@ class Fit:
             shapes = [*shapes[:MOST_SHAPES], f"{len(shapes) - MOST_SHAPES} more shapes differ"]
         if shapes:
             shapes[-1] += (
-                "; the checkpoint is of another architecture: ignore_mismatched_sizes=True makes those afresh"
+                "; the checkpoint is of another architecture: ignore_mismatched_sizes=True randomly initializes those"
             )
         return found + shapes
 
-    def fates(self, names: Mapping[str, str]) -> tuple[Fate, ...]:
-        """Return what becomes of each tensor of the file, given our name for each."""
+    def unused_with_warning(self) -> dict[str, list[str]]:
+        """Return the ignored tensors that a user should hear of, by the reason.
+
+        Not among them: the decoder of a pre-training file, which no other model has a use for, and tensors whose
+        replacement is warned of.
+        """
+        groups: dict[str, list[str]] = {}
+        for name, reason in self.unused.items():
+            if not name.startswith(DECODER_PARTS) and name not in self.fresh:
+                groups.setdefault(reason, []).append(name)
+        return groups
+
+    def statuses(self, names: Mapping[str, str]) -> tuple[TensorStatus, ...]:
+        """Return what happens to each tensor of the file, given our name for each."""
         replaced = {name for name, _, _ in (*self.replaced, *self.mismatched)}
         sharers: dict[str, int] = {}
         for ours in names.values():
             sharers[ours] = sharers.get(ours, 0) + 1
-        fates = []
+        statuses = []
         for theirs, ours in names.items():
-            kind, detail = self._fate(ours, replaced)
-            if kind == "loaded" and sharers[ours] > 1:
-                kind, detail = "merged", "queries, keys and values are one matrix here"
-            elif kind == "loaded" and theirs != ours:
-                kind = "renamed"
-            fates.append(Fate(theirs, ours, kind, detail))
-        return tuple(fates)
+            status, detail = self._status(ours, replaced)
+            if status == "loaded" and sharers[ours] > 1:
+                status, detail = "merged", "queries, keys and values are one matrix here"
+            elif status == "loaded" and theirs != ours:
+                status = "renamed"
+            statuses.append(TensorStatus(theirs, ours, status, detail))
+        return tuple(statuses)
 
-    def _fate(self, ours: str, replaced: set[str]) -> tuple[FateKind, str]:
+    def _status(self, ours: str, replaced: set[str]) -> tuple[Status, str]:
         if ours in self.taken:
             return ("adapted", self.taken[ours]) if self.taken[ours] else ("loaded", "")
         if ours in replaced:
-            return "re-initialised", self.fresh.get(ours, "its shape does not fit")
+            return "re-initialized", self.fresh.get(ours, "its shape does not fit")
+        if ours in self.unused:
+            return "unused", self.unused[ours]
         if ours in self.positions:
             return "recomputed", "positions are computed, not stored"
-        return ("unused", self.unused[ours]) if ours in self.unused else ("unexpected", "")
+        return "unexpected", ""
 
 
-def fit_tensors(own: Mapping[str, Tensor], file: Mapping[str, Tensor], *, kind: Kind, rules: FitRules) -> Fit:
+def fit_tensors(own: Mapping[str, Tensor], file: Mapping[str, Tensor], *, kind: ModelKind, rules: FitRules) -> Fit:
     """Plan how the tensors of a file fill a model.
 
     Args:
@@ -139,8 +153,8 @@ def fit_tensors(own: Mapping[str, Tensor], file: Mapping[str, Tensor], *, kind: 
     """
     fit = Fit()
     for name, tensor in own.items():
-        left_aside = rules.fresh_head and name.startswith("classifier.")
-        if name not in file or left_aside:
+        ignored = rules.fresh_head and name.startswith(CLASSIFIER)
+        if name not in file or ignored:
             reason = _why_fresh(name, own, kind, rules, file)
             if reason:
                 fit.fresh[name] = reason
@@ -153,7 +167,7 @@ def fit_tensors(own: Mapping[str, Tensor], file: Mapping[str, Tensor], *, kind: 
         _place(fit, name, tuple(file[name].shape), tuple(tensor.shape), rules)
     for name in file:
         if name in own:
-            if rules.fresh_head and name.startswith("classifier."):
+            if rules.fresh_head and name.startswith(CLASSIFIER):
                 fit.unused[name] = "a new classifier was asked for"
             continue
         if name in POSITION_TABLES:
@@ -171,7 +185,7 @@ def _place(fit: Fit, name: str, theirs: tuple[int, ...], ours: tuple[int, ...], 
     how = _how(name, theirs, ours, rules)
     if how is not None:
         fit.taken[name] = how
-    elif rules.replace_mismatched or (rules.labels_chosen and name.startswith("classifier.")):
+    elif rules.replace_mismatched or (rules.labels_chosen and name.startswith(CLASSIFIER)):
         fit.replaced.append((name, theirs, ours))
         fit.fresh[name] = f"the file's has shape {list(theirs)}"
     else:
@@ -180,7 +194,7 @@ def _place(fit: Fit, name: str, theirs: tuple[int, ...], ours: tuple[int, ...], 
 
 def _how(name: str, theirs: tuple[int, ...], ours: tuple[int, ...], rules: FitRules) -> str | None:
     """Return how a tensor is made to fit: empty as it is, None not at all."""
-    if rules.head_rows is not None and name.startswith("classifier."):
+    if rules.head_rows is not None and name.startswith(CLASSIFIER):
         if len(rules.head_rows) != ours[0] or not all(0 <= row < theirs[0] for row in rules.head_rows):
             raise WeightsError(
                 f"head_rows has {len(rules.head_rows)} rows for {ours[0]} classes, of a classifier with {theirs[0]}: "
@@ -200,37 +214,39 @@ def _how(name: str, theirs: tuple[int, ...], ours: tuple[int, ...], rules: FitRu
     return None
 
 
-def _why_fresh(name: str, own: Mapping[str, Tensor], kind: Kind, rules: FitRules, file: Mapping[str, Tensor]) -> str:
-    has_classifier = any(one.startswith("classifier.") for one in file)
-    if name.startswith("classifier.") and rules.fresh_head:
+def _why_fresh(
+    name: str, own: Mapping[str, Tensor], kind: ModelKind, rules: FitRules, file: Mapping[str, Tensor]
+) -> str:
+    if name.startswith(CLASSIFIER) and rules.fresh_head:
         return "a new classifier was asked for"
-    if name.startswith("classifier."):
-        return "" if has_classifier else "the file holds no classifier"
-    if name.startswith("fc_norm."):
-        if any(one.startswith("fc_norm.") for one in file):
+    part = kind_of_part(name)
+    if part is not None:
+        return "" if _has(file, part.parts) else f"the file holds no {part.head}"
+    if name.startswith(POOLED_NORM):
+        if _has(file, POOLED_NORM):
             return ""
-        if has_classifier:
+        if _has(file, CLASSIFIER):
             return "the file's classifier has no norm before it" if rules.pooling_chosen else ""
         return "the file holds no classifier"
-    if name.startswith(DECODER_PARTS):
-        return "" if kind == "pretraining" else "the file holds no decoder"
-    if name.startswith(FINAL_NORM):
-        decodes = any(one.startswith(DECODER_PARTS) for one in own)
-        return "the file's network has no norm after its last block" if decodes and kind != "pretraining" else ""
+    if name.startswith(FINAL_NORM) and _has(own, DECODER_PARTS) and kind.name != "pretraining":
+        return "the file's encoder has no norm after its last block"
     return ""
 
 
 def _why_unused(name: str, own: Mapping[str, Tensor], rules: FitRules) -> str:
-    classifies = any(one.startswith("classifier.") for one in own)
-    if name.startswith(DECODER_PARTS):
-        return "" if any(one.startswith(DECODER_PARTS) for one in own) else "only pre-training decodes"
-    if name.startswith("classifier.") and not classifies:
-        return "the model does not classify"
-    if name.startswith("fc_norm.") and (not classifies or rules.pooling_chosen):
+    part = kind_of_part(name)
+    if part is not None:
+        return "" if _has(own, part.parts) else f"the model has no {part.head}"
+    classifies = _has(own, CLASSIFIER)
+    if name.startswith(POOLED_NORM) and (not classifies or rules.pooling_chosen):
         return "the model has no norm before a classifier"
     if name.startswith(FINAL_NORM) and (classifies or rules.pooling_chosen):
         return "the model averages tokens without a norm before"
     return ""
+
+
+def _has(tensors: Mapping[str, Tensor], parts: str | tuple[str, ...]) -> bool:
+    return any(name.startswith(parts) for name in tensors)
 
 
 def adapt(name: str, tensor: Tensor, shape: torch.Size, rules: FitRules) -> Tensor:
@@ -250,7 +266,7 @@ def adapt(name: str, tensor: Tensor, shape: torch.Size, rules: FitRules) -> Tens
     Returns:
         A tensor of that shape; the given one where nothing is to be done.
     """
-    if name.startswith("classifier.") and rules.head_rows is not None:
+    if name.startswith(CLASSIFIER) and rules.head_rows is not None:
         return tensor[torch.tensor(list(rules.head_rows), dtype=torch.int64)]
     if tensor.shape == shape:
         return tensor

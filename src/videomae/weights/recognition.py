@@ -2,7 +2,6 @@
 
 Training programs wrap a network in others, whose names come first: `module.`, `_orig_mod.`, `model.`, `backbone.`,
 `encoder.`, one or several of them. The one tensor that every layout has, the tubelet projection, shows which.
-Knows nothing of files or values.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from videomae.errors import WeightsError
-from videomae.weights.json_files import printable
+from videomae.weights.json_files import printable_name
+from videomae.weights.kinds import DECODER_PARTS, ENCODER_PREFIX, ModelKind, kind_of_tensors
 from videomae.weights.layouts import (
     ATTENTION_PARTS,
     MMACTION2_BLOCK,
@@ -26,9 +26,7 @@ from videomae.weights.layouts import (
 )
 
 LayoutName = Literal["transformers", "videomae", "original pre-training", "original fine-tuning", "mmaction2"]
-Kind = Literal["pretraining", "classification", "encoder"]
 
-ENCODER_PREFIX = "videomae."  # before the encoder's tensors in a whole network, as upstream
 COMPILED = "_orig_mod."  # torch.compile puts it wherever it was called, not only in front
 _WRAPPERS = r"((?:(?:module|model|backbone|encoder)\.)*)"
 _ANCHORS: dict[Literal["original", "mmaction2", "ours"], re.Pattern[str]] = {
@@ -37,10 +35,6 @@ _ANCHORS: dict[Literal["original", "mmaction2", "ours"], re.Pattern[str]] = {
     "ours": re.compile(_WRAPPERS + r"(?:videomae\.)?embeddings\.patch_embeddings\.projection\.weight"),
 }
 _BARE = ("embeddings.", "encoder.layer.", "layernorm.")
-# Beside `encoder.` these make a pre-training network; a network that is only wrapped in something called encoder
-# has none of them.
-_PRETRAINING_SIBLINGS = ("decoder.", "encoder_to_decoder.", "mask_token")
-DECODER_PARTS = ("decoder.", "encoder_to_decoder.", "mask_token")
 # Fixed codes that some programs save although every program computes them.
 POSITION_TABLES = frozenset(
     "pos_embed encoder.pos_embed decoder.pos_embed decoder_pos_embed decoder.decoder_pos_embed "
@@ -60,12 +54,9 @@ class Layout:
     """Our name for each name in the file, whole-network names; only q, k and v weights share one."""
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ModelKind:
         """What the file holds."""
-        ours = self.names.values()
-        if any(name.startswith("classifier.") for name in ours):
-            return "classification"
-        return "pretraining" if any(name.startswith(DECODER_PARTS) for name in ours) else "encoder"
+        return kind_of_tensors(self.names.values())
 
 
 def recognise(keys: Collection[str]) -> Layout:
@@ -85,7 +76,7 @@ def recognise(keys: Collection[str]) -> Layout:
         if (match := anchor.fullmatch(key))
     ]
     if not found:
-        shown = ", ".join(printable(key) for key in sorted(keys)[:4])
+        shown = ", ".join(printable_name(key) for key in sorted(keys)[:4])
         raise WeightsError(
             f"no layout of VideoMAE fits: none of the {len(keys)} tensors is the tubelet projection; the first are "
             f"{shown}"
@@ -94,8 +85,10 @@ def recognise(keys: Collection[str]) -> Layout:
         raise WeightsError(f"{len(found)} networks are in it, not one: save the one that is wanted by itself")
     family, wrapper = found[0]
     outer = wrapper.removesuffix("encoder.")
+    # A decoder beside `encoder.` makes a pre-training model; a model that is only wrapped in something called encoder
+    # has none.
     pretraining = outer != wrapper and any(
-        key.startswith(tuple(outer + sibling for sibling in _PRETRAINING_SIBLINGS)) for key in plain.values()
+        key.startswith(tuple(outer + part for part in DECODER_PARTS)) for key in plain.values()
     )
     if family == "original" and pretraining:
         wrapper = outer
@@ -148,5 +141,5 @@ def _check_unique(names: Mapping[str, str]) -> None:
     for ours, keys in sources.items():
         parts = {part for part in ATTENTION_PARTS for key in keys if key.endswith(part)}
         if len(keys) > 1 and len(keys) != len(parts):
-            shown = " and ".join(map(printable, sorted(keys)[:3]))
-            raise WeightsError(f"{shown} are the same tensor, {printable(ours)}: one of them is left over")
+            shown = " and ".join(map(printable_name, sorted(keys)[:3]))
+            raise WeightsError(f"{shown} are the same tensor, {printable_name(ours)}: one of them is left over")

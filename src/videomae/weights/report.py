@@ -1,7 +1,4 @@
-"""What became of every tensor when a network was loaded, for programs and for people.
-
-Knows nothing of files or layouts.
-"""
+"""What happened to every tensor when a model was loaded, for programs and for people."""
 
 from __future__ import annotations
 
@@ -10,24 +7,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from videomae.weights.json_files import printable
+from videomae.weights.json_files import printable_name
 
-FateKind = Literal["loaded", "renamed", "merged", "adapted", "recomputed", "re-initialised", "unused", "unexpected"]
+Status = Literal["loaded", "renamed", "merged", "adapted", "recomputed", "re-initialized", "unused", "unexpected"]
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 @dataclass(frozen=True)
-class Fate:
-    """What became of one tensor of a file."""
+class TensorStatus:
+    """What happened to one tensor of a file."""
 
     tensor: str
     """Its name in the file."""
     name: str
     """Its name here."""
-    kind: FateKind
-    """Loaded as it is, under another name, as a part of another, changed; computed here anyway; replaced by fresh
-    values because its shape does not fit; left aside for a known reason; left aside for none."""
+    status: Status
+    """Loaded as it is, under another name, as a part of another, changed; computed here anyway; replaced by random
+    values because its shape does not fit; ignored for a known reason; ignored for none."""
     detail: str = ""
     """Why, or how."""
 
@@ -39,7 +36,7 @@ class LoadReport:
     loaded: tuple[str, ...]
     """Taken from the file."""
     fresh: tuple[str, ...]
-    """In the model, not taken from the file: freshly made."""
+    """In the model, not taken from the file: randomly initialized."""
     unused: tuple[str, ...]
     """In the file, not in the model."""
     missing: tuple[str, ...] = ()
@@ -48,8 +45,8 @@ class LoadReport:
     """Those of `unused` that nothing explains."""
     mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = ()
     """Name, shape in the file and shape in the model of those of `fresh` whose shapes differ."""
-    fates: tuple[Fate, ...] = ()
-    """What became of each tensor of the file."""
+    statuses: tuple[TensorStatus, ...] = ()
+    """What happened to each tensor of the file."""
     source: str = ""
     """What was loaded."""
     layout: str = ""
@@ -62,16 +59,20 @@ class LoadReport:
     def lines(self) -> list[str]:
         """Return a summary for people, one line for each group of tensors."""
         rows = [f"{self.source}: {self.layout}"] if self.source else []
-        for title, names in (("loaded", self.loaded), ("freshly made", self.fresh), ("not used", self.unused)):
+        for title, names in (
+            ("loaded", self.loaded),
+            ("randomly initialized", self.fresh),
+            ("not used", self.unused),
+        ):
             rows.append(f"{title}: {len(names)} tensors{': ' + _by_group(names) if names else ''}")
-        changed = sorted({f"{one.name}: {one.detail}" for one in self.fates if one.kind == "adapted"})
+        changed = sorted({f"{one.name}: {one.detail}" for one in self.statuses if one.status == "adapted"})
         rows += [f"changed: {line}" for line in changed]
         rows += [f"repaired: {line}" for line in self.repairs]
         rows += [f"note: {line}" for line in self.notes]
         return rows
 
     def without_prefix(self, prefix: str) -> LoadReport:
-        """Return the report in the names of a part of the network, such as the bare encoder."""
+        """Return the report in the names of a part of the model, such as the bare encoder."""
 
         def cut(names: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(name.removeprefix(prefix) for name in names)
@@ -84,14 +85,14 @@ class LoadReport:
             missing=cut(self.missing),
             unexpected=cut(self.unexpected),
             mismatched=tuple((name.removeprefix(prefix), theirs, ours) for name, theirs, ours in self.mismatched),
-            fates=tuple(replace(one, name=one.name.removeprefix(prefix)) for one in self.fates),
+            statuses=tuple(replace(one, name=one.name.removeprefix(prefix)) for one in self.statuses),
         )
 
     def counts(self) -> dict[str, int]:
-        """Return how many tensors of the file met each fate."""
+        """Return how many tensors of the file have each status."""
         counted: dict[str, int] = {}
-        for one in self.fates:
-            counted[one.kind] = counted.get(one.kind, 0) + 1
+        for one in self.statuses:
+            counted[one.status] = counted.get(one.status, 0) + 1
         return counted
 
     def __getitem__(self, key: str) -> Any:
@@ -120,7 +121,7 @@ def listed(names: Iterable[str]) -> str:
     `a.0.w`, `a.1.w` and `a.3.w` are shown as `a.{0-1,3}.w`.
     """
     groups: dict[str, list[int]] = {}
-    for name in map(printable, names):
+    for name in map(printable_name, names):
         match = _NUMBER.search(name)
         if match is None:
             groups.setdefault(name, [])

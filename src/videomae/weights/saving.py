@@ -21,10 +21,10 @@ from torch import Tensor
 
 from videomae.atomic import atomic_path
 from videomae.errors import ConfigError, WeightsError
-from videomae.model.config import VideoMAEConfig
-from videomae.weights.json_files import read_json, write_json
+from videomae.weights.configs import ModelConfig
+from videomae.weights.json_files import write_json
 from videomae.weights.layouts import to_transformers
-from videomae.weights.sources import CONFIG_FILE, INDEX_SUFFIX, PICKLE_FILES, RECORD_FILE, SAFE_FILES, WEIGHTS_FILE
+from videomae.weights.sources import CONFIG_FILE, INDEX_SUFFIX, PICKLE_FILES, SAFE_FILES, WEIGHTS_FILE
 
 MAX_SHARD_SIZE = "5GB"  # what older versions of transformers and the Hub's web pages handle well
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -35,7 +35,9 @@ _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 class Network(Protocol):
     """What is needed of a model to save it."""
 
-    config: VideoMAEConfig
+    @property
+    def config(self) -> ModelConfig:
+        """Its configuration."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -137,14 +139,3 @@ def _remove_stale(folder: Path, *, keep: set[str]) -> None:
         if known and path.name not in keep:
             with contextlib.suppress(OSError):  # the new weights are written; a reader prefers safetensors anyway
                 path.unlink()
-
-
-def save_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write `videomae.json`: frame sampling and training record, any JSON values."""
-    write_json(folder / RECORD_FILE, record)
-
-
-def load_record(folder: Path) -> dict[str, Any]:
-    """Read `videomae.json`; empty for a folder that transformers wrote."""
-    path = folder / RECORD_FILE
-    return read_json(path) if path.is_file() else {}

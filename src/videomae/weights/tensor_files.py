@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.serialization import get_safe_globals, safe_globals
 
 from videomae.errors import WeightsError
-from videomae.weights.json_files import one_line, printable, read_json
+from videomae.weights.json_files import one_line, printable_name, read_json
 
 # Where checkpoints keep the network among optimiser state and bookkeeping; looked for in this order, level by level.
 CONTAINERS = ("model", "module", "state_dict", "state")
@@ -71,12 +71,12 @@ def read_tensors(paths: Sequence[Path], *, where: Mapping[str, str] | None = Non
         for key, tensor in part.tensors.items():
             if key in tensors:
                 raise WeightsError(
-                    f"{paths[0].parent}: the tensor {printable(key)} is in two shards, one of them {name}"
+                    f"{paths[0].parent}: the tensor {printable_name(key)} is in two shards, one of them {name}"
                 )
             tensors[key] = tensor
     for key, name in (where or {}).items():
         if key not in parts[name].tensors:
-            what = f"the index says that {printable(key)} is in {name}, which lacks it"
+            what = f"the index says that {printable_name(key)} is in {name}, which lacks it"
             raise WeightsError(f"{paths[0].parent}: {what}")
     others = tuple(other for part in parts.values() for other in part.others)
     return TensorFile(tensors, next(iter(parts.values())).container, others)
@@ -189,7 +189,7 @@ def _why_refused(error: Exception) -> str:
     text = " ".join(str(error).split())
     for mark in ("Unsupported global: GLOBAL ", "Trying to load unsupported GLOBAL "):
         if mark in text:
-            what = printable(text.split(mark)[1].split()[0].rstrip("."))
+            what = printable_name(text.split(mark)[1].split()[0].rstrip("."))
             return (
                 f"would run {what} when read, so it was not read: only tensors and plain values are; if you trust "
                 "its author, load it with torch yourself and save the state dict alone"
@@ -199,7 +199,7 @@ def _why_refused(error: Exception) -> str:
     if isinstance(error, MemoryError) or "alloc_cpu" in text:
         return "declares more values than there is memory for"
     inner = text.split("WeightsUnpickler error: ")[-1].split(" Check the documentation")[0]
-    return f"is damaged, or not written by torch.save: {printable(inner) if inner else type(error).__name__}"
+    return f"is damaged, or not written by torch.save: {printable_name(inner) if inner else type(error).__name__}"
 
 
 def _from_pickled(path: Path, content: object, size: int) -> TensorFile:
@@ -218,11 +218,11 @@ def _from_pickled(path: Path, content: object, size: int) -> TensorFile:
     assert isinstance(content, dict)
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
-        known = ", ".join(printable(key) for key in list(content)[:8]) or "nothing"
+        known = ", ".join(printable_name(key) for key in list(content)[:8]) or "nothing"
         raise WeightsError(f"{path} holds no tensors under {', '.join(CONTAINERS)} or at its top; it has: {known}")
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-            raise WeightsError(f"{path}: the tensor {printable(name)} is not a plain dense one")
+            raise WeightsError(f"{path}: the tensor {printable_name(name)} is not a plain dense one")
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > size:
         raise WeightsError(f"{path} declares more values than its {size} bytes can hold")
     others = tuple(str(key) for key, value in content.items() if not isinstance(value, Tensor))

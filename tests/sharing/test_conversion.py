@@ -16,11 +16,13 @@ from tiny_networks import tiny_network
 from videomae.errors import ConfigError, WeightsError
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
+from videomae.model.config import VideoMAEConfig
 from videomae.model.encoder import VideoMAEModel
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.processing.image_processor import VideoMAEImageProcessor
-from videomae.weights.conversion import TARGETS, Target, convert_weights
-from videomae.weights.saving import load_record, save_record
+from videomae.sharing.conversion import TARGETS, Conversion, Target, convert_weights
+from videomae.sharing.record import load_record, save_record
+from videomae.video.sampling import ClipConfig
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TOLERANCE = 2e-5
@@ -33,6 +35,11 @@ CASES: dict[str, type[VideoMAEPreTrainedModel]] = {
 WITHOUT_LAYER_SCALE = [name for name in CASES if "layerscale" not in name]
 
 pytestmark = pytest.mark.filterwarnings("ignore:use_mean_pooling is False")
+
+
+def convert(source: Path, out: Path, **options: Any) -> Conversion:
+    """Convert a VideoMAE checkpoint."""
+    return convert_weights(source, out, config_class=VideoMAEConfig, **options)
 
 
 def golden(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -90,9 +97,9 @@ def assert_golden(name: str, source: Path) -> None:
 def test_the_authors_numbers_survive_both_directions(authors_file: tuple[str, Path, Path], tmp_path: Path) -> None:
     name, path, config = authors_file
     folder, back = tmp_path / "ours", tmp_path / "back.pth"
-    convert_weights(path, folder, to="videomae", config=config)
+    convert(path, folder, to="videomae", config=config)
     assert_golden(name, folder)
-    convert_weights(folder, back, to="original")
+    convert(folder, back, to="original")
     assert_golden(name, back)
     assert_same(read_original(back), read_original(path))
 
@@ -100,10 +107,10 @@ def test_the_authors_numbers_survive_both_directions(authors_file: tuple[str, Pa
 @pytest.mark.parametrize("authors_file", WITHOUT_LAYER_SCALE, indirect=True)
 def test_the_authors_numbers_survive_transformers_form(authors_file: tuple[str, Path, Path], tmp_path: Path) -> None:
     name, path, config = authors_file
-    done = convert_weights(path, tmp_path / "theirs_now", to="transformers", config=config)
+    done = convert(path, tmp_path / "theirs_now", to="transformers", config=config)
     assert_golden(name, tmp_path / "theirs_now")
     assert any("its outputs differ in about the sixth digit" in note for note in done.notes)
-    convert_weights(tmp_path / "theirs_now", tmp_path / "back.pth", to="original")
+    convert(tmp_path / "theirs_now", tmp_path / "back.pth", to="original")
     assert_same(read_original(tmp_path / "back.pth"), read_original(path))
 
 
@@ -126,9 +133,9 @@ def test_a_round_trip_changes_no_bit(
 ) -> None:
     state = save(cls, tmp_path / "a", dtype)
     between = tmp_path / ("b.pth" if first == "original" else "b")
-    done = convert_weights(tmp_path / "a", between, to=first)
+    done = convert(tmp_path / "a", between, to=first)
     assert done.out == between
-    convert_weights(between, tmp_path / "c", to="videomae")
+    convert(between, tmp_path / "c", to="videomae")
     again = load_file(tmp_path / "c" / "model.safetensors")
     if cls is VideoMAEModel:  # written with whole-network names, which both libraries read
         state = {f"videomae.{name}": one for name, one in state.items()}
@@ -143,13 +150,13 @@ def test_the_processor_and_the_record_go_where_they_belong(tmp_path: Path) -> No
     odd = VideoMAEImageProcessor(size=40, crop_size=32, image_mean=[0.1, 0.2, 0.3], image_std=[1.0, 1.0, 1.0])
     odd.save_pretrained(tmp_path / "a")
     save_record(tmp_path / "a", {"clip": {"num_frames": 4, "stride": 3, "kind": "dense"}})
-    convert_weights(tmp_path / "a", tmp_path / "b", to="videomae")
-    convert_weights(tmp_path / "a", tmp_path / "c", to="transformers")
+    convert(tmp_path / "a", tmp_path / "b", to="videomae")
+    convert(tmp_path / "a", tmp_path / "c", to="transformers")
     for name in ("b", "c"):
         assert list(VideoMAEImageProcessor.from_pretrained(tmp_path / name).image_mean) == [0.1, 0.2, 0.3]
     record = load_record(tmp_path / "b")
-    assert record["clip"]["stride"] == 3
-    assert record["converted"] == {"source": str(tmp_path / "a"), "layout": "transformers"}
+    assert record.sampling == ClipConfig(num_frames=4, stride=3)
+    assert record.extra["converted"] == {"source": str(tmp_path / "a"), "layout": "transformers"}
     assert not (tmp_path / "c" / "videomae.json").exists()
 
 
@@ -157,7 +164,7 @@ def test_transformers_gets_no_field_that_it_does_not_know(tmp_path: Path) -> Non
     import transformers
 
     save(VideoMAEForVideoClassification, tmp_path / "a")
-    convert_weights(tmp_path / "a", tmp_path / "b", to="transformers")
+    convert(tmp_path / "a", tmp_path / "b", to="transformers")
     values = json.loads((tmp_path / "b" / "config.json").read_text(encoding="utf-8"))
     known = set(transformers.VideoMAEConfig().to_dict()) | {"qkv_bias", "torch_dtype"}
     assert set(values) <= known
@@ -170,7 +177,7 @@ def test_transformers_gets_no_field_that_it_does_not_know(tmp_path: Path) -> Non
 def test_what_a_target_has_no_place_for_is_refused(authors_file: tuple[str, Path, Path], tmp_path: Path) -> None:
     _, path, config = authors_file
     with pytest.raises(WeightsError, match="transformers' VideoMAE has no layer scale, which this network has"):
-        convert_weights(path, tmp_path / "b", to="transformers", config=config)
+        convert(path, tmp_path / "b", to="transformers", config=config)
     assert not (tmp_path / "b").exists()
 
 
@@ -179,30 +186,30 @@ def test_a_file_that_does_not_fit_is_not_converted(tmp_path: Path) -> None:
     del state["classifier.bias"]
     torch.save(state, tmp_path / "x.pth")
     with pytest.raises(WeightsError, match=r"it lacks classifier\.bias"):
-        convert_weights(tmp_path / "x.pth", tmp_path / "b", config=tmp_path / "a")
+        convert(tmp_path / "x.pth", tmp_path / "b", config=tmp_path / "a")
     assert not (tmp_path / "b").exists()
 
 
 def test_nothing_is_replaced_unasked(tmp_path: Path) -> None:
     save(VideoMAEModel, tmp_path / "a")
-    convert_weights(tmp_path / "a", tmp_path / "b")
-    convert_weights(tmp_path / "a", tmp_path / "c.pth", to="original")
+    convert(tmp_path / "a", tmp_path / "b")
+    convert(tmp_path / "a", tmp_path / "c.pth", to="original")
     with pytest.raises(ConfigError, match="b holds a model already: give --overwrite, or another place"):
-        convert_weights(tmp_path / "a", tmp_path / "b")
+        convert(tmp_path / "a", tmp_path / "b")
     with pytest.raises(ConfigError, match=r"c\.pth holds a model already"):
-        convert_weights(tmp_path / "a", tmp_path / "c.pth", to="original")
-    convert_weights(tmp_path / "a", tmp_path / "b", overwrite=True)
-    convert_weights(tmp_path / "a", tmp_path / "c.pth", to="original", overwrite=True)
+        convert(tmp_path / "a", tmp_path / "c.pth", to="original")
+    convert(tmp_path / "a", tmp_path / "b", overwrite=True)
+    convert(tmp_path / "a", tmp_path / "c.pth", to="original", overwrite=True)
     with pytest.raises(ConfigError, match=r"is a folder: give the \.pth file to write"):
-        convert_weights(tmp_path / "a", tmp_path / "b", to="original")
+        convert(tmp_path / "a", tmp_path / "b", to="original")
     with pytest.raises(ConfigError, match=r"c\.pth is a file: give a folder"):
-        convert_weights(tmp_path / "a", tmp_path / "c.pth", to="videomae")
+        convert(tmp_path / "a", tmp_path / "c.pth", to="videomae")
     with pytest.raises(ConfigError, match="to is 'onnx': choose one of videomae, transformers, original"):
-        convert_weights(tmp_path / "a", tmp_path / "d", to="onnx")  # type: ignore[arg-type]
+        convert(tmp_path / "a", tmp_path / "d", to="onnx")  # type: ignore[arg-type]
 
 
 def test_an_original_file_holds_no_more_than_its_tensors(tmp_path: Path) -> None:
     state = save(VideoMAEForPreTraining, tmp_path / "a")
-    convert_weights(tmp_path / "a", tmp_path / "b.pth", to="original")
+    convert(tmp_path / "a", tmp_path / "b.pth", to="original")
     size = sum(one.numel() * one.element_size() for one in state.values())
     assert (tmp_path / "b.pth").stat().st_size < size + 40_000, "a mapped tensor took its whole file along"

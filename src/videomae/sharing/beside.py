@@ -1,30 +1,25 @@
-"""What lies beside the weights in a model folder: the processor's file and the record of sampling and training.
-
-Knows nothing of tensors.
-"""
+"""What lies beside the weights in a model folder: the processor's file and the record of sampling and training."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from videomae.errors import ConfigError, WeightsError
-from videomae.model.config import VideoMAEConfig
+from videomae.processing.defaults import default_processor
 from videomae.processing.image_processor import VideoMAEImageProcessor
-from videomae.processing.pixels import IMAGENET_MEAN, IMAGENET_STD
-from videomae.weights.saving import load_record, save_record
+from videomae.sharing.record import ModelRecord, read_record, save_record
+from videomae.weights.configs import ModelConfig
 from videomae.weights.sources import PROCESSOR_FILE, RECORD_FILE, Origin
 
 
-def save_companions(
+def save_beside(
     folder: Path,
-    config: VideoMAEConfig,
+    config: ModelConfig,
     *,
     origin: Origin | None = None,
     processor: VideoMAEImageProcessor | None = None,
-    record: Mapping[str, Any] | None = None,
+    record: ModelRecord | None = None,
 ) -> None:
     """Write `preprocessor_config.json` and `videomae.json` where the folder lacks them or they are given.
 
@@ -45,25 +40,11 @@ def save_companions(
         processor.save_pretrained(folder)
     if record is None and origin is not None and origin.record is not None and not (folder / RECORD_FILE).exists():
         try:
-            record = {name: value for name, value in load_record(origin.record.parent).items() if name == "clip"}
+            record = ModelRecord(sampling=read_record(origin.record).sampling)
         except WeightsError as error:
             warnings.warn(f"the frame sampling is not written: {error}", UserWarning, stacklevel=4)
-    if record:
+    if record is not None and record != ModelRecord():
         save_record(folder, record)
-
-
-def default_processor(config: VideoMAEConfig) -> VideoMAEImageProcessor | None:
-    """Return the processor of the published networks at a configuration's size; None unless it takes RGB frames."""
-    if config.num_channels != len(IMAGENET_MEAN):
-        return None
-    height, width = config.image_height_width
-    crop = {"height": height, "width": width}
-    return VideoMAEImageProcessor(
-        size={"shortest_edge": height} if height == width else crop,
-        crop_size=crop,
-        image_mean=list(IMAGENET_MEAN),
-        image_std=list(IMAGENET_STD),
-    )
 
 
 def _processor_of(origin: Origin | None) -> VideoMAEImageProcessor | None:
@@ -72,5 +53,5 @@ def _processor_of(origin: Origin | None) -> VideoMAEImageProcessor | None:
     try:
         return VideoMAEImageProcessor.from_pretrained(origin.processor)
     except (ConfigError, WeightsError) as error:
-        warnings.warn(f"the processor of the published networks is written: {error}", UserWarning, stacklevel=5)
+        warnings.warn(f"the processor of the published models is written: {error}", UserWarning, stacklevel=5)
         return None

@@ -1,7 +1,6 @@
 """From one checkpoint layout to another, bit for bit: `videomae weights convert`.
 
-Tensors are renamed, and queries, keys and values joined or cut apart; no value changes, no network is made. Knows
-nothing of videos.
+Tensors are renamed, and queries, keys and values joined or cut apart; no value changes and no model is built.
 """
 
 from __future__ import annotations
@@ -11,28 +10,38 @@ import os
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from videomae.atomic import atomic_path
 from videomae.errors import ConfigError, WeightsError
-from videomae.model.companions import save_companions
-from videomae.model.config import TORCH_EPS, VideoMAEConfig
-from videomae.model.config_tables import OWN_FIELDS
+from videomae.sharing.beside import save_beside
+from videomae.sharing.configs import Target as Target
+from videomae.sharing.record import ModelRecord, read_record
+from videomae.weights.completeness import check_complete
+from videomae.weights.config_keys import OWN_FIELDS
+from videomae.weights.configs import ModelConfig, Settled
 from videomae.weights.hub import HubOptions
-from videomae.weights.inspection import CLASS_OF
-from videomae.weights.json_files import read_json, write_json
+from videomae.weights.json_files import write_json
 from videomae.weights.layouts import to_original, to_transformers
-from videomae.weights.loading import CONFIG_NOTE, Checkpoint, LoadOptions, open_checkpoint, plan_load
+from videomae.weights.loading import (
+    CONFIG_NOTE,
+    Checkpoint,
+    LoadOptions,
+    check_positions,
+    open_checkpoint,
+    settle,
+)
+from videomae.weights.recognition import POSITION_TABLES
 from videomae.weights.saving import save_tensors
 from videomae.weights.sources import CONFIG_FILE, PROCESSOR_FILE, RECORD_FILE, SAFE_FILES, Origin
 
-Target = Literal["videomae", "transformers", "original"]
 TARGETS: tuple[Target, ...] = ("videomae", "transformers", "original")
+TRANSFORMERS_EPS = 1e-5  # of its norms before the heads, whatever the configuration says
 
 
 @dataclass(frozen=True)
@@ -46,13 +55,14 @@ class Conversion:
     num_tensors: int
     """How many tensors were written."""
     notes: tuple[str, ...]
-    """What was repaired, assumed or left out."""
+    """What was repaired, assumed or ignored."""
 
 
 def convert_weights(
     source: str | os.PathLike[str],
     out: Path,
     *,
+    config_class: type[ModelConfig],
     to: Target = "videomae",
     config: str | os.PathLike[str] | None = None,
     revision: str | None = None,
@@ -63,6 +73,7 @@ def convert_weights(
     Args:
         source: As for `from_pretrained`.
         out: For `original` a file, otherwise a folder.
+        config_class: Of the model, `VideoMAEConfig`.
         to: `videomae`: a model folder with all that this package keeps. `transformers`: one with nothing that
             transformers does not know. `original`: a `.pth` file for the authors' programs.
         config: A `config.json`, or a folder with one, for files that have none.
@@ -77,30 +88,48 @@ def convert_weights(
         raise ConfigError(f"to is {to!r}: choose one of {', '.join(TARGETS)}")
     _check_free(out, to, overwrite=overwrite)
     options = LoadOptions(config=config, hub=HubOptions(revision=revision))
-    checkpoint = open_checkpoint(source, options)
-    cls = CLASS_OF[checkpoint.layout.kind]
-    plan = plan_load(cls, checkpoint, options, {})
-    for text in plan.report.repairs:
+    checkpoint = open_checkpoint(source, config_class, options)
+    settled, positions = _checked(checkpoint, options, config_class)
+    for text in settled.repairs:
         warnings.warn(f"{checkpoint.source.name}: {text}", UserWarning, stacklevel=2)
-    tensors = {name: tensor for name, tensor in checkpoint.assembled().items() if name not in plan.fit.positions}
-    notes = [*plan.report.repairs, *plan.report.notes]
-    if plan.fit.positions:
-        notes.append(f"left out, since every program computes it: {', '.join(plan.fit.positions)}")
-    values = {**plan.config.to_dict(), "architectures": [cls.__name__]}
+    tensors = {name: tensor for name, tensor in checkpoint.assembled().items() if name not in positions}
+    notes = [*settled.repairs, *checkpoint.source.notes, *settled.notes]
+    if positions:
+        notes.append(f"ignored, since every program computes it: {', '.join(positions)}")
+    values = {**settled.config.to_dict(), "architectures": [checkpoint.layout.kind.class_name]}
     if to == "original":
         _write_original(out, tensors, values)
     else:
         dtype = next(iter(tensors.values())).dtype
         values["dtype"] = values["torch_dtype"] = str(dtype).removeprefix("torch.")
         if to == "transformers":
-            notes += _transformers_differences(plan.config)
+            notes += _transformers_differences(settled.config)
             values = {name: value for name, value in values.items() if name not in OWN_FIELDS}
         save_tensors(to_transformers(tensors), out)
         write_json(out / CONFIG_FILE, values)
         beside = Origin(processor=checkpoint.source.side_file(PROCESSOR_FILE), record=None)
         record = _record(checkpoint) if to == "videomae" else None
-        save_companions(out, plan.config, origin=beside, record=record)
+        save_beside(out, settled.config, origin=beside, record=record)
     return Conversion(out, checkpoint.describe(), len(tensors), tuple(notes))
+
+
+def _checked(
+    checkpoint: Checkpoint, options: LoadOptions, config_class: type[ModelConfig]
+) -> tuple[Settled, list[str]]:
+    """Return the configuration, and the names of the position tables, of a checkpoint that holds a whole model.
+
+    Raises:
+        WeightsError: If a tensor is missing, has the wrong shape or belongs to no model.
+    """
+    try:
+        kind = checkpoint.layout.kind
+        settled = settle(checkpoint, options, {}, wanted=kind, config_class=config_class)
+        positions = [name for name in checkpoint.shapes if name in POSITION_TABLES]
+        check_positions(checkpoint, positions, strict=True)
+        check_complete(checkpoint.shapes, kind, use_mean_pooling=settled.config.use_mean_pooling)
+    except WeightsError as error:
+        raise WeightsError(f"{checkpoint.source.name}: {error}") from None
+    return settled, positions
 
 
 def _check_free(out: Path, to: Target, *, overwrite: bool) -> None:
@@ -128,25 +157,26 @@ def _write_original(path: Path, tensors: Mapping[str, Tensor], config: Mapping[s
         raise WeightsError(f"cannot write {path}: {' '.join(str(error).split())}") from None
 
 
-def _transformers_differences(config: VideoMAEConfig) -> list[str]:
+def _transformers_differences(config: ModelConfig) -> list[str]:
     """Name what transformers computes otherwise.
 
     Raises:
-        WeightsError: If it has no place for a part of the network.
+        WeightsError: If it has no place for a part of the model.
     """
     for name, what in (("init_values", "layer scale"), ("use_cls_token", "CLS token")):
         if getattr(config, name):
-            raise WeightsError(f"transformers' VideoMAE has no {what}, which this network has: convert to videomae")
-    if config.head_norm_eps == TORCH_EPS:
+            raise WeightsError(f"transformers' VideoMAE has no {what}, which this model has: convert to videomae")
+    if config.head_norm_eps == TRANSFORMERS_EPS:
         return []
     text = (
-        f"transformers' norms before the heads have an epsilon of {TORCH_EPS}, this network's "
+        f"transformers' norms before the heads have an epsilon of {TRANSFORMERS_EPS}, this model's "
         f"{config.head_norm_eps}: its outputs differ in about the sixth digit"
     )
     return [text]
 
 
-def _record(checkpoint: Checkpoint) -> dict[str, Any]:
+def _record(checkpoint: Checkpoint) -> ModelRecord:
     path = checkpoint.source.side_file(RECORD_FILE)
-    kept = {} if path is None else read_json(path)
-    return {**kept, "converted": {"source": checkpoint.source.name, "layout": checkpoint.describe()}}
+    kept = ModelRecord() if path is None else read_record(path)
+    converted = {"source": checkpoint.source.name, "layout": checkpoint.describe()}
+    return replace(kept, extra={**kept.extra, "converted": converted})

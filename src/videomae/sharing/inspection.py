@@ -1,7 +1,7 @@
 """What is in a checkpoint of any layout: `videomae weights inspect`.
 
-Only names, shapes and, for the search after values that are no numbers, the tensors one after the other are read; no
-network is made. Knows nothing of videos.
+Only names and shapes are read and, to find values that are no finite numbers, the tensors one after the other; memory
+for a whole model is never taken.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from rich.console import Group
@@ -19,29 +19,30 @@ from rich.text import Text
 from torch import Tensor, nn
 
 from videomae.errors import ConfigError, WeightsError
-from videomae.inference.loaded import PUBLISHED_STRIDE, clip_from_record
-from videomae.model.classification import VideoMAEForVideoClassification
-from videomae.model.config import VideoMAEConfig
-from videomae.model.encoder import VideoMAEModel
-from videomae.model.pretraining import VideoMAEForPreTraining
+from videomae.presets import IMAGENET_MEAN
 from videomae.processing.image_processor import VideoMAEImageProcessor
-from videomae.processing.pixels import IMAGENET_MEAN
+from videomae.sharing.record import PUBLISHED_CLIP, read_record
 from videomae.weights.architecture import describe
+from videomae.weights.configs import ModelConfig
 from videomae.weights.hub import HubOptions
-from videomae.weights.json_files import read_json
+from videomae.weights.kinds import KINDS, ModelKind
 from videomae.weights.loading import Checkpoint, LoadOptions, open_checkpoint, plan_load
-from videomae.weights.recognition import Kind
 from videomae.weights.report import LoadReport, listed
 from videomae.weights.sources import PROCESSOR_FILE, RECORD_FILE
 
-CLASS_OF: dict[Kind, type[nn.Module]] = {
-    "pretraining": VideoMAEForPreTraining,
-    "classification": VideoMAEForVideoClassification,
-    "encoder": VideoMAEModel,
-}
-HOLDS = {"pretraining": "encoder and decoder", "classification": "a classifier", "encoder": "a bare encoder"}
 Verdict = Literal["repaired", "assumed", "kept", "look into it", "unusable"]
 MEAN_TOLERANCE = 0.01
+
+
+class ModelFamily(Protocol):
+    """What inspecting needs of the models' base class; `VideoMAEPreTrainedModel` has it."""
+
+    @property
+    def config_class(self) -> type[ModelConfig]:
+        """Of all models."""
+
+    def class_of(self, kind: ModelKind) -> type[nn.Module]:
+        """Return the model class of a kind."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ class Inspection:
     """Of all of them."""
     layout: str
     """How its tensors are named, and what they were wrapped in."""
-    kind: Kind
-    """What it holds."""
+    kind: str
+    """What it holds: a key of `weights.kinds.KINDS`."""
     architecture: str
     """Published size and numbers; empty if no configuration could be settled."""
     num_parameters: int
@@ -78,7 +79,7 @@ class Inspection:
     """Classes of its classifier; None if it has none."""
     sampling: str
     """How its clips were sampled in training."""
-    config: VideoMAEConfig | None
+    config: ModelConfig | None
     """With which it would be loaded."""
     report: LoadReport | None
     """What loading would do with each tensor."""
@@ -93,6 +94,7 @@ class Inspection:
 
 def inspect_weights(
     source: str | os.PathLike[str],
+    family: ModelFamily,
     *,
     config: str | os.PathLike[str] | None = None,
     revision: str | None = None,
@@ -102,6 +104,7 @@ def inspect_weights(
 
     Args:
         source: As for `from_pretrained`.
+        family: The base class of the models, `VideoMAEPreTrainedModel`.
         config: A `config.json`, or a folder with one, for files that have none.
         revision: On the Hub.
         check_values: Also read every value, to find those that are no numbers.
@@ -110,9 +113,9 @@ def inspect_weights(
         WeightsError: If there is nothing there, or it cannot be read at all.
     """
     options = LoadOptions(config=config, hub=HubOptions(revision=revision))
-    checkpoint = open_checkpoint(source, options)
+    checkpoint = open_checkpoint(source, family.config_class, options)
     tensors = checkpoint.file.tensors
-    settled, report, problems = _planned(checkpoint, options)
+    settled, report, problems = _planned(checkpoint, options, family)
     head = checkpoint.shapes.get("classifier.weight")
     dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
     sampling, unknown = _sampling(checkpoint, settled)
@@ -124,7 +127,7 @@ def inspect_weights(
         files=tuple(path.name for path in checkpoint.source.weights),
         size_bytes=sum(path.stat().st_size for path in checkpoint.source.weights),
         layout=checkpoint.describe(),
-        kind=checkpoint.layout.kind,
+        kind=checkpoint.layout.kind.name,
         architecture="" if settled is None else describe(vars(settled)),
         num_parameters=sum(tensor.numel() for tensor in tensors.values()),
         dtypes=tuple(name for name, _ in dtypes.most_common()),
@@ -143,7 +146,7 @@ def inspection_table(inspection: Inspection) -> Group:
         "source": inspection.source,
         "files": f"{', '.join(inspection.files)} ({inspection.size_bytes / 1e6:,.1f} MB)",
         "layout": inspection.layout,
-        "holds": HOLDS[inspection.kind],
+        "holds": KINDS[inspection.kind].holds,
         "architecture": inspection.architecture or "not known",
         "parameters": f"{inspection.num_parameters:,}",
         "dtype": ", ".join(inspection.dtypes),
@@ -152,7 +155,7 @@ def inspection_table(inspection: Inspection) -> Group:
     }
     if inspection.report is not None:
         counts = inspection.report.counts()
-        rows["tensors"] = ", ".join(f"{count} {fate}" for fate, count in counts.items())
+        rows["tensors"] = ", ".join(f"{count} {status}" for status, count in counts.items())
     for name, value in rows.items():
         facts.add_row(name, Text(value))  # Text: what a file says is no markup
     if not inspection.problems:
@@ -164,10 +167,10 @@ def inspection_table(inspection: Inspection) -> Group:
 
 
 def _planned(
-    checkpoint: Checkpoint, options: LoadOptions
-) -> tuple[VideoMAEConfig | None, LoadReport | None, list[Problem]]:
+    checkpoint: Checkpoint, options: LoadOptions, family: ModelFamily
+) -> tuple[ModelConfig | None, LoadReport | None, list[Problem]]:
     try:
-        plan = plan_load(CLASS_OF[checkpoint.layout.kind], checkpoint, options, {})
+        plan = plan_load(family.class_of(checkpoint.layout.kind), checkpoint, options, {})
     except (WeightsError, ConfigError) as error:
         return None, None, [Problem(str(error), "unusable")]
     problems = [Problem(text, "kept" if " is kept" in text else "repaired") for text in plan.report.repairs]
@@ -179,26 +182,24 @@ def _planned(
     return plan.config, plan.report, problems
 
 
-def _sampling(checkpoint: Checkpoint, config: VideoMAEConfig | None) -> tuple[str, list[Problem]]:
+def _sampling(checkpoint: Checkpoint, config: ModelConfig | None) -> tuple[str, list[Problem]]:
     record = _side_file(checkpoint, RECORD_FILE)
     if record is not None:
         try:
-            clip = clip_from_record(read_json(record))
-        except (WeightsError, ConfigError) as error:
-            return "not known", [Problem(f"{RECORD_FILE}: {error}", "look into it")]
+            clip = read_record(record).sampling
+        except WeightsError as error:
+            return "not known", [Problem(str(error), "look into it")]
         if clip is not None:
             return f"{clip.num_frames} frames, stride {clip.stride}, {clip.kind}", []
-    frames = 16 if config is None else config.num_frames
-    what = f"nothing says how its clips were sampled: {frames} frames at stride {PUBLISHED_STRIDE} are taken"
-    return f"not recorded; {frames} frames, stride {PUBLISHED_STRIDE} taken", [Problem(what, "assumed")]
+    frames, stride = PUBLISHED_CLIP.num_frames if config is None else config.num_frames, PUBLISHED_CLIP.stride
+    what = f"nothing says how its clips were sampled: {frames} frames at stride {stride} are assumed"
+    return f"not recorded; {frames} frames, stride {stride} assumed", [Problem(what, "assumed")]
 
 
 def _processor_problems(checkpoint: Checkpoint) -> list[Problem]:
     path = _side_file(checkpoint, PROCESSOR_FILE)
     if path is None:
-        return [
-            Problem(f"there is no {PROCESSOR_FILE}: prepare frames with ImageNet's mean and deviation", "assumed")
-        ]
+        return [Problem(f"there is no {PROCESSOR_FILE}: prepare frames with ImageNet's mean and std", "assumed")]
     try:
         mean = VideoMAEImageProcessor.from_pretrained(path).image_mean
     except (WeightsError, ConfigError) as error:
@@ -231,7 +232,7 @@ def _bias_problems(checkpoint: Checkpoint) -> list[Problem]:
 
 def _value_problems(tensors: dict[str, Tensor]) -> list[Problem]:
     with torch.no_grad():
-        # The sum over a tensor is no number if any value is none, and needs no second tensor of that size.
+        # The sum over a tensor is not finite if any value is not, and needs no second tensor of that size.
         wrong = [
             name
             for name, tensor in tensors.items()

@@ -15,14 +15,14 @@ from safetensors.torch import load_file, save_file
 
 from tiny_networks import tiny_network
 from videomae.errors import WeightsError
-from videomae.inference.loaded import record_from_clip
+from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.processing.image_processor import VideoMAEImageProcessor
+from videomae.sharing.inspection import Inspection, inspect_weights, inspection_table
+from videomae.sharing.record import ModelRecord, save_record
 from videomae.video.sampling import ClipConfig
-from videomae.weights.inspection import Inspection, inspect_weights, inspection_table
 from videomae.weights.layouts import to_original
-from videomae.weights.saving import save_record
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -36,8 +36,13 @@ def folder(tmp_path: Path) -> Path:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1)
-    model.save_pretrained(tmp_path / "model", record=record_from_clip(ClipConfig(num_frames=4, stride=3)))
+    model.save_pretrained(tmp_path / "model", record=ModelRecord(sampling=ClipConfig(num_frames=4, stride=3)))
     return tmp_path / "model"
+
+
+def inspect(source: Path, **options: Any) -> Inspection:
+    """Inspect a VideoMAE checkpoint."""
+    return inspect_weights(source, VideoMAEPreTrainedModel, **options)
 
 
 def edit(folder: Path, **changes: Any) -> None:
@@ -66,7 +71,7 @@ def shown(inspection: Inspection) -> str:
 
 
 def test_a_sound_folder_has_no_problems(folder: Path) -> None:
-    found = inspect_weights(folder)
+    found = inspect(folder)
     assert found.usable
     assert not found.problems
     assert found.layout == "transformers"
@@ -95,13 +100,13 @@ def test_a_bare_file_tells_what_was_assumed(tmp_path: Path) -> None:
         tmp_path / "x.pth",
     )
     tiny_network(use_mean_pooling=False).to_json_file(tmp_path / "config.json")
-    found = inspect_weights(tmp_path / "x.pth")
+    found = inspect(tmp_path / "x.pth")
     assert not found.usable
     assert found.architecture == ""
     unusable = [what for verdict, what in verdicts(found) if verdict == "unusable"]
     assert len(unusable) == 1
     assert unusable[0].endswith("give num_attention_heads=")
-    found = inspect_weights(tmp_path / "x.pth", config=tmp_path / "config.json")
+    found = inspect(tmp_path / "x.pth", config=tmp_path / "config.json")
     assert found.usable
     assert found.layout == "original pre-training, under model, names wrapped in module."
     assert found.num_labels is None
@@ -123,7 +128,7 @@ def test_a_giant_is_looked_at_without_being_read(name: str, tmp_path: Path) -> N
     with (tmp_path / "x.safetensors").open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
         stream.truncate(8 + len(text) + end)
-    found = inspect_weights(tmp_path / "x.safetensors", check_values=False)
+    found = inspect(tmp_path / "x.safetensors", check_values=False)
     assert found.usable
     expected = {"pretrain-huge-decoder12": "huge (1280 wide, 32 deep, 16 heads, patch 16)"}
     assert found.architecture == expected.get(name, "giant (1408 wide, 40 deep, 16 heads, patch 14)")
@@ -134,14 +139,14 @@ def test_a_giant_is_looked_at_without_being_read(name: str, tmp_path: Path) -> N
 def test_repairs_are_told_with_their_verdict(folder: Path) -> None:
     strip_own_fields(folder)
     edit(folder, qkv_bias=None, qv_bias=False, fps=25)
-    found = verdicts(inspect_weights(folder))
+    found = verdicts(inspect(folder))
     assert [verdict for verdict, what in found if "the file has them: they are used" in what] == ["repaired"]
     assert [verdict for verdict, what in found if "entries that mean nothing here: fps" in what] == ["kept"]
 
 
 def test_a_classifier_of_one_token_is_told(tmp_path: Path) -> None:
     VideoMAEForVideoClassification(tiny_network(use_mean_pooling=False)).save_pretrained(tmp_path)
-    found = verdicts(inspect_weights(tmp_path))
+    found = verdicts(inspect(tmp_path))
     assert [verdict for verdict, what in found if "the classifier sees token 0 alone" in what] == ["kept"]
 
 
@@ -149,7 +154,7 @@ def test_biases_that_are_all_zero_are_told(folder: Path) -> None:
     state = load_file(folder / "model.safetensors")
     zeroed = {name: one * 0 if name.endswith(("q_bias", "v_bias")) else one for name, one in state.items()}
     save_file(zeroed, folder / "model.safetensors")
-    [(verdict, what)] = verdicts(inspect_weights(folder))
+    [(verdict, what)] = verdicts(inspect(folder))
     assert verdict == "look into it"
     assert what.startswith("every bias of queries and values is zero, as in an untrained network, or in one that tr")
 
@@ -159,24 +164,24 @@ def test_values_that_are_no_numbers_are_found(folder: Path, value: float) -> Non
     state = load_file(folder / "model.safetensors")
     state["videomae.encoder.layer.1.output.dense.weight"][3, 4] = value
     save_file(state, folder / "model.safetensors")
-    found = inspect_weights(folder)
+    found = inspect(folder)
     assert verdicts(found) == [
         ("unusable", "values that are no finite numbers in videomae.encoder.layer.1.output.dense.weight")
     ]
     assert not found.usable
-    assert not inspect_weights(folder, check_values=False).problems
+    assert not inspect(folder, check_values=False).problems
 
 
 def test_another_normalisation_is_told(folder: Path) -> None:
     VideoMAEImageProcessor(size=32, crop_size=32).save_pretrained(folder)
-    [(verdict, what)] = verdicts(inspect_weights(folder))
+    [(verdict, what)] = verdicts(inspect(folder))
     assert verdict == "look into it"
     assert "has image_mean [0.5, 0.5, 0.5]; the published networks were trained with ImageNet's" in what
 
 
 def test_a_damaged_record_is_told(folder: Path) -> None:
     save_record(folder, {"clip": {"stride": 3}})
-    [(verdict, what)] = verdicts(inspect_weights(folder))
+    [(verdict, what)] = verdicts(inspect(folder))
     assert verdict == "look into it"
     assert what.startswith("videomae.json: the clip entry is")
 
@@ -185,7 +190,7 @@ def test_what_does_not_fit_is_still_looked_at(folder: Path) -> None:
     state = load_file(folder / "model.safetensors")
     state["ema.decay"] = torch.ones(1)
     save_file(state, folder / "model.safetensors")
-    found = inspect_weights(folder)
+    found = inspect(folder)
     assert not found.usable
     assert found.num_parameters > 1000
     assert any("it also has ema.decay" in what for _, what in verdicts(found))
@@ -194,12 +199,12 @@ def test_what_does_not_fit_is_still_looked_at(folder: Path) -> None:
 
 def test_a_file_cannot_colour_the_table(folder: Path) -> None:
     edit(folder, **{"[bold red]x[/]": 1})
-    assert "[bold red]x[/]" in shown(inspect_weights(folder))
+    assert "[bold red]x[/]" in shown(inspect(folder))
 
 
 def test_what_cannot_be_read_at_all_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="is no folder: give the folder of a saved model"):
-        inspect_weights(tmp_path / "nowhere")
+        inspect(tmp_path / "nowhere")
     (tmp_path / "x.pth").write_bytes(b"nonsense")
     with pytest.raises(WeightsError, match="is no weights file"):
-        inspect_weights(tmp_path / "x.pth")
+        inspect(tmp_path / "x.pth")
