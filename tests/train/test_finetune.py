@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from videomae.engine.runlog import MetricsLog
 from videomae.errors import ConfigError, ManifestError, WeightsError
 from videomae.model.classification import VideoMAEForVideoClassification
+from videomae.model.config import VideoMAEConfig
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe
 from videomae.sharing.conversion import convert_weights
 from videomae.sharing.record import EvaluationSummary, load_record
@@ -41,7 +42,7 @@ def test_fine_tuning_from_a_pretraining_run_takes_its_encoder_and_pools_by_mean(
     result = finetune(recipe, out=tmp_path / "fine")
     printed = capsys.readouterr().out
     assert "loaded: " in printed
-    assert "freshly made: 4 tensors" in printed
+    assert "randomly initialized: 4 tensors" in printed
     saved = VideoMAEForVideoClassification.from_pretrained(result.model_folder)
     assert saved.config.id2label == {0: "left", 1: "right"}
     record = load_record(result.model_folder)
@@ -107,7 +108,7 @@ def test_training_starts_from_the_authors_file_as_from_the_folder(
     pretrain_recipe: Pretrain, finetune_recipe: Finetune, tmp_path: Path
 ) -> None:
     folder = pretrain(pretrain_recipe("--schedule.steps", "2"), out=tmp_path / "pre")
-    convert_weights(folder, tmp_path / "authors.pth", to="original")
+    convert_weights(folder, tmp_path / "authors.pth", config_class=VideoMAEConfig, to="original")
     one, _ = build_classifier(finetune_recipe("--init", str(folder)), ("left", "right"))
     other, report = build_classifier(finetune_recipe("--init", str(tmp_path / "authors.pth")), ("left", "right"))
     assert report is not None

@@ -166,6 +166,7 @@ def test_a_run_cannot_be_resumed_with_other_settings_or_other_data(
     pretrain(pretrain_recipe(*words), out=tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"loop\.seed: 0 -> 3"):
         pretrain(pretrain_recipe(*words, "--loop.seed", "3"), out=tmp_path / "run", resume=True)
+    shutil.rmtree(tmp_path / "run" / "model")  # as if killed before the end: nobody looks at a finished run's data
     (videos / "left" / "0.mp4").unlink()
     with pytest.raises(CheckpointError, match=r"trained on other data than data\.train holds now"):
         pretrain(pretrain_recipe(*words), out=tmp_path / "run", resume=True)

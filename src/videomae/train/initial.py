@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from videomae.errors import ConfigError
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.config import VideoMAEConfig
-from videomae.model.config_tables import PRESETS
+from videomae.presets import PRESETS
 from videomae.recipes.schema import DEFAULT_PRESET, NetworkConfig
 from videomae.weights.report import LoadReport
 
@@ -103,7 +103,7 @@ def as_built(network: NetworkConfig, config: VideoMAEConfig, *, init: str | None
 
 def origin_lines(report: LoadReport | None) -> list[str]:
     """Tell where the weights came from; None: all are random."""
-    return report.lines() if report else ["weights: randomly initialised"]
+    return report.lines() if report else ["weights: randomly initialized"]
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ import contextlib
 import platform
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,9 @@ from videomae.recipes.schema import (
     recipe_to_dict,
     recipe_to_yaml,
 )
+from videomae.sharing.record import load_record
 from videomae.train.resume import allowed_changes, record_resume, record_start
 from videomae.train.step import StepPlan
-from videomae.weights.saving import load_record
 from videomae.weights.sources import RUN_FOLDER
 
 
@@ -90,8 +90,8 @@ class Session:
 
     def is_finished(self, total_steps: int) -> bool:
         """Return whether the run has done its last step and written its model folder, the record of it last."""
-        training = load_record(self.model_folder).get("training", {})
-        finished = isinstance(training, Mapping) and training.get("steps") == total_steps
+        training = load_record(self.model_folder).training
+        finished = training is not None and training.steps == total_steps
         if finished and self._changes:
             changed = ", ".join(change.name for change in self._changes)
             tell(f"the run is finished: other values of {changed} change nothing")
