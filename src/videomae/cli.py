@@ -362,6 +362,8 @@ def _recipe_and_options(name: str, kind: Any, arguments: list[str]) -> tuple[Any
     from videomae.recipes.schema import parse_recipe, recipe_parser
 
     parser = recipe_parser(kind, prog=f"videomae {name}")
+    parser.usage = f"videomae {name} VIDEOS --out RUN [--config RECIPE] [OPTIONS]"  # the options fill pages
+    parser.description = SUBCOMMANDS[name].run.__doc__
     parser.add_argument("videos", nargs="?", help="folder of the videos: the same as --data.train")
     parser.add_argument("--out", type=Path, required=True, help="run folder: recipe, metrics, checkpoints, model")
     parser.add_argument("--overwrite", action="store_true", help="replace the run that is in --out")
