@@ -1,1 +1,1 @@
-"""Speed comparisons with transformers' VideoMAE; each module says how to run it."""
+"""Speed comparisons with transformers' VideoMAE, and a proof by killing runs; each module says how to run it."""

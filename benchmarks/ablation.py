@@ -25,7 +25,7 @@ from videomae.model import cpu_attention, layers, pretraining
 from videomae.model.encoder import Embeddings
 from videomae.model.layers import FusedSelfAttention, QueryKeyValue, run_blocks
 from videomae.model.pretraining import Decoder, VideoMAEForPreTraining
-from videomae.patches import TubeletSize, gather_tokens, gather_tubelets, normalize_patches
+from videomae.patches import NORM_EPS, TubeletSize, gather_tokens, gather_tubelets, patch_statistics
 from videomae.presets import IMAGENET_MEAN, IMAGENET_STD
 
 _embed = Embeddings.forward
@@ -90,7 +90,10 @@ def plain_targets(self: VideoMAEForPreTraining, pixel_values: Tensor, decoded_in
     size = TubeletSize(self.config.tubelet_size, *self.config.patch_height_width)
     pixels = gather_tubelets(pixel_values, decoded_indices, size).flatten(3).transpose(2, 3)  # [B, M, s, C]
     undone = pixels * torch.tensor(IMAGENET_STD) + torch.tensor(IMAGENET_MEAN)
-    return normalize_patches(undone.flatten(2), self.config.num_channels)
+    statistics = patch_statistics(undone.flatten(2), self.config.num_channels)
+    pixels = undone.flatten(2).unflatten(-1, (-1, self.config.num_channels))  # [B, N, s, C]
+    normalized: Tensor = (pixels - statistics.mean) / (statistics.std + NORM_EPS)
+    return normalized.flatten(2)
 
 
 def plain_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from videomae.patches import (
     gather_tokens,
     gather_tubelets,
     membership,
-    normalize_patches,
+    normalize_tubelets,
     patch_statistics,
     patchify,
     split_by_mask,
@@ -168,6 +168,13 @@ def test_membership_and_complement_partition_the_tokens(count: int) -> None:
         assert rest[b].tolist() == sorted(set(range(10)) - set(indices[b].tolist()))
     assert torch.equal(membership(indices, 10), ~membership(rest, 10))
     assert membership(indices, 10).sum(1).tolist() == [count] * 3
+
+
+def normalize_patches(patches: Tensor, num_channels: int) -> Tensor:
+    """Normalize patches `[B, N, P]` with the channel fastest, as targets have it."""
+    tubelets = patches.unflatten(-1, (-1, num_channels)).transpose(2, 3).clone()  # [B, N, C, s]
+    normalize_tubelets(tubelets, (1.0,) * num_channels)
+    return tubelets.transpose(2, 3).flatten(2)
 
 
 def test_normalisation_is_per_tubelet_and_channel_with_unbiased_deviation() -> None:

@@ -1,6 +1,6 @@
 """The token grid: how a video is cut into tubelets, in which order, and back.
 
-The only file that knows patch order. Knows nothing of models, files or masking strategies.
+The only file that knows the order of patches and of the values in them.
 
 Alphabet (used in every file of the package): `B` batch, `T C H W` video, `t h w` token grid, `N = t*h*w` tokens,
 `V` visible, `M` decoded, `D` encoder width, `E` decoder width, `P` values per tubelet, `K` classes, `S` views.
@@ -12,6 +12,7 @@ engine; the embedding's weight keeps the Conv3d order (channel, frame, row, colu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -135,7 +136,7 @@ def gather_tubelets(video: Tensor, indices: Tensor, tubelet: TubeletSize) -> Ten
 
     Args:
         video: `[B, T, C, H, W]`.
-        indices: `[B, V]` int64, token numbers in raster order of the grid.
+        indices: `[B, V]` int64, token indices in raster order of the grid.
         tubelet: Size of one tubelet; it must divide the video.
 
     Returns:
@@ -174,7 +175,7 @@ def split_by_mask(hidden: Tensor) -> tuple[Tensor, Tensor]:
         hidden: `[B, N]` bool, True = hidden from the encoder.
 
     Returns:
-        Token numbers of the visible `[B, V]` and of the hidden `[B, N - V]` tokens, int64, in raster order.
+        Token indices of the visible `[B, V]` and of the hidden `[B, N - V]` tokens, int64, in raster order.
 
     Raises:
         ValueError: If the videos of the batch hide different numbers of tokens.
@@ -228,7 +229,7 @@ def traced_count(mask: Tensor) -> int:
 
 
 def complement(indices: Tensor, num_tokens: int) -> Tensor:
-    """Return the token numbers that are not among `indices`.
+    """Return the token indices that are not among `indices`.
 
     Args:
         indices: `[B, V]` int64, no number twice in a row.
@@ -272,24 +273,28 @@ def patch_statistics(patches: Tensor, num_channels: int) -> PatchStatistics:
     return PatchStatistics(mean, variance.sqrt())
 
 
-def normalize_patches(patches: Tensor, num_channels: int) -> Tensor:
-    """Normalise each tubelet and channel to mean 0 and standard deviation 1.
+def normalize_tubelets(tubelets: Tensor, stds: Sequence[float]) -> None:
+    """Normalize each tubelet and channel in place, as if it still held pixels: `(x - mean) / (std + 1e-6)`.
+
+    What is given are pixels that were normalized with one mean and one std for each channel. Subtracting the mean of
+    a tubelet and dividing by its std takes both out again, all but what they do to the epsilon; so they are never
+    applied.
 
     Args:
-        patches: `[B, N, P]`, values ordered (frame, row, column, channel).
-        num_channels: C.
+        tubelets: `[B, M, C, s]` float32, `(pixels - mean) / std` of each channel.
+        stds: The std of each channel; 1 for pixels themselves.
 
-    Returns:
-        `[B, N, P]`: `(x - mean) / (std + 1e-6)`.
+    Source: VideoMAE (Tong et al. 2022) pre-training engine; unlike image MAE, which pools the channels.
     """
-    statistics = patch_statistics(patches, num_channels)
-    pixels = rearrange(patches, "b n (s c) -> b n s c", c=num_channels)
-    normalized = (pixels - statistics.mean) / (statistics.std + NORM_EPS)
-    return rearrange(normalized, "b n s c -> b n (s c)")
+    tubelets -= tubelets.mean(dim=-1, keepdim=True)
+    spread = torch.linalg.vector_norm(tubelets, dim=-1, keepdim=True) / (tubelets.shape[-1] - 1) ** 0.5  # unbiased
+    for channel, std in enumerate(stds):
+        spread[:, :, channel] += NORM_EPS / std
+    tubelets /= spread
 
 
 def denormalize_patches(normalized: Tensor, statistics: PatchStatistics) -> Tensor:
-    """Undo `normalize_patches` with the given statistics; `[B, N, P]` in and out."""
+    """Undo the normalization of patches with the given statistics; `[B, N, P]` in and out."""
     num_channels = statistics.mean.shape[-1]
     pixels = rearrange(normalized, "b n (s c) -> b n s c", c=num_channels)
     return rearrange(pixels * (statistics.std + NORM_EPS) + statistics.mean, "b n s c -> b n (s c)")

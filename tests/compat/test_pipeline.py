@@ -156,7 +156,7 @@ def test_transformers_gives_the_same_for_the_same_frames(
     ("options", "message"),
     [
         ({"top_k": 0}, "top_k is 0; it must be a whole number, at least 1"),
-        ({"num_frames": 3}, "clip.num_frames is 3, which the network's tubelets of 2 frames do not divide"),
+        ({"num_frames": 3}, "clip.num_frames is 3, which the model's tubelets of 2 frames do not divide"),
         ({"frame_sampling_rate": 1.5}, "frame_sampling_rate is 1.5; it must be a whole number"),
         ({"function_to_apply": "tanh"}, "function_to_apply is 'tanh'; choose from softmax, sigmoid, none"),
     ],

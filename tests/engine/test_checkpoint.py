@@ -250,22 +250,51 @@ folder = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 save_checkpoint(folder, step=1, state={"x": torch.ones(100)}, keep=1)
 try:
+    try:
+        raise KeyError if sys.argv[2] == "stopping" else CheckpointError
+    except KeyError:
+        save_checkpoint(folder, step=2, state={"x": torch.ones(1_000_000)}, keep=1)
+    except CheckpointError:
+        pass
     save_checkpoint(folder, step=2, state={"x": torch.ones(1_000_000)}, keep=1)
 except CheckpointError as error:
     print(error)
 """
 
 
-def test_full_disk_leaves_the_previous_checkpoint_and_no_partial_file(tmp_path):
+@pytest.mark.parametrize("moment", ["running", "stopping"])  # stopping: another error is being handled
+def test_full_disk_leaves_the_previous_checkpoint_and_no_partial_file(tmp_path, moment):
     if not sys.platform.startswith("linux"):
         pytest.skip("limits the file size the Linux way")
-    done = run_python(FULL_DISK, tmp_path)
+    done = run_python(FULL_DISK, tmp_path, moment)
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     assert line.startswith(f"checkpoint {tmp_path / 'checkpoint-00000002.pt'} cannot be written (File too large);")
     assert line.endswith("free space or give another output folder, then resume")
     assert names(tmp_path) == ["checkpoint-00000001.pt"]
     assert load_checkpoint(latest_checkpoint(tmp_path))["step"] == 1
+
+
+@pytest.mark.parametrize("while_handling", [False, True])
+def test_a_data_worker_that_dies_during_a_save_is_not_taken_for_a_full_disk(tmp_path, monkeypatch, while_handling):
+    # torch raises this from its SIGCHLD handler, wherever the program is; closing the file then fails as well.
+    def dies(*_):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    def save():
+        if not while_handling:
+            return save_steps(tmp_path, 1)
+        try:
+            raise OSError(28, "an earlier error that is being handled")
+        except OSError:
+            return save_steps(tmp_path, 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "_save", dies)
+        with pytest.raises(RuntimeError, match="DataLoader worker"):
+            save()
+    assert names(tmp_path) == []
+    save_steps(tmp_path, 1)
 
 
 # The driver forks children that save without end, and kills each in the middle of a save: it waits until the

@@ -5,7 +5,14 @@ import torch
 from torch import nn
 
 from videomae.engine.checkpoint import load_checkpoint, save_checkpoint
-from videomae.engine.optim import OptimConfig, build_optimizer, clip_and_norm, param_groups, scaled_lr
+from videomae.engine.optim import (
+    OptimConfig,
+    build_optimizer,
+    clip_and_norm,
+    param_groups,
+    scaled_lr,
+    update_if_finite,
+)
 from videomae.engine.schedule import learning_rates, set_learning_rate
 from videomae.errors import ConfigError
 
@@ -146,13 +153,13 @@ def test_unknown_no_decay_name_is_refused():
         param_groups(TinyNet().named_parameters(), weight_decay=0.05, no_decay={"pos_embed", "mask_token"})
 
 
-def test_layer_decay_without_layer_numbers_is_refused():
-    with pytest.raises(ConfigError, match=r"layer_decay is 0.75; it needs layer numbers"):
+def test_layer_decay_without_layer_ids_is_refused():
+    with pytest.raises(ConfigError, match=r"layer_decay is 0.75; it needs layer ids"):
         param_groups(TinyNet().named_parameters(), weight_decay=0.05, layer_decay=0.75)
 
 
-def test_layer_number_out_of_range_is_refused():
-    with pytest.raises(ConfigError, match=r"norm.weight has layer number 4; there are 4 layers"):
+def test_layer_id_out_of_range_is_refused():
+    with pytest.raises(ConfigError, match=r"norm.weight has layer id 4; there are 4 layers"):
         param_groups(
             TinyNet().named_parameters(),
             weight_decay=0.05,
@@ -319,3 +326,47 @@ def test_clipping_never_waits_for_the_device(max_norm):
     assert norm.device.type == "meta"
     with pytest.raises(RuntimeError):
         norm.item()
+
+
+def trained(fused, bad_steps=(), poison=None):
+    """Train for six steps, the numbered ones of them twice, first with what `poison` makes of the gradients."""
+    torch.manual_seed(1)
+    net = torch.nn.Sequential(torch.nn.Linear(70, 130), torch.nn.Linear(130, 3))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2, weight_decay=0.1, fused=fused)
+    for step in range(6):
+        for poisoned in (True, False) if step in bad_steps else (False,):
+            loss = net(torch.ones(5, 70) * (step + 1)).square().mean()
+            loss.backward()
+            if poisoned:
+                loss = poison(net, loss)
+            norm = clip_and_norm(net.parameters(), 1.0)
+            if bad_steps:
+                update_if_finite(optimizer, loss=loss, grad_norm=norm)
+            else:
+                optimizer.step()
+            optimizer.zero_grad()
+    states = [optimizer.state[parameter] for parameter in net.parameters()]
+    return [*net.parameters(), *(state[name] for state in states for name in ("step", "exp_avg", "exp_avg_sq"))]
+
+
+def nan_gradient(net, loss):
+    net[0].weight.grad[3, 5] = math.nan
+    return loss
+
+
+def infinite_gradient(net, loss):
+    net[1].bias.grad[0] = -math.inf
+    return loss
+
+
+def nan_loss(net, loss):
+    return loss * math.nan
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("poison", [nan_gradient, infinite_gradient, nan_loss])
+def test_a_skipped_update_leaves_weights_moments_and_step_counts_as_they_were(fused, poison):
+    expected, found = trained(fused), trained(fused, bad_steps=(0, 3), poison=poison)
+    assert len(found) == 16
+    for one, other in zip(expected, found, strict=True):
+        assert torch.equal(one, other)

@@ -47,6 +47,32 @@ def test_empty_folder_and_one_left_by_a_killed_start_are_taken(tmp_path):
     assert [p.name for p in (tmp_path / "b").iterdir()] == ["run.json"]
 
 
+def test_a_run_whose_start_was_killed_before_it_wrote_anything_is_taken(tmp_path):
+    folder = open_run(tmp_path / "run")
+    (folder.path / "recipe.yaml.tmp").write_bytes(b"hal")
+    assert open_run(tmp_path / "run") == folder
+    folder.write_text("recipe.yaml", "x: 1\n")
+    with pytest.raises(RunError, match="holds a run already"):
+        open_run(tmp_path / "run")
+
+
+def test_an_overwrite_that_was_killed_can_be_asked_for_again(run, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def killed(path):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("videomae.engine.runlog._make_run", killed)
+        patch.setattr("shutil.rmtree", lambda *_, **__: (_ for _ in ()).throw(Killed))  # nor is anything put back
+        with pytest.raises(Killed):
+            open_run(run.path, overwrite=True)
+    assert not run.path.exists()
+    assert open_run(run.path, overwrite=True) == run
+    assert [p.name for p in run.path.iterdir()] == ["run.json"]
+
+
 def test_run_is_not_taken_over_unasked(run):
     before = tree(run.path)
     with pytest.raises(
@@ -199,6 +225,14 @@ def test_truncation_drops_later_steps_and_keeps_the_rest_byte_for_byte(tmp_path)
     log.append({"step": 4})
     assert [r["step"] for r in MetricsLog.read(log.path) if "step" in r] == [1, 2, 3, 4]
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_truncation_drops_records_by_key_whatever_their_step(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    for record in ({"step": 1, "loss": 0.5}, {"step": 1, "evaluation": {"top1": 1.0}}, {"step": 2, "loss": 0.25}):
+        log.append(record)
+    log.truncate_after(2, drop=("evaluation",))
+    assert MetricsLog.read(log.path) == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}]
 
 
 def test_truncation_of_nothing_is_nothing(tmp_path):

@@ -12,8 +12,9 @@ import torch
 
 from videomae.data.manifest import Manifest, VideoRow, scan_labelled
 from videomae.errors import ConfigError, RunError, WeightsError
-from videomae.evaluation.evaluator import EvaluationConfig, EvaluationResult, evaluate, evaluate_folder
+from videomae.evaluation.evaluator import evaluate, evaluate_folder
 from videomae.evaluation.metrics import compute_metrics
+from videomae.evaluation.results import EvaluationConfig, EvaluationResult
 from videomae.evaluation.views import ViewsConfig
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.processing.image_processor import VideoMAEImageProcessor
@@ -28,18 +29,18 @@ SMALL = EvaluationConfig(views=ViewsConfig(num_clips=2, num_crops=3), workers=0,
 def one_view_at_a_time(
     path: Path, model: VideoMAEForVideoClassification, processor: VideoMAEImageProcessor, clip: ClipConfig
 ) -> np.ndarray:
-    """Return the published recipe's probabilities of a video, written out: no batches, no sharing."""
+    """Return the published recipe's probabilities of a video, written out: one view at a time."""
     with VideoReader(path) as reader:
         rows = view_clips(len(reader), clip, num_views=2)
-    shares = []
+    softmaxes = []
     for row in rows:
         whole = processor(read_clip(path, row), do_center_crop=False, return_tensors="pt").pixel_values
         for top, left in crop_views(whole.shape[-2], whole.shape[-1], size=32, num_crops=3):
             with torch.no_grad():
                 logits = model(whole[..., top : top + 32, left : left + 32]).logits[0].numpy().astype(np.float64)
-            shares.append(np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum())
-    assert len(shares) == 6
-    return np.mean(shares, axis=0)
+            softmaxes.append(np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum())
+    assert len(softmaxes) == 6
+    return np.mean(softmaxes, axis=0)
 
 
 def probabilities(result: EvaluationResult) -> np.ndarray:
@@ -98,9 +99,33 @@ def test_views_that_coincide_count_as_often_as_the_protocol_has_them(
     result = evaluate(model, manifest, processor=processor, clip=clip, config=config)
     with torch.no_grad():
         clips = processor([read_clip(path, row) for row in rows], return_tensors="pt").pixel_values
-        shares = model(clips).logits.double().softmax(dim=1)
-    np.testing.assert_allclose(probabilities(result)[0], shares.mean(dim=0), atol=2e-6)
-    assert not np.allclose(shares.mean(dim=0), (shares[0] + shares[2]) / 2, atol=1e-4), "the weights would not show"
+        each = model(clips).logits.double().softmax(dim=1)
+    np.testing.assert_allclose(probabilities(result)[0], each.mean(dim=0), atol=2e-6)
+    assert not np.allclose(each.mean(dim=0), (each[0] + each[2]) / 2, atol=1e-4), "the weights would not show"
+
+
+def test_a_video_of_many_clips_is_read_in_parts_and_gives_the_same(
+    model: VideoMAEForVideoClassification, videos: Path, processor: VideoMAEImageProcessor, clip: ClipConfig
+) -> None:
+    views = ViewsConfig(num_clips=11, num_crops=3)
+    done: dict[int, list[tuple[int, int]]] = {}
+    results = []
+    for batch_size in (4, 64):
+        config = EvaluationConfig(views=views, batch_size=batch_size, workers=0, precision="fp32")
+        progress: list[tuple[int, int]] = done.setdefault(batch_size, [])
+        results.append(
+            evaluate(
+                model,
+                scan_labelled(videos),
+                processor=processor,
+                clip=clip,
+                config=config,
+                on_progress=lambda number, total, progress=progress: progress.append((number, total)),  # type: ignore[misc]
+            )
+        )
+    np.testing.assert_allclose(probabilities(results[0]), probabilities(results[1]), atol=2e-6)
+    assert done[4] == done[64] == [(number, 6) for number in range(1, 7)], "progress counts videos, not parts"
+    np.testing.assert_allclose(probabilities(results[0]).sum(axis=1), 1.0)
 
 
 @pytest.mark.parametrize(("batch_size", "workers"), [(1, 0), (5, 0), (64, 2)])
@@ -205,12 +230,12 @@ def test_evaluation_leaves_mode_gradients_and_random_state_as_they_were(
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_weights_that_answer_nan_are_an_error_that_names_the_video(
+def test_weights_that_give_nan_are_an_error_that_names_the_video(
     model: VideoMAEForVideoClassification, videos: Path, processor: VideoMAEImageProcessor, clip: ClipConfig
 ) -> None:
     with torch.no_grad():
         model.classifier.bias.fill_(float("nan"))
-    with pytest.raises(RunError, match=r"answer to cut/0\.mp4 is not finite"):
+    with pytest.raises(RunError, match=r"output for cut/0\.mp4 is not finite"):
         evaluate(model, scan_labelled(videos), processor=processor, clip=clip, config=SMALL)
 
 

@@ -51,17 +51,17 @@ def test_network_processor_and_sampling_come_from_every_kind_of_source(tmp_path:
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in loaded.model.state_dict().items())
 
 
-def test_nothing_is_made_afresh(tmp_path: Path) -> None:
+def test_no_head_is_randomly_initialized(tmp_path: Path) -> None:
     saved(VideoMAEForPreTraining, tmp_path / "pre", use_mean_pooling=False)
     saved(VideoMAEForVideoClassification, tmp_path / "cls")
     saved(VideoMAEModel, tmp_path / "enc")
     kinds = [source_kind(tmp_path / name) for name in ("pre", "cls", "enc")]
     assert kinds == ["pretraining", "classification", "encoder"]
     with pytest.raises(
-        WeightsError, match="pre holds a pre-trained network, without a classifier: fine-tune it first"
+        WeightsError, match="pre holds an encoder and its decoder, without a classifier: fine-tune it first"
     ):
         load_trained(VideoMAEForVideoClassification, tmp_path / "pre")
-    with pytest.raises(WeightsError, match="cls holds a classifier, without a decoder: give a pre-trained network"):
+    with pytest.raises(WeightsError, match="cls holds a classifier, without a decoder: give a pre-trained model"):
         load_trained(VideoMAEForPreTraining, tmp_path / "cls")
     with pytest.raises(WeightsError, match="enc holds a bare encoder, without a classifier"):
         load_trained(VideoMAEForVideoClassification, tmp_path / "enc")

@@ -75,12 +75,10 @@ def test_encoder_of_every_kind_of_folder_can_be_loaded(
     assert all(torch.equal(tensor, whole.state_dict()[name]) for name, tensor in encoder.state_dict().items())
 
 
-def test_network_of_the_wrong_kind_is_refused_with_the_cure(
-    classifier_folder: Path, pretraining_folder: Path
-) -> None:
-    with pytest.raises(WeightsError, match="holds a pre-trained network, without a classifier: fine-tune it first"):
+def test_model_of_the_wrong_kind_is_refused_with_a_hint(classifier_folder: Path, pretraining_folder: Path) -> None:
+    with pytest.raises(WeightsError, match="holds an encoder and its decoder, without a classifier: fine-tune"):
         load_classifier(pretraining_folder)
-    with pytest.raises(WeightsError, match="holds a classifier, without a decoder: give a pre-trained network"):
+    with pytest.raises(WeightsError, match="holds a classifier, without a decoder: give a pre-trained model"):
         load_pretraining(classifier_folder)
 
 

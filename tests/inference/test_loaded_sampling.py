@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def test_the_assumption_is_said_once_for_a_network() -> None:
     ],
 )
 def test_wrong_entry_is_refused_with_file_and_reason(tmp_path: Path, entry: object, message: str) -> None:
-    save_record(tmp_path, {"clip": entry})
+    (tmp_path / RECORD_FILE).write_text(json.dumps({"clip": entry}), encoding="utf-8")
     with pytest.raises(WeightsError, match=message) as caught:
         stored_clip(tmp_path / RECORD_FILE, CONFIG, name="net")
     assert str(tmp_path / "videomae.json") in str(caught.value)

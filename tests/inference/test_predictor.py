@@ -14,7 +14,8 @@ from rich.console import Console
 
 from videomae.data.manifest import Manifest, VideoRow
 from videomae.errors import ConfigError, RunError, VideoReadError
-from videomae.evaluation.evaluator import EvaluationConfig, evaluate
+from videomae.evaluation.evaluator import evaluate
+from videomae.evaluation.results import EvaluationConfig
 from videomae.evaluation.views import ViewsConfig
 from videomae.inference.predictor import Predictor, predict_files, print_prediction
 from videomae.video.decode import read_clip

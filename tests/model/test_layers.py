@@ -11,15 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tiny_models import gradients, make_model, random_video, randomize, relative_error, tiny_config
+from tolerances import assert_near, model_terms
 from videomae.model.classification import VideoMAEForVideoClassification
+from videomae.model.config import ACTIVATIONS
 from videomae.model.encoder import VideoMAEModel, block_settings, drop_path_rates
 from videomae.model.layers import (
-    ACTIVATION_FUNCTIONS,
     Block,
     DropPath,
     FusedSelfAttention,
     QueryKeyValue,
     Trace,
+    activation_function,
     attention_probabilities,
     run_blocks,
 )
@@ -64,11 +66,12 @@ def test_attention_equals_its_formula_head_by_head(qv_bias: bool, num_queries: i
     contexts, probabilities = written_out(module, tokens)
     rows = slice(None) if num_queries is None else slice(9 - num_queries, None)
     actual, returned = module(tokens, num_queries, True)
-    torch.testing.assert_close(actual, contexts[:, rows], atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(returned, probabilities[:, :, rows], atol=1e-6, rtol=1e-5)
+    terms = model_terms(module, tokens=9)
+    assert_near(actual, contexts[:, rows], terms=terms)
+    assert_near(returned, probabilities[:, :, rows], terms=terms)
     plain, none = module(tokens, num_queries)
     assert none is None
-    torch.testing.assert_close(plain, actual, atol=1e-6, rtol=1e-5)
+    assert_near(plain, actual, terms=terms)
 
 
 def test_asking_for_probabilities_changes_neither_output_nor_gradients() -> None:
@@ -119,10 +122,11 @@ def test_a_wrapper_around_the_projection_changes_no_output() -> None:
     module = make_attention()
     tokens = torch.randn(2, 9, 12)
     expected = [module(tokens, num_queries)[0] for num_queries in (None, 4)]
+    terms = model_terms(module, tokens=9)
     assert isinstance(module.qkv, nn.Linear)
     module.qkv = Wrapper(module.qkv)
     for num_queries, wanted in zip((None, 4), expected, strict=True):
-        torch.testing.assert_close(module(tokens, num_queries)[0], wanted, atol=1e-6, rtol=1e-5)
+        assert_near(module(tokens, num_queries)[0], wanted, terms=terms)
 
 
 def test_attention_dropout_works_in_training_alone_and_keeps_the_mean() -> None:
@@ -136,7 +140,7 @@ def test_attention_dropout_works_in_training_alone_and_keeps_the_mean() -> None:
             mean = torch.stack([module(tokens, None, need)[0] for _ in range(2000)]).mean(0)
         assert relative_error(mean, expected) < 0.1
         module.eval()
-        torch.testing.assert_close(module(tokens, None, need)[0], expected, atol=1e-6, rtol=1e-5)
+        assert_near(module(tokens, None, need)[0], expected, terms=model_terms(module, tokens=9))
 
 
 def test_dropped_out_probabilities_are_zero_or_scaled_up() -> None:
@@ -197,7 +201,7 @@ def test_a_block_equals_its_formula() -> None:
     middle = tokens + torch.linspace(0.1, 1, 12) * attended
     inner = F.gelu(block.intermediate.dense(block.layernorm_after(middle)))
     expected = middle + torch.linspace(-1, 1, 12) * block.output.dense(inner)
-    torch.testing.assert_close(block(tokens)[0], expected, atol=1e-6, rtol=1e-5)
+    assert_near(block(tokens)[0], expected, terms=model_terms(block, tokens=9))
 
 
 def test_layer_scale_exists_where_asked_and_starts_at_its_value() -> None:
@@ -216,8 +220,9 @@ def test_the_pruned_block_equals_the_last_rows_of_the_whole(num_queries: int) ->
     tokens = torch.randn(2, 9, 12)
     whole, probabilities = block(tokens, None, True)
     pruned, some = block(tokens, num_queries, True)
-    torch.testing.assert_close(pruned, whole[:, -num_queries:], atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(some, probabilities[:, :, -num_queries:], atol=1e-6, rtol=1e-5)
+    terms = model_terms(block, tokens=9)
+    assert_near(pruned, whole[:, -num_queries:], terms=terms)
+    assert_near(some, probabilities[:, :, -num_queries:], terms=terms)
 
 
 @pytest.mark.parametrize("recompute", [0, 1])
@@ -225,18 +230,18 @@ def test_a_stack_computes_all_tokens_but_in_its_last_block(recompute: int) -> No
     blocks = nn.ModuleList(randomize(make_block(), seed=seed) for seed in range(3))
     tokens = torch.randn(2, 9, 12)
     trace = Trace(states=True, attentions=True)
-    pruned = run_blocks(blocks, tokens, num_queries=4, recompute=recompute, trace=trace)
-    torch.testing.assert_close(pruned, run_blocks(blocks, tokens)[:, -4:], atol=1e-6, rtol=1e-5)
+    pruned = run_blocks(blocks, tokens, num_queries=4, checkpoint_every=recompute, trace=trace)
+    assert_near(pruned, run_blocks(blocks, tokens)[:, -4:], terms=model_terms(blocks, tokens=9))
     assert [state.shape[1] for state in trace.states] == [9, 9, 9, 4]
     assert [one.shape[2] for one in trace.attentions] == [9, 9, 4]
 
 
-@pytest.mark.parametrize("name", ACTIVATION_FUNCTIONS)
+@pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_are_those_of_transformers(name: str) -> None:
     from transformers.activations import ACT2FN
 
     values = torch.linspace(-4, 4, 101)
-    torch.testing.assert_close(ACTIVATION_FUNCTIONS[name](values), ACT2FN[name](values), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(activation_function(name)(values), ACT2FN[name](values), atol=1e-6, rtol=1e-6)
 
 
 def test_dropouts_and_drop_path_are_still_in_evaluation() -> None:
@@ -247,7 +252,7 @@ def test_dropouts_and_drop_path_are_still_in_evaluation() -> None:
     assert not torch.equal(model(video).logits, model(video).logits)
     model.eval()
     assert torch.equal(model(video).logits, model(video).logits)
-    torch.testing.assert_close(model(video).logits, plain(video).logits, atol=1e-6, rtol=1e-5)
+    assert_near(model(video).logits, plain(video).logits, terms=model_terms(model, tokens=32))
 
 
 @pytest.mark.parametrize(

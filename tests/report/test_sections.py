@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from videomae.data.datasets import BadVideo
-from videomae.evaluation.evaluator import EvaluationConfig, EvaluationResult, VideoResult
 from videomae.evaluation.metrics import compute_metrics
+from videomae.evaluation.results import EvaluationConfig, EvaluationResult, VideoResult
 from videomae.evaluation.views import ViewsConfig
 from videomae.inference.reconstruction import Reconstruction
 from videomae.masking import MaskConfig

@@ -176,7 +176,7 @@ def test_transformers_gets_no_field_that_it_does_not_know(tmp_path: Path) -> Non
 @pytest.mark.parametrize("authors_file", ["original_finetune_tiny_meanpool_layerscale"], indirect=True)
 def test_what_a_target_has_no_place_for_is_refused(authors_file: tuple[str, Path, Path], tmp_path: Path) -> None:
     _, path, config = authors_file
-    with pytest.raises(WeightsError, match="transformers' VideoMAE has no layer scale, which this network has"):
+    with pytest.raises(WeightsError, match="transformers' VideoMAE has no layer scale, which this model has"):
         convert(path, tmp_path / "b", to="transformers", config=config)
     assert not (tmp_path / "b").exists()
 

@@ -20,7 +20,7 @@ from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.sharing.inspection import Inspection, inspect_weights, inspection_table
-from videomae.sharing.record import ModelRecord, save_record
+from videomae.sharing.record import ModelRecord
 from videomae.video.sampling import ClipConfig
 from videomae.weights.layouts import to_original
 
@@ -111,7 +111,7 @@ def test_a_bare_file_tells_what_was_assumed(tmp_path: Path) -> None:
     assert found.layout == "original pre-training, under model, names wrapped in module."
     assert found.num_labels is None
     assert {verdict for verdict, _ in verdicts(found)} == {"assumed"}
-    assert "at stride 4 are taken" in shown(found)
+    assert "at stride 4 are assumed" in shown(found)
 
 
 @pytest.mark.parametrize("name", ["pretrain-huge-decoder12", "v2-finetune-giant-710"])
@@ -176,14 +176,14 @@ def test_another_normalisation_is_told(folder: Path) -> None:
     VideoMAEImageProcessor(size=32, crop_size=32).save_pretrained(folder)
     [(verdict, what)] = verdicts(inspect(folder))
     assert verdict == "look into it"
-    assert "has image_mean [0.5, 0.5, 0.5]; the published networks were trained with ImageNet's" in what
+    assert "has image_mean [0.5, 0.5, 0.5]; the published models were trained with ImageNet's" in what
 
 
 def test_a_damaged_record_is_told(folder: Path) -> None:
-    save_record(folder, {"clip": {"stride": 3}})
+    (folder / "videomae.json").write_text('{"clip": {"stride": 3}}', encoding="utf-8")
     [(verdict, what)] = verdicts(inspect(folder))
     assert verdict == "look into it"
-    assert what.startswith("videomae.json: the clip entry is")
+    assert what.startswith(f"{folder / 'videomae.json'}: the clip entry is")
 
 
 def test_what_does_not_fit_is_still_looked_at(folder: Path) -> None:

@@ -18,6 +18,7 @@ from test_card import RECORD
 from tiny_models import make_model
 from videomae.errors import WeightsError
 from videomae.model.classification import VideoMAEForVideoClassification
+from videomae.model.config import VideoMAEConfig
 from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.sharing.publishing import publish_folder, write_card
 from videomae.sharing.record import load_record, save_record
@@ -117,7 +118,7 @@ def test_a_model_is_uploaded_with_its_card_and_comes_back_equal(hub: Hub, tmp_pa
         (tmp_path / name).write_bytes(content)
     again = VideoMAEForVideoClassification.from_pretrained(tmp_path)
     assert all(torch.equal(one, again.state_dict()[name]) for name, one in model.state_dict().items())
-    assert load_record(tmp_path)["clip"] == RECORD["clip"]
+    assert load_record(tmp_path).to_dict()["clip"] == RECORD["clip"]
 
 
 def test_a_finished_run_is_uploaded_and_stays_as_it_is(hub: Hub, tmp_path: Path) -> None:
@@ -126,7 +127,7 @@ def test_a_finished_run_is_uploaded_and_stays_as_it_is(hub: Hub, tmp_path: Path)
     save_record(folder, RECORD)
     (folder / "notes.txt").write_text("private", encoding="utf-8")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    publish_folder(tmp_path / "run", "ann/x")
+    publish_folder(tmp_path / "run", "ann/x", config_class=VideoMAEConfig)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert "notes.txt" not in hub.files
     assert "model.safetensors.index.json" in hub.files
@@ -141,33 +142,43 @@ def test_a_refusal_is_one_line(hub: Hub) -> None:
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("name", ["x", "a/b/c", "", "a/b.pth/c", "https://a/b"])
+@pytest.mark.parametrize("name", ["a/b/c", "", "a/b.pth/c", "https://a/b"])
 def test_a_name_that_is_none_is_refused_before_anything_is_written(name: str) -> None:
-    with pytest.raises(WeightsError, match="is no name of a repository: give owner/name"):
+    with pytest.raises(WeightsError, match="is no name of a repository: give owner/name, or a name alone"):
         make_model(VideoMAEForVideoClassification).push_to_hub(name)
 
 
 def test_the_card_of_a_folder_is_written_beside_its_weights(tmp_path: Path) -> None:
     model = make_model(VideoMAEForVideoClassification)
     model.save_pretrained(tmp_path)
-    write_card(tmp_path, "ann/x")
+    write_card(tmp_path, "ann/x", config_class=VideoMAEConfig)
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert f"{model.num_parameters() / 1e6:.1f} million parameters" in text
     assert "## Training" not in text
 
 
+def test_saving_uploads_under_the_folders_name_for_the_account_that_is_logged_in(hub: Hub, tmp_path: Path) -> None:
+    model = make_model(VideoMAEForVideoClassification)
+    model.save_pretrained(tmp_path / "runs" / "x", push_to_hub=True, token="hf_secret")
+    assert {"config.json", "model.safetensors", "README.md"} <= set(hub.files)
+    assert [(one["name"], one.get("organization")) for one in hub.made] == [("x", None)], "runs is no account"
+    assert "from_pretrained('ann/x')" in hub.files["README.md"].decode()
+
+
 def test_saving_uploads_where_it_is_asked_to(hub: Hub, tmp_path: Path) -> None:
     model = make_model(VideoMAEForVideoClassification)
-    model.save_pretrained(tmp_path / "ann" / "x", push_to_hub=True, token="hf_secret")
-    assert {"config.json", "model.safetensors", "README.md"} <= set(hub.files)
-    assert [one["name"] for one in hub.made] == ["x"]
+    model.save_pretrained(tmp_path / "y", push_to_hub=True, repo_id="ann/x", token="hf_secret")
+    assert [(one["name"], one.get("organization")) for one in hub.made] == [("x", "ann")]
+    with pytest.raises(WeightsError, match="'a/b/c' is no name of a repository"):
+        model.save_pretrained(tmp_path / "z", push_to_hub=True, repo_id="a/b/c")
+    assert not (tmp_path / "z").exists()
 
 
 def test_a_processor_is_uploaded_by_itself(hub: Hub, tmp_path: Path) -> None:
     processor = VideoMAEImageProcessor(size=112, crop_size=112)
-    assert processor.push_to_hub("ann/x", token="hf_secret").startswith(f"{hub.address}/ann/x/commit/")
+    assert processor.push_to_hub("x", token="hf_secret").startswith(f"{hub.address}/ann/x/commit/")
     assert set(hub.files) == {"preprocessor_config.json"}
     (tmp_path / "preprocessor_config.json").write_bytes(hub.files["preprocessor_config.json"])
     assert VideoMAEImageProcessor.from_pretrained(tmp_path).to_dict() == processor.to_dict()
-    with pytest.raises(WeightsError, match="'x' is no name of a repository: give owner/name"):
-        processor.push_to_hub("x")
+    with pytest.raises(WeightsError, match="'x/y/z' is no name of a repository: give owner/name"):
+        processor.push_to_hub("x/y/z")

@@ -79,6 +79,29 @@ def test_resuming_gives_the_uninterrupted_losses(finetune_recipe: Finetune, tmp_
     assert part == whole
 
 
+def test_a_finished_run_that_is_resumed_returns_its_evaluation_and_adds_no_second_one(
+    finetune_recipe: Finetune, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = finetune(finetune_recipe(), out=tmp_path / "run")
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    capsys.readouterr()
+    assert finetune(finetune_recipe(), out=tmp_path / "run", resume=True) == first
+    output = capsys.readouterr()
+    assert output.out == f"the run in {tmp_path / 'run'} is finished: it has done its 6 steps and its evaluation\n"
+    assert "evaluating" not in output.err
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_killed_before_its_model_was_complete_evaluates_again_and_keeps_one_evaluation(
+    finetune_recipe: Finetune, tmp_path: Path
+) -> None:
+    first = finetune(finetune_recipe(), out=tmp_path / "run")
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    (tmp_path / "run" / "model" / "videomae.json").unlink()
+    assert finetune(finetune_recipe(), out=tmp_path / "run", resume=True) == first
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
 def test_the_head_starts_small(finetune_recipe: Finetune) -> None:
     small, _ = build_classifier(finetune_recipe(), ("a", "b"))
     whole, _ = build_classifier(finetune_recipe("--head.init_scale", "1.0"), ("a", "b"))

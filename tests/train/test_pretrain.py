@@ -166,7 +166,6 @@ def test_a_run_cannot_be_resumed_with_other_settings_or_other_data(
     pretrain(pretrain_recipe(*words), out=tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"loop\.seed: 0 -> 3"):
         pretrain(pretrain_recipe(*words, "--loop.seed", "3"), out=tmp_path / "run", resume=True)
-    shutil.rmtree(tmp_path / "run" / "model")  # as if killed before the end: nobody looks at a finished run's data
     (videos / "left" / "0.mp4").unlink()
     with pytest.raises(CheckpointError, match=r"trained on other data than data\.train holds now"):
         pretrain(pretrain_recipe(*words), out=tmp_path / "run", resume=True)
@@ -181,3 +180,34 @@ def test_pretraining_goes_on_from_another_model(pretrain_recipe: Recipes, tmp_pa
     # The only step is the first of the warm-up, whose learning rate is 0: the weights are still the first model's.
     old, new = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
     assert all(torch.equal(old[name], new[name]) for name in old)
+
+
+class OtherModel(VideoMAEForPreTraining):
+    """What a user might train instead; it leaves a mark in the loss."""
+
+    def forward(self, *arguments: Any, **settings: Any) -> Any:
+        output = super().forward(*arguments, **settings)
+        output.loss = output.loss + 1000
+        return output
+
+
+def test_another_class_of_model_is_trained_without_a_change_of_the_loop(
+    pretrain_recipe: Recipes, tmp_path: Path
+) -> None:
+    pretrain(pretrain_recipe("--schedule.steps", "2"), out=tmp_path / "run", model_class=OtherModel)
+    assert all(record["loss"] > 1000 for record in steps(tmp_path / "run"))
+
+
+def test_a_finished_run_that_is_resumed_is_left_as_it_is(
+    pretrain_recipe: Recipes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = pretrain_recipe("--schedule.steps", "2")
+    folder = pretrain(recipe, out=tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.name != "recipe.yaml"}
+    capsys.readouterr()
+    assert pretrain(recipe, out=tmp_path / "run", resume=True) == folder
+    out = capsys.readouterr().out
+    assert out == f"the run in {tmp_path / 'run'} is finished: it has done its 2 steps\n"
+    assert {path: path.stat().st_mtime_ns for path in before if path != tmp_path / "run"} == {
+        path: time for path, time in before.items() if path != tmp_path / "run"
+    }

@@ -19,10 +19,12 @@ from torch import Tensor, nn
 
 from tiny_models import from_original
 from videomae.model.classification import VideoMAEForVideoClassification
+from videomae.model.config import VideoMAEConfig
 from videomae.model.encoder import VideoMAEModel
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.presets import PRESETS
-from videomae.weights.loading import LoadOptions, open_checkpoint, plan_load
+from videomae.weights.loading import open_checkpoint, plan_load
+from videomae.weights.options import LoadOptions
 from videomae.weights.report import LoadReport
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -65,8 +67,8 @@ def write_with_holes(path: Path, shapes: dict[str, list[int]]) -> None:
 
 def assert_all_used(report: LoadReport, shapes: dict[str, list[int]], own: set[str]) -> None:
     """Assert that every tensor of the file is in the model and every one of the model from the file."""
-    assert {one.tensor for one in report.fates} == set(shapes)
-    assert {one.kind for one in report.fates} <= {"loaded", "renamed"}
+    assert {one.tensor for one in report.statuses} == set(shapes)
+    assert {one.status for one in report.statuses} <= {"loaded", "renamed"}
     assert set(report.loaded) == own
     assert not report.fresh
     assert not report.unused
@@ -80,7 +82,7 @@ def test_every_tensor_of_a_released_checkpoint_is_accounted_for(name: str, wrapp
     shapes = {wrapper + key: shape for key, shape in RELEASED[name].items()}
     path = tmp_path / "x.safetensors"
     write_with_holes(path, shapes)
-    checkpoint = open_checkpoint(path, LoadOptions())
+    checkpoint = open_checkpoint(path, VideoMAEConfig)
     plan = plan_load(model_class(name), checkpoint, LoadOptions(), {})
     assert_all_used(plan.report, shapes, set(plan.model.state_dict()))
     preset = PRESETS[next(size for size in PRESETS if f"-{size}-" in name)]
@@ -100,7 +102,7 @@ def test_every_tensor_of_a_released_checkpoint_is_accounted_for(name: str, wrapp
 def test_the_encoder_of_a_released_checkpoint_is_found_by_itself(name: str, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     write_with_holes(path, RELEASED[name])
-    plan = plan_load(VideoMAEModel, open_checkpoint(path, LoadOptions()), LoadOptions(), {})
+    plan = plan_load(VideoMAEModel, open_checkpoint(path, VideoMAEConfig), LoadOptions(), {})
     assert set(plan.report.loaded) == set(plan.model.state_dict())
     assert not plan.report.fresh
     assert len(plan.report.loaded) + len(plan.report.unused) == len(RELEASED[name])

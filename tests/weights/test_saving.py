@@ -28,7 +28,7 @@ from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.encoder import VideoMAEModel
 from videomae.model.pretraining import VideoMAEForPreTraining
-from videomae.sharing.record import load_record, save_record
+from videomae.sharing.record import ModelRecord, load_record, save_record
 from videomae.weights.json_files import write_json
 from videomae.weights.report import LoadReport
 
@@ -269,7 +269,7 @@ def test_a_bare_encoder_names_what_it_lacks_and_ignores_the_head(folder: Path) -
 
 
 def test_a_classifier_that_becomes_a_pretraining_network_gets_a_decoder_and_says_so(folder: Path) -> None:
-    with pytest.warns(UserWarning, match=r"mask_token, .*decoder.* are freshly made .*: train before use"):
+    with pytest.warns(UserWarning, match=r"mask_token, .*decoder.* are randomly initialized .*: train before use"):
         loaded = VideoMAEForPreTraining.from_pretrained(folder)
     assert loaded.config.decoder_hidden_size == 16
 
@@ -280,7 +280,7 @@ def test_a_classifier_that_becomes_a_pretraining_network_gets_a_decoder_and_says
 def test_a_report_accounts_for_every_tensor(tmp_path: Path) -> None:
     source = make_model(VideoMAEForPreTraining)
     source.save_pretrained(tmp_path)
-    with pytest.warns(UserWarning, match="freshly made"):
+    with pytest.warns(UserWarning, match="randomly initialized"):
         target, report = VideoMAEForVideoClassification.from_pretrained(
             tmp_path, use_mean_pooling=True, output_loading_info=True
         )
@@ -296,7 +296,7 @@ def test_a_report_accounts_for_every_tensor(tmp_path: Path) -> None:
 def test_a_whole_model_takes_a_bare_encoder(tmp_path: Path) -> None:
     encoder = make_model(VideoMAEModel, use_mean_pooling=True)
     encoder.save_pretrained(tmp_path)
-    with pytest.warns(UserWarning, match="freshly made"):
+    with pytest.warns(UserWarning, match="randomly initialized"):
         target, report = VideoMAEForVideoClassification.from_pretrained(tmp_path, output_loading_info=True)
     assert len(report.loaded) == len(encoder.state_dict())
     assert not report.unused
@@ -308,12 +308,13 @@ def test_a_report_speaks_in_groups() -> None:
     report = LoadReport(loaded=names, fresh=("classifier.weight",), unused=())
     assert report.lines() == [
         "loaded: 12 tensors: encoder.layer (12)",
-        "freshly made: 1 tensors: classifier.weight (1)",
+        "randomly initialized: 1 tensors: classifier.weight (1)",
         "not used: 0 tensors",
     ]
 
 
 def test_the_record_of_a_training_is_kept_beside_the_weights(folder: Path) -> None:
-    assert load_record(folder) == {}, "a folder that transformers wrote has none"
-    save_record(folder, {"steps": 3, "clip": {"stride": 4}, "note": "å"})
-    assert load_record(folder) == {"steps": 3, "clip": {"stride": 4}, "note": "å"}
+    assert load_record(folder) == ModelRecord(), "a folder that transformers wrote has none"
+    values = {"clip": {"num_frames": 4, "stride": 4, "kind": "dense"}, "note": "å", "training": {"steps": 3}}
+    save_record(folder, values)
+    assert load_record(folder).to_dict() == values

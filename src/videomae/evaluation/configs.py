@@ -13,13 +13,13 @@ class ViewsConfig:
     """Which views of a video are classified; their probabilities are averaged.
 
     Published protocols: 5 clips and 3 crops on Kinetics, 2 and 3 on Something-Something. One clip is the middle of
-    the video and one crop the centre of the frame, which together are the published validation view.
+    the video and one crop the center of the frame, which together are the published validation view.
     """
 
     num_clips: int = 5
     """Clips spread over the video; 1 is the middle."""
     num_crops: int = 3
-    """Square crops along the longer side of the frame; 1 is the processor's own centre crop."""
+    """Square crops along the longer side of the frame; 1 is the processor's own center crop."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -30,12 +30,12 @@ class ViewsConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How an evaluation looks at the videos and runs."""
+    """How an evaluation samples the videos and runs."""
 
     views: ViewsConfig = field(default_factory=ViewsConfig)
     """Clips and crops of each video; the published Kinetics protocol unless given."""
     batch_size: int = 8
-    """Views in one forward pass."""
+    """Views in one forward pass, and clips of one video in memory."""
     workers: int = 1
     """Processes that read videos; 0 reads in this process."""
     precision: Precision = "auto"

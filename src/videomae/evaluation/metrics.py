@@ -1,7 +1,4 @@
-"""Figures of merit of a classifier: arithmetic on labels and probabilities alone.
-
-`n` videos, `K` classes. Knows nothing of videos, files or networks.
-"""
+"""Metrics of a classifier: arithmetic on labels and probabilities alone. `n` videos, `K` classes."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ TOP_K = 5
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % confidence interval of a share."""
+    """A 95 % confidence interval of a fraction."""
 
     low: float
     """Lower end, in [0, 1]."""
@@ -31,16 +28,16 @@ class Interval:
 
 @dataclass(frozen=True)
 class Metrics:
-    """How good the predictions on a set of videos are. Accuracies are shares in [0, 1]."""
+    """How good the predictions on a set of videos are. Accuracies are fractions in [0, 1]."""
 
     num_videos: int
-    """n, videos that were judged."""
+    """n, videos that were classified."""
     top1: float
-    """Share of videos whose most probable class is the true one."""
+    """Fraction of videos whose most probable class is the true one."""
     top1_interval: Interval
-    """Wilson's 95 % interval of `top1`; it speaks of the videos drawn, not of the seed of the training."""
+    """Wilson's 95 % interval of `top1`: the chance in which videos were drawn, not the seed of the training."""
     top5: float | None
-    """Share of videos with the true class among the five most probable; None where K <= 5, it would be 1."""
+    """Fraction of videos with the true class among the five most probable; None where K <= 5, it would be 1."""
     per_class: tuple[float | None, ...]
     """`[K]` top-1 accuracy of the videos of each class; None for a class without videos."""
     mean_class: float
@@ -49,27 +46,25 @@ class Metrics:
     """`[K, K]` numbers of videos: row = true class, column = predicted class."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures as plain JSON values."""
+        """Return the figures as plain JSON values, without those that grow with K: `per_class` and `confusion`."""
         return {
             "num_videos": self.num_videos,
             "top1": self.top1,
             "top1_interval_95": [self.top1_interval.low, self.top1_interval.high],
             "top5": self.top5,
             "mean_class": self.mean_class,
-            "per_class": list(self.per_class),
-            "confusion": [list(row) for row in self.confusion],
         }
 
 
 def compute_metrics(probabilities: FloatArray, labels: IntArray) -> Metrics:
-    """Judge predictions.
+    """Compare predictions with true classes.
 
     Args:
         probabilities: `[n, K]` float64, one row a video; any score that grows with the class's probability will do.
         labels: `[n]` int64, true classes in [0, K).
 
     Returns:
-        The figures. Of equally probable classes the one with the smaller number counts as more probable.
+        The figures. Of equally probable classes the one with the smaller id counts as more probable.
 
     Raises:
         ValueError: If the shapes do not fit, there is no video, or a label is out of range.
@@ -81,7 +76,7 @@ def compute_metrics(probabilities: FloatArray, labels: IntArray) -> Metrics:
         )
     num_videos, num_classes = probabilities.shape
     if num_videos == 0:
-        raise ValueError("there are no videos to judge: metrics need at least one")
+        raise ValueError("there are no videos: metrics need at least one")
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(f"labels reach from {labels.min()} to {labels.max()}; they must be in [0, {num_classes})")
     ranking = rank_classes(probabilities)
@@ -102,7 +97,7 @@ def compute_metrics(probabilities: FloatArray, labels: IntArray) -> Metrics:
 
 
 def rank_classes(probabilities: FloatArray) -> IntArray:
-    """Return the class numbers from most to least probable, `[n, K]`; ties by ascending number."""
+    """Return the class ids from most to least probable, `[n, K]`; ties by ascending id."""
     return np.argsort(-probabilities, axis=1, kind="stable").astype(np.int64)
 
 
@@ -113,22 +108,20 @@ def confusion_matrix(labels: IntArray, predictions: IntArray, *, num_classes: in
 
 
 def class_accuracies(confusion: IntArray) -> tuple[float | None, ...]:
-    """Return the share of each row that lies on the diagonal, `[K]`; None for an empty row."""
+    """Return the fraction of each row that lies on the diagonal, `[K]`; None for an empty row."""
     totals = confusion.sum(axis=1)
-    return tuple(
-        int(confusion[number, number]) / int(total) if total else None for number, total in enumerate(totals)
-    )
+    return tuple(int(confusion[label, label]) / int(total) if total else None for label, total in enumerate(totals))
 
 
 def wilson_interval(num_correct: int, num_total: int) -> Interval:
-    """Return the 95 % confidence interval of a share.
+    """Return the 95 % confidence interval of a fraction.
 
     Args:
         num_correct: Successes.
         num_total: Trials, at least 1.
 
     Returns:
-        The interval; it always holds the share itself and never leaves [0, 1].
+        The interval; it always holds the fraction itself and never leaves [0, 1].
 
     Raises:
         ValueError: If there are no trials, or more successes than trials.
@@ -137,14 +130,14 @@ def wilson_interval(num_correct: int, num_total: int) -> Interval:
     """
     if not 0 <= num_correct <= num_total or num_total < 1:
         raise ValueError(
-            f"{num_correct} of {num_total} is no share: use 0 <= num_correct <= num_total, num_total >= 1"
+            f"{num_correct} of {num_total} is no fraction: use 0 <= num_correct <= num_total, num_total >= 1"
         )
-    share = num_correct / num_total
+    rate = num_correct / num_total
     spread = Z_95**2 / num_total
-    centre = (share + spread / 2) / (1 + spread)
-    half = Z_95 / (1 + spread) * math.sqrt(share * (1 - share) / num_total + spread / (4 * num_total))
-    # At a share of 0 or 1 one end is the share itself, which rounding would miss by an ulp.
-    return Interval(low=min(max(centre - half, 0.0), share), high=max(min(centre + half, 1.0), share))
+    center = (rate + spread / 2) / (1 + spread)
+    half = Z_95 / (1 + spread) * math.sqrt(rate * (1 - rate) / num_total + spread / (4 * num_total))
+    # At a rate of 0 or 1 one end is the rate itself, which rounding would miss by an ulp.
+    return Interval(low=min(max(center - half, 0.0), rate), high=max(min(center + half, 1.0), rate))
 
 
 def _top_k_accuracy(ranking: IntArray, labels: IntArray, count: int) -> float:

@@ -1,7 +1,7 @@
 """The views of one video under the published test protocols: several clips, several crops of each.
 
-A video is opened and decoded once, each frame that any view needs is kept once, resized and still uint8; a view is
-a selection of frames and a rectangle. Knows nothing of networks and labels.
+Each frame that any view needs is decoded once, resized at once, and kept once, still uint8; a view is a selection of
+frames and a rectangle.
 """
 
 from __future__ import annotations
@@ -11,16 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from videomae.errors import ConfigError
 from videomae.evaluation.configs import ViewsConfig as ViewsConfig
+from videomae.inference.clips import resized_frames
 from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.video.decode import VideoReader
-from videomae.video.sampling import ClipConfig, CropOffset, IntArray, centre_clip, crop_views, view_clips
-
-FRAMES_AT_ONCE = 16  # resized together: bounds the float copies that resizing makes of large frames
+from videomae.video.sampling import ClipConfig, CropOffset, clip_indices, crop_views
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class View:
 
 @dataclass(frozen=True)
 class VideoViews:
-    """All views of one video."""
+    """Views of one video: all, or those of some of its clips."""
 
     frames: Tensor
     """uint8 `[U, C, H, W]`, each frame that a view needs once, resized."""
@@ -72,21 +70,23 @@ def check_views(processor: VideoMAEImageProcessor, views: ViewsConfig) -> None:
         raise ConfigError(f"views.num_crops is {views.num_crops}, but the processor {reason}: use views.num_crops 1")
 
 
-def clip_frames(total_frames: int, clip: ClipConfig, *, num_clips: int) -> IntArray:
-    """Return the frame numbers of each clip, `[S, T]`: the middle of the video for one, else the test protocol."""
-    if num_clips == 1:
-        return centre_clip(total_frames, clip)[None]
-    return view_clips(total_frames, clip, num_views=num_clips)
-
-
-def read_views(path: Path, *, clip: ClipConfig, views: ViewsConfig, processor: VideoMAEImageProcessor) -> VideoViews:
-    """Read all views of a video.
+def read_views(
+    path: Path,
+    *,
+    clip: ClipConfig,
+    views: ViewsConfig,
+    processor: VideoMAEImageProcessor,
+    clips: range | None = None,
+) -> VideoViews:
+    """Read the views of a video.
 
     Args:
         path: The video.
         clip: Length, stride and kind of a clip.
         views: How many clips and crops.
-        processor: Resizes the frames; see `check_views`. It neither rescales nor normalises here.
+        processor: Resizes the frames; see `check_views`. It neither rescales nor normalizes here.
+        clips: Which of the clips, so that few frames are in memory at a time; None: all. Numbers beyond the last
+            clip mean none.
 
     Returns:
         The resized frames and the views.
@@ -97,29 +97,18 @@ def read_views(path: Path, *, clip: ClipConfig, views: ViewsConfig, processor: V
     Source: the test loaders of VideoMAE (Tong et al. 2022) and VideoMAE V2 (Wang et al. 2023).
     """
     with VideoReader(path) as reader:
-        numbers = clip_frames(len(reader), clip, num_clips=views.num_clips)  # [S, T]
-        needed, rows = np.unique(numbers, return_inverse=True)
-        raw = reader.frames(needed)  # [U, H, W, C]
-    own_crop = processor.do_center_crop and views.num_crops == 1
-    frames = torch.cat(
-        [
-            processor(
-                raw[start : start + FRAMES_AT_ONCE],
-                return_tensors="pt",
-                input_data_format="channels_last",
-                do_center_crop=own_crop,
-                do_rescale=False,
-                do_normalize=False,
-            ).pixel_values[0]
-            for start in range(0, len(raw), FRAMES_AT_ONCE)
-        ]
-    )  # [U, C, H', W']
+        indices = clip_indices(len(reader), clip, num_views=views.num_clips)  # [S, T]
+        if clips is not None:
+            indices = indices[clips.start : clips.stop]
+        needed, rows = np.unique(indices, return_inverse=True)
+        own_crop = processor.do_center_crop and views.num_crops == 1
+        frames = resized_frames(reader.frames, needed, processor, center_crop=own_crop)  # [U, C, H', W']
     height, width = frames.shape[-2:]
     offsets: tuple[CropOffset, ...] = (CropOffset(0, 0),)
     crop_size = (height, width)
     if views.num_crops > 1:
         side = processor.crop_size["height"]
         offsets, crop_size = crop_views(height, width, size=side, num_crops=views.num_crops), (side, side)
-    clips = [tuple(int(row) for row in clip_rows) for clip_rows in rows.reshape(numbers.shape)]
-    counts = Counter(View(chosen, offset) for chosen in clips for offset in offsets)
+    chosen = [tuple(int(row) for row in clip_rows) for clip_rows in rows.reshape(indices.shape)]
+    counts = Counter(View(frames_of_clip, offset) for frames_of_clip in chosen for offset in offsets)
     return VideoViews(frames, dict(counts), crop_size)

@@ -20,7 +20,8 @@ from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.sharing.record import PUBLISHED_CLIP, read_record
 from videomae.video.sampling import ClipConfig
 from videomae.weights.kinds import kind_of_class
-from videomae.weights.loading import Checkpoint, LoadOptions, load_checkpoint, open_checkpoint
+from videomae.weights.loading import Checkpoint, load_checkpoint, open_checkpoint
+from videomae.weights.options import LoadOptions
 from videomae.weights.sources import PROCESSOR_FILE, RECORD_FILE
 
 RGB_CHANNELS = 3
@@ -68,6 +69,7 @@ def load_trained(
         WeightsError: If there is nothing to load, it is damaged, or it lacks the head.
         ConfigError: If the clip does not fit the model, or the device is not there.
     """
+    pick_device(device)  # before anything is read
     return _load(cls, _open(cls, source), source, clip=clip, device=device)
 
 
@@ -149,6 +151,7 @@ def load_encoder(
 
     Arguments and errors as for `load_classifier`.
     """
+    pick_device(device)  # before anything is read
     checkpoint = _open(VideoMAEModel, source)
     if checkpoint.layout.kind is kind_of_class(VideoMAEForVideoClassification):
         return _load(VideoMAEForVideoClassification, checkpoint, source, clip=clip, device=device)

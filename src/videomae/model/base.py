@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from videomae.weights.sources import Origin
 
 Output = TypeVar("Output", EncoderOutput, VideoMAEForPreTrainingOutput, ImageClassifierOutput)
-_BLOCK_NUMBER = re.compile(r"(?:^|\.)encoder\.layer\.(\d+)\.")
+_BLOCK_INDEX = re.compile(r"(?:^|\.)encoder\.layer\.(\d+)\.")
 # Of transformers' save_pretrained: those of the upload, and those that are about what is never otherwise here.
 UPLOAD_OPTIONS = ("repo_id", "token", "private", "commit_message")
 SAVE_OPTIONS_WITHOUT_EFFECT = "save_function safe_serialization variant save_peft_format save_original_format".split()
@@ -47,7 +47,7 @@ class VideoMAEPreTrainedModel(nn.Module):
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()
         self.config = config
-        self.recompute_every = 0  # blocks; 0: activations are kept
+        self.checkpoint_every = 0  # blocks; 0: no activation checkpointing
         self.origin: Origin | None = None  # set by from_pretrained
 
     @property
@@ -85,11 +85,11 @@ class VideoMAEPreTrainedModel(nn.Module):
         every_n_layers: int = 1,
         offload: bool = False,
     ) -> None:
-        """Compute activations again in the backward pass of training instead of keeping them.
+        """Use activation checkpointing in training: compute again in the backward pass instead of keeping.
 
         Args:
             activation_checkpointing_kwargs: Accepted as upstream. Checkpointing is never reentrant, which gives the
-                same numbers; `use_reentrant=True` is answered with a warning.
+                same numbers; `use_reentrant=True` gives a warning.
             every_n_layers: Do so in block 0 and every so many blocks after it, of the encoder and of the decoder.
             offload: Refused: activations stay on the device.
 
@@ -103,11 +103,11 @@ class VideoMAEPreTrainedModel(nn.Module):
         if dict(activation_checkpointing_kwargs or {}).get("use_reentrant"):
             text = "use_reentrant=True has no effect: non-reentrant checkpointing is used, with the same numbers"
             warnings.warn(text, UserWarning, stacklevel=2)
-        self._recompute(every_n_layers)
+        self._set_checkpointing(every_n_layers)
 
     def activation_checkpointing_disable(self) -> None:
         """Keep activations again."""
-        self._recompute(0)
+        self._set_checkpointing(0)
 
     def gradient_checkpointing_enable(
         self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None, **options: Any
@@ -121,30 +121,30 @@ class VideoMAEPreTrainedModel(nn.Module):
 
     @property
     def is_gradient_checkpointing(self) -> bool:
-        """Whether activations are computed again in the backward pass."""
-        return self.recompute_every > 0
+        """Whether activation checkpointing is on."""
+        return self.checkpoint_every > 0
 
-    def _recompute(self, every: int) -> None:
+    def _set_checkpointing(self, every: int) -> None:
         for module in self.modules():
             if isinstance(module, VideoMAEPreTrainedModel):
-                module.recompute_every = every
+                module.checkpoint_every = every
 
-    def as_asked(self, output: Output, return_dict: bool | None) -> Output | tuple[Any, ...]:
+    def format_output(self, output: Output, return_dict: bool | None) -> Output | tuple[Any, ...]:
         """Return an output as an object or, where the call or else the configuration says so, as a tuple."""
         wanted = self.config.return_dict if return_dict is None else return_dict
         return output if wanted else output.to_tuple()
 
     @property
     def num_layer_ids(self) -> int:
-        """Number of layer numbers for layer-wise decay: embedding, blocks, head."""
+        """Number of layer ids for layer-wise learning-rate decay: embedding, blocks, head."""
         return self.config.num_hidden_layers + 2
 
     def layer_id(self, name: str) -> int:
-        """Return the layer number of a parameter: 0 embedding, i + 1 block i, depth + 1 the rest.
+        """Return the layer id of a parameter: 0 embedding, i + 1 block i, depth + 1 the rest.
 
         Source: VideoMAE fine-tuning, layer-wise learning-rate decay.
         """
-        block = _BLOCK_NUMBER.search(name)
+        block = _BLOCK_INDEX.search(name)
         if block and "decoder" not in name:
             return int(block.group(1)) + 1
         if name.removeprefix("videomae.").startswith(_FIRST_LAYER):

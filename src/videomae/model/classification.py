@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,25 +23,30 @@ PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_class
 class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
     """Encoder and classifier.
 
-    With `use_mean_pooling` (the default, and the published classifiers) the tokens are averaged, normalised by
+    With `use_mean_pooling` (the default, and the published classifiers) the tokens are averaged, normalized by
     `fc_norm` and classified. Without it, and without a CLS token, token 0 is classified, as upstream does; that
     token is the top-left patch of the first frames, so this warns.
 
     Args:
-        config: Sizes and switches; `num_labels` sets the head.
+        config: Sizes and switches; `num_labels` sets the head. They are read once: a built model does not change when
+            its configuration is written to, but for `problem_type` and what outputs hold.
     """
+
+    encoder_class: ClassVar[type[VideoMAEModel]] = VideoMAEModel
 
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__(config)
         if not config.use_mean_pooling and not config.use_cls_token:
             warnings.warn(
-                "use_mean_pooling is False and the network has no CLS token: the classifier sees token 0 alone, the "
+                "use_mean_pooling is False and the model has no CLS token: the classifier sees token 0 alone, the "
                 "top-left patch of the first frames; set use_mean_pooling=True to classify from the whole clip",
                 UserWarning,
                 stacklevel=2,
             )
         self.num_labels = config.num_labels
-        self.videomae = VideoMAEModel(config)
+        self.uses_first_token = config.use_cls_token or not config.use_mean_pooling
+        self.dropout = config.classifier_dropout
+        self.videomae = self.encoder_class(config)
         self.fc_norm = nn.LayerNorm(config.hidden_size, eps=config.head_norm_eps) if config.use_mean_pooling else None
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         init_truncated_normal(self.classifier, std=config.initializer_range)
@@ -61,8 +66,8 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
         """Classify videos.
 
         Args:
-            pixel_values: `[B, T, C, H, W]` normalised pixels, any T, H and W that tubelets divide.
-            labels: `[B]` class numbers, or `[B, K]` 0/1 floats for several labels, or floats for regression.
+            pixel_values: `[B, T, C, H, W]` normalized pixels, any T, H and W that tubelets divide.
+            labels: `[B]` class ids, or `[B, K]` 0/1 floats for several labels, or floats for regression.
             output_attentions: Return attention probabilities; None: as configured.
             output_hidden_states: Return hidden states; None: as configured.
             return_dict: False returns a tuple; None: as configured.
@@ -81,17 +86,16 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
             hidden_states=as_tuple(trace.states),
             attentions=as_tuple(trace.attentions),
         )
-        return self.as_asked(output, return_dict)
+        return self.format_output(output, return_dict)
 
     def features(self, tokens: Tensor) -> Tensor:
         """Pool encoder states `[B, N, D]` to what the classifier sees, `[B, D]`."""
-        one_token = self.config.use_cls_token or not self.config.use_mean_pooling
-        pooled = tokens[:, 0] if one_token else tokens.mean(dim=1)
+        pooled = tokens[:, 0] if self.uses_first_token else tokens.mean(dim=1)
         return pooled if self.fc_norm is None else self.fc_norm(pooled)
 
     def classify(self, features: Tensor) -> Tensor:
         """Return logits `[B, K]` for features `[B, D]`."""
-        logits: Tensor = self.classifier(F.dropout(features, self.config.classifier_dropout, self.training))
+        logits: Tensor = self.classifier(F.dropout(features, self.dropout, self.training))
         return logits
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,12 +1,11 @@
-"""Sizes and switches of the network, with the field names of transformers' VideoMAE.
+"""Sizes and switches of the model, with the field names of transformers' VideoMAE.
 
-Knows nothing of torch. A configuration is validated when it is made and never written to by the library.
+Importing it does not import torch. A configuration is checked when it is made and never written to by the library.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -16,11 +15,20 @@ from typing import Any, ClassVar
 from videomae.errors import ConfigError
 from videomae.presets import PRESETS
 from videomae.weights.config_keys import UPSTREAM_KEYS
+from videomae.weights.json_files import json_text, write_json, write_text_file
 
 UPSTREAM_EPS = 1e-12  # transformers' default; there the norms before the heads use torch's default instead
 TORCH_EPS = 1e-5
 
-ACTIVATIONS = ("gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "silu", "swish")
+# Activations by transformers' names: the function of torch.nn.functional, and its arguments.
+ACTIVATIONS: dict[str, tuple[str, dict[str, str]]] = {
+    "gelu": ("gelu", {}),
+    "gelu_pytorch_tanh": ("gelu", {"approximate": "tanh"}),
+    "gelu_new": ("gelu", {"approximate": "tanh"}),
+    "relu": ("relu", {}),
+    "silu": ("silu", {}),
+    "swish": ("silu", {}),
+}
 
 
 def _two_labels() -> dict[int, str]:
@@ -29,7 +37,7 @@ def _two_labels() -> dict[int, str]:
 
 @dataclass(init=False)
 class VideoMAEConfig:
-    """Everything that fixes the shape and the arithmetic of a VideoMAE network.
+    """Everything that fixes the shape and the arithmetic of a VideoMAE model.
 
     Field names and defaults are those of transformers' `VideoMAEConfig`; the fields from `drop_path_rate` on
     exist here only. Keyword arguments only; `qkv_bias` and `num_labels` are accepted as upstream spells them.
@@ -65,9 +73,9 @@ class VideoMAEConfig:
     attention_probs_dropout_prob: float = 0.0
     """Dropout on attention probabilities."""
     initializer_range: float = 0.02
-    """Standard deviation of freshly made weights in the classifier and the bare encoder."""
+    """Standard deviation of the initial weights of the classifier and the bare encoder."""
     layer_norm_eps: float = UPSTREAM_EPS
-    """Epsilon of every LayerNorm but those before the heads; the original networks use 1e-6."""
+    """Epsilon of every LayerNorm but those before the heads; the original models use 1e-6."""
     qv_bias: bool = True
     """Biases on queries and values; keys never have one."""
     use_mean_pooling: bool = True
@@ -89,15 +97,15 @@ class VideoMAEConfig:
     init_values: float = 0.0
     """Layer scale: first value of the per-channel gains; 0 means no layer scale."""
     use_cls_token: bool = False
-    """A learned token before the sequence, used for classification; no published network has one."""
+    """A learned token before the sequence, used for classification; no published model has one."""
     head_layer_norm_eps: float | None = None
     """Epsilon of the norms before the heads (`fc_norm`, `decoder.norm`); None: see `head_norm_eps`."""
     problem_type: str | None = None
     """regression, single_label_classification, multi_label_classification, or None: judged from the labels."""
     id2label: dict[int, str] = field(default_factory=_two_labels)
-    """Label names by class number."""
+    """Label names by label id."""
     label2id: dict[str, int] = field(default_factory=dict)
-    """Class numbers by label name."""
+    """Label ids by label name."""
     output_attentions: bool = False
     """Return attention probabilities unless the call says otherwise."""
     output_hidden_states: bool = False
@@ -128,7 +136,7 @@ class VideoMAEConfig:
 
     @num_labels.setter
     def num_labels(self, count: int) -> None:
-        """Name the classes anew where their number changes, as upstream; a network that is made already stays."""
+        """Name the classes anew where their number changes, as upstream; a built model keeps its classes."""
         if count != self.num_labels:
             self._settle_labels(count, given={})
 
@@ -143,7 +151,7 @@ class VideoMAEConfig:
 
         `head_layer_norm_eps` where it is set. Otherwise, with transformers' `layer_norm_eps` of 1e-12, torch's
         1e-5, because that is what transformers computes with; with any other value, that value, because the
-        original networks have one epsilon everywhere.
+        original models have one epsilon everywhere.
         """
         if self.head_layer_norm_eps is not None:
             return self.head_layer_norm_eps
@@ -227,18 +235,18 @@ class VideoMAEConfig:
 
     def to_json_string(self) -> str:
         """Return the configuration as JSON text, keys sorted."""
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+        return json_text(self.to_dict())
 
     def to_json_file(self, path: str | Path) -> None:
-        """Write `to_json_string` to a file."""
-        Path(path).write_text(self.to_json_string(), encoding="utf-8")
+        """Write `to_json_string` to a file, atomically."""
+        write_text_file(Path(path), self.to_json_string())
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike[str], **settings: Any) -> VideoMAEConfig:
-        """Read the configuration of a saved network, without its weights.
+        """Read the configuration of a saved model, without its weights.
 
         What only the weights show (see `docs/weights.md`) is found by the models' `from_pretrained` alone; the
-        number of heads of the published small networks is corrected here too.
+        number of heads of the published small models is corrected here too.
 
         Args:
             source: A model folder, the folder of a finished run, a `config.json`, or `owner/name` on the Hub.
@@ -263,13 +271,12 @@ class VideoMAEConfig:
         Raises:
             WeightsError: If it cannot be written.
         """
-        from videomae.weights.json_files import write_json
         from videomae.weights.sources import CONFIG_FILE
 
         write_json(Path(save_directory) / CONFIG_FILE, self.to_dict())
 
     def update(self, values: Mapping[str, Any]) -> None:
-        """Change some fields; a network that is made already keeps its sizes.
+        """Change some fields, as upstream; a model that is built already keeps its sizes and switches.
 
         Raises:
             ConfigError: If a field is unknown or its value is bad; then nothing is changed.

@@ -1,11 +1,13 @@
 """From pixels to tokens: the tubelet projection and the fixed position codes.
 
-Shapes: `B` batch, `V` tubelets, `C` channels, `N` tokens, `D` width. Knows nothing of masks or configurations.
+Shapes: `B` batch, `V` tubelets, `C` channels, `N` tokens, `D` width.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,8 @@ from torch import Tensor, nn
 
 from videomae.patches import TokenGrid
 from videomae.positions import sinusoid_table
+
+MAX_GRIDS = 4  # other than the native one, whose tables are kept: 5 MB each for the base model and 16 frames
 
 
 class TubeletProjection(nn.Module):
@@ -55,11 +59,13 @@ class PatchEmbeddings(nn.Module):
 
 
 class PositionTable(nn.Module):
-    """Fixed sinusoid codes over the flattened token number, one row a token.
+    """Fixed sinusoid codes over the flattened token index, one row for each token.
 
     The native table is computed in float64 and stored in float32: bit-identical to the original. It is a
-    non-persistent buffer: it follows `.to(device)` and is in no state dict. For another grid the native table is
-    interpolated linearly in time, rows and columns, once per grid, so that a place in the video keeps its code.
+    non-persistent buffer: it follows `.to(device)` and is in no state dict. Whatever moves, casts or empties the
+    module's tensors (`to_empty` after a start on the meta device) computes it again, so that it never holds anything
+    else. For another grid the native table is interpolated linearly in time, rows and columns, so that a position
+    in the video keeps its code; the tables of the last few grids are kept.
 
     Args:
         grid: The native token grid.
@@ -71,22 +77,36 @@ class PositionTable(nn.Module):
     def __init__(self, grid: TokenGrid, width: int) -> None:
         super().__init__()
         self.grid = grid
+        self.width = width
         self.register_buffer("table", sinusoid_table(grid.num_tokens, width), persistent=False)
+        self._interpolated: dict[TokenGrid, Tensor] = {}
+
+    def reset_parameters(self) -> None:
+        """Compute the native table again, on the device and in the dtype of the one there is."""
+        self._interpolated = {}
+        if not self.table.is_meta:
+            table = sinusoid_table(self.grid.num_tokens, self.width)
+            self.table = table.to(device=self.table.device, dtype=self.table.dtype)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # What torch calls for to(), half(), to_empty() and the like. No file holds the table, and after to_empty() it
+        # is whatever was in that memory, which load_state_dict would not notice.
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.reset_parameters()
+        return self
 
     def forward(self, grid: TokenGrid) -> Tensor:
         """Return the table of a grid, `[1, N, D]` in the dtype of the module."""
         if grid == self.grid:
             return self.table
-        name = f"table_{grid.frames}x{grid.height}x{grid.width}"
-        cached: Tensor | None = self._buffers.get(name)
-        if cached is not None:
-            return cached
-        if torch.compiler.is_compiling():  # a traced graph may not gain buffers; it computes the table in place
+        if torch.compiler.is_compiling():  # a traced graph computes the table in place
             return interpolate_table(self.table, self.grid, grid)
-        with torch.inference_mode(False):  # a table first asked for in evaluation serves training too
-            table = interpolate_table(self.table, self.grid, grid)
-        self.register_buffer(name, table, persistent=False)
-        return table
+        if grid not in self._interpolated:
+            while len(self._interpolated) >= MAX_GRIDS:
+                del self._interpolated[next(iter(self._interpolated))]  # the oldest
+            with torch.inference_mode(False):  # a table first asked for in evaluation serves training too
+                self._interpolated[grid] = interpolate_table(self.table, self.grid, grid)
+        return self._interpolated[grid]
 
 
 def interpolate_table(table: Tensor, native: TokenGrid, grid: TokenGrid) -> Tensor:

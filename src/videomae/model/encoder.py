@@ -129,12 +129,12 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
         """Encode a video.
 
         Args:
-            pixel_values: `[B, T, C, H, W]` normalised pixels, any T, H and W that tubelets divide.
+            pixel_values: `[B, T, C, H, W]` normalized pixels, any T, H and W that tubelets divide.
             bool_masked_pos: `[B, N]` bool, True = hidden; None and no indices: every token is visible.
             output_attentions: Return attention probabilities; None: as configured.
             output_hidden_states: Return hidden states; None: as configured.
             return_dict: False returns a tuple; None: as configured.
-            visible_indices: `[B, V]` int64, ready-made numbers of the visible tokens, instead of a mask.
+            visible_indices: `[B, V]` int64, ready indices of the visible tokens, instead of a mask.
 
         Returns:
             `last_hidden_state` `[B, V, D]`; with a CLS token one more, the first.
@@ -151,24 +151,24 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
             hidden_states=as_tuple(trace.states),
             attentions=as_tuple(trace.attentions),
         )
-        return self.as_asked(output, return_dict)
+        return self.format_output(output, return_dict)
 
     def encode(self, pixel_values: Tensor, visible_indices: Tensor | None, trace: Trace) -> Tensor:
         """Return the token states `[B, V, D]` alone; what the heads build on."""
         tokens: Tensor = self.embeddings(pixel_values, visible_indices)
         tokens = run_blocks(
-            self.encoder.layer, tokens, recompute=self.recompute_every if self.training else 0, trace=trace
+            self.encoder.layer, tokens, checkpoint_every=self.checkpoint_every if self.training else 0, trace=trace
         )
         return tokens if self.layernorm is None else self.layernorm(tokens)
 
     def split_mask(self, mask: Tensor, pixel_values: Tensor, *, given: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Turn a mask `[B, N]` into the numbers of its False and of its True tokens.
+        """Turn a mask `[B, N]` into the indices of its False and of its True tokens.
 
         Raises:
             ValueError: If the mask does not fit the video, its rows have unequal counts, or indices came with it.
         """
         if given is not None:
-            raise ValueError("a mask and ready-made indices were both given: pass one of them")
+            raise ValueError("a mask and indices were both given: pass one of them")
         expected = (pixel_values.shape[0], self.embeddings.grid_of(pixel_values).num_tokens)
         if mask.dtype != torch.bool or tuple(mask.shape) != expected:
             raise ValueError(
@@ -214,9 +214,9 @@ def make_trace(config: VideoMAEConfig, *, attentions: bool | None, states: bool 
 
 
 def init_truncated_normal(module: nn.Module, *, std: float) -> None:
-    """Draw linear weights from a normal of deviation `std`, zero their biases; other parameters keep theirs.
+    """Draw linear weights from a truncated normal of `std`, zero their biases; other parameters keep theirs.
 
-    Source: VideoMAE, fine-tuning network. The tubelet projection keeps torch's Conv3d default, as there.
+    Source: VideoMAE, fine-tuning model. The tubelet projection keeps torch's Conv3d default, as there.
     """
     for one in module.modules():
         if isinstance(one, nn.Linear):

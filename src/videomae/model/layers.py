@@ -1,7 +1,7 @@
 """The parts of a transformer stack: attention, MLP, drop path, block.
 
 Shapes: `B` batch, `N` tokens, `Q` tokens whose output is used (the last Q of N), `D` width, `H` heads, `d` width of
-a head. Knows nothing of masks, losses or configurations. Parameter names follow transformers' module tree, except
+a head. Parameter names follow transformers' module tree, except
 that queries, keys and values are one matrix `qkv` with the published files' `q_bias` and `v_bias` beside it.
 """
 
@@ -9,22 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from videomae.model.config import ACTIVATIONS
 from videomae.model.cpu_attention import blocked_attention, blocked_is_faster
 
-ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
-    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "relu": F.relu,
-    "silu": F.silu,
-    "swish": F.silu,
-}
+
+def activation_function(name: str) -> Callable[[Tensor], Tensor]:
+    """Return an activation by its name in `ACTIVATIONS`."""
+    function, options = ACTIVATIONS[name]
+    found: Callable[[Tensor], Tensor] = getattr(F, function)
+    return partial(found, **options) if options else found
 
 
 class QueryKeyValue(nn.Linear):
@@ -184,7 +184,7 @@ class BlockSettings:
     attention_dropout: float
     """Dropout on attention probabilities."""
     activation: str
-    """A key of `ACTIVATION_FUNCTIONS`."""
+    """A key of `ACTIVATIONS`."""
     norm_eps: float
     """Epsilon of the LayerNorms."""
     init_values: float
@@ -226,7 +226,7 @@ class Block(nn.Module):
         self.output = Dense(intermediate_size, hidden_size, dropout=settings.dropout)
         self.layernorm_before = nn.LayerNorm(hidden_size, eps=settings.norm_eps)
         self.layernorm_after = nn.LayerNorm(hidden_size, eps=settings.norm_eps)
-        self.activation = ACTIVATION_FUNCTIONS[settings.activation]
+        self.activation = activation_function(settings.activation)
         self.drop_path = DropPath(drop_path)
         scaled = settings.init_values > 0.0
         self.gamma_1 = nn.Parameter(torch.full((hidden_size,), settings.init_values)) if scaled else None
@@ -262,7 +262,7 @@ def run_blocks(
     tokens: Tensor,
     *,
     num_queries: int | None = None,
-    recompute: int = 0,
+    checkpoint_every: int = 0,
     trace: Trace | None = None,
 ) -> Tensor:
     """Run blocks in order.
@@ -271,8 +271,7 @@ def run_blocks(
         blocks: Of type `Block`.
         tokens: `[B, N, D]`.
         num_queries: Q: the last block computes the last Q tokens only; None means all.
-        recompute: Every how many blocks, from the first, activations are computed again in the backward pass instead
-            of being kept; 0 means nowhere.
+        checkpoint_every: Activation checkpointing of every so many blocks, from the first; 0 means of none.
         trace: Collects hidden states and attentions where given.
 
     Returns:
@@ -284,7 +283,7 @@ def run_blocks(
         if trace is not None:
             trace.add_state(tokens)
         queries = num_queries if number == last else None
-        if recompute and number % recompute == 0 and torch.is_grad_enabled():
+        if checkpoint_every and number % checkpoint_every == 0 and torch.is_grad_enabled():
             tokens, probabilities = checkpoint(block, tokens, queries, need_probabilities, use_reentrant=False)
         else:
             tokens, probabilities = block(tokens, queries, need_probabilities)

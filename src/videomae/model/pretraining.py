@@ -1,14 +1,13 @@
 """Masked pre-training: encode the visible tubelets, decode the hidden ones, compare with their pixels.
 
 `B` batch, `V` visible, `M` decoded, `N` tokens, `D` encoder width, `E` decoder width, `P` values per tubelet.
-Where decoder masking (VideoMAE V2) is used, M counts the decoded tokens alone; those that the encoder saw carry no
-loss.
+Where decoder masking (VideoMAE V2) is used, M counts the decoded tokens alone; visible tokens among them carry
+no loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -28,12 +27,12 @@ from videomae.model.encoder import (
 from videomae.model.layers import Block, run_blocks
 from videomae.model.outputs import VideoMAEForPreTrainingOutput
 from videomae.patches import (
-    NORM_EPS,
     TokenGrid,
     complement,
     gather_tokens,
     gather_tubelets,
     membership,
+    normalize_tubelets,
 )
 from videomae.presets import IMAGENET_MEAN as IMAGENET_MEAN
 from videomae.presets import IMAGENET_STD as IMAGENET_STD
@@ -61,9 +60,9 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(config.decoder_hidden_size, eps=config.head_norm_eps)
         self.head = nn.Linear(config.decoder_hidden_size, config.values_per_tubelet)
 
-    def forward(self, tokens: Tensor, num_decoded: int, recompute: int = 0) -> Tensor:
+    def forward(self, tokens: Tensor, num_decoded: int, checkpoint_every: int = 0) -> Tensor:
         """Decode `[B, V + M, E]`, mask tokens last, to predictions `[B, M, P]`."""
-        tokens = run_blocks(self.decoder_layers, tokens, num_queries=num_decoded, recompute=recompute)
+        tokens = run_blocks(self.decoder_layers, tokens, num_queries=num_decoded, checkpoint_every=checkpoint_every)
         predictions: Tensor = self.head(self.norm(tokens))
         return predictions
 
@@ -72,13 +71,18 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
     """Encoder, decoder and reconstruction loss.
 
     Args:
-        config: Sizes and switches. Published pre-training networks have `use_mean_pooling=False`, that is, a
-            final LayerNorm after the encoder.
+        config: Sizes and switches. Published pre-training models have `use_mean_pooling=False`, that is, a final
+            LayerNorm after the encoder. They are read once: a built model does not change when its configuration is
+            written to, but for what outputs hold.
     """
+
+    encoder_class: ClassVar[type[VideoMAEModel]] = VideoMAEModel
 
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__(config)
-        self.videomae = VideoMAEModel(config)
+        self.norm_pix_loss = config.norm_pix_loss
+        self.num_channels = config.num_channels
+        self.videomae = self.encoder_class(config)
         self.encoder_to_decoder = nn.Linear(config.hidden_size, config.decoder_hidden_size, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_hidden_size))
         self.decoder = Decoder(config)
@@ -86,7 +90,7 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         self._init_weights()
 
     def _init_weights(self) -> None:
-        """Draw the weights as the original does: Xavier in both stacks, torch's default for the bridge."""
+        """Draw the weights as the original does: Xavier in both stacks, torch's default between them."""
         for stack in (self.videomae, self.decoder):
             for one in stack.modules():
                 if isinstance(one, nn.Linear):
@@ -114,19 +118,19 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         """Predict hidden tubelets and measure the error.
 
         Args:
-            pixel_values: `[B, T, C, H, W]` pixels, normalised with the ImageNet mean and deviation.
+            pixel_values: `[B, T, C, H, W]` pixels, normalized with the ImageNet mean and std.
             bool_masked_pos: `[B, N]` bool, True = hidden from the encoder. Needed unless indices are given.
             output_attentions: Return the encoder's attention probabilities; None: as configured.
             output_hidden_states: Return the encoder's hidden states; None: as configured.
             return_dict: False returns a tuple; None: as configured.
             decode_masked_pos: `[B, N]` bool, True = not decoded (VideoMAE V2's decoder masking). None: what the
                 encoder does not see is decoded.
-            visible_indices: `[B, V]` int64 token numbers, instead of `bool_masked_pos`.
-            decoded_indices: `[B, M]` int64 token numbers, instead of `decode_masked_pos`.
+            visible_indices: `[B, V]` int64 token indices, instead of `bool_masked_pos`.
+            decoded_indices: `[B, M]` int64 token indices, instead of `decode_masked_pos`.
 
         Returns:
             Loss, 0-d float32, the mean over decoded tokens that the encoder did not see; logits `[B, M, P]` in
-            the order of the decoded token numbers.
+            the order of the decoded token indices.
 
         Raises:
             ValueError: If masks and indices are both or neither given, or masks have unequal counts.
@@ -161,7 +165,7 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
             hidden_states=as_tuple(trace.states),
             attentions=as_tuple(trace.attentions),
         )
-        return self.as_asked(output, return_dict)
+        return self.format_output(output, return_dict)
 
     def decode(self, encoded: Tensor, visible_indices: Tensor, decoded_indices: Tensor, grid: TokenGrid) -> Tensor:
         """Predict the decoded tokens from encoder states.
@@ -175,51 +179,34 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         Returns:
             `[B, M, P]`.
         """
-        bridged = self.encoder_to_decoder(encoded)  # [B, V, E]
-        table = self.positions(grid).to(bridged.dtype)
+        projected = self.encoder_to_decoder(encoded)  # [B, V, E]
+        table = self.positions(grid).to(projected.dtype)
         num_first = encoded.shape[1] - visible_indices.shape[1]  # 1 with a CLS token, which has no position
-        seen = bridged[:, num_first:] + gather_tokens(table, visible_indices)
-        asked = self.mask_token.to(bridged.dtype) + gather_tokens(table, decoded_indices)  # [B, M, E]
-        tokens = torch.cat((bridged[:, :num_first], seen, asked), dim=1)
-        recompute = self.recompute_every if self.training else 0
-        logits: Tensor = self.decoder(tokens, decoded_indices.shape[1], recompute)
+        visible = projected[:, num_first:] + gather_tokens(table, visible_indices)
+        masked = self.mask_token.to(projected.dtype) + gather_tokens(table, decoded_indices)  # [B, M, E]
+        tokens = torch.cat((projected[:, :num_first], visible, masked), dim=1)
+        checkpoint_every = self.checkpoint_every if self.training else 0
+        logits: Tensor = self.decoder(tokens, decoded_indices.shape[1], checkpoint_every)
         return logits
 
     @torch.no_grad()
     def targets(self, pixel_values: Tensor, decoded_indices: Tensor) -> Tensor:
         """Return what the decoded tokens should predict, `[B, M, P]` float32.
 
-        Only the decoded tubelets are read. With three channels the ImageNet normalisation is undone first; with
-        `norm_pix_loss` each tubelet and channel is then normalised.
+        Only the decoded tubelets are read. With three channels the ImageNet normalization is undone first; with
+        `norm_pix_loss` each tubelet and channel is then normalized.
         """
         size = tubelet_size(self.config)
         # The indexing inside copies: `tubelets` is written in place from here on, for every pass costs.
         tubelets = gather_tubelets(pixel_values, decoded_indices, size).float().flatten(3)  # [B, M, C, s]
         # Numbers, not buffers: exact in a bfloat16 model, there after a start on the meta device, no copy a step.
-        is_rgb = self.config.num_channels == len(IMAGENET_MEAN)
-        if self.config.norm_pix_loss:
-            normalize_tubelets(tubelets, IMAGENET_STD if is_rgb else (1.0,) * self.config.num_channels)
+        is_rgb = self.num_channels == len(IMAGENET_MEAN)
+        if self.norm_pix_loss:
+            normalize_tubelets(tubelets, IMAGENET_STD if is_rgb else (1.0,) * self.num_channels)
         elif is_rgb:
-            for channel, (mean, deviation) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)):
-                tubelets[:, :, channel].mul_(deviation).add_(mean)
+            for channel, (mean, std) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)):
+                tubelets[:, :, channel].mul_(std).add_(mean)
         return tubelets.transpose(2, 3).flatten(2)  # [B, M, P], channel fastest
-
-
-def normalize_tubelets(tubelets: Tensor, deviations: Sequence[float]) -> None:
-    """Normalise each tubelet and channel in place, to what `patches.normalize_patches` gives for the pixels.
-
-    The pixels are `deviation * tubelets + mean` with two numbers a channel. Subtracting the mean of a tubelet and
-    dividing by its deviation takes both out again, all but what they do to the epsilon; so they are never applied.
-
-    Args:
-        tubelets: `[B, M, C, s]` float32.
-        deviations: One for each channel.
-    """
-    tubelets -= tubelets.mean(dim=-1, keepdim=True)
-    spread = torch.linalg.vector_norm(tubelets, dim=-1, keepdim=True) / (tubelets.shape[-1] - 1) ** 0.5  # unbiased
-    for channel, deviation in enumerate(deviations):
-        spread[:, :, channel] += NORM_EPS / deviation
-    tubelets /= spread
 
 
 def reconstruction_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:

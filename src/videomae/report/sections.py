@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from videomae.errors import VideoReadError
-from videomae.evaluation.evaluator import EvaluationResult, VideoResult
+from videomae.evaluation.results import EvaluationResult, VideoResult
 from videomae.inference.reconstruction import Reconstruction, reconstruction_strip
 from videomae.report.figures import Curve, confusion_chart, loss_curves, png_address, thumbnail
 from videomae.report.page import Block, Chart, Facts, Gallery, Picture, PredictionCard, Section, Table, Text

@@ -31,11 +31,11 @@ from videomae.weights.layouts import to_original, to_transformers
 from videomae.weights.loading import (
     CONFIG_NOTE,
     Checkpoint,
-    LoadOptions,
     check_positions,
     open_checkpoint,
     settle,
 )
+from videomae.weights.options import LoadOptions
 from videomae.weights.recognition import POSITION_TABLES
 from videomae.weights.saving import save_tensors
 from videomae.weights.sources import CONFIG_FILE, PROCESSOR_FILE, RECORD_FILE, SAFE_FILES, Origin

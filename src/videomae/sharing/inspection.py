@@ -26,7 +26,8 @@ from videomae.weights.architecture import describe
 from videomae.weights.configs import ModelConfig
 from videomae.weights.hub import HubOptions
 from videomae.weights.kinds import KINDS, ModelKind
-from videomae.weights.loading import Checkpoint, LoadOptions, open_checkpoint, plan_load
+from videomae.weights.loading import Checkpoint, open_checkpoint, plan_load
+from videomae.weights.options import LoadOptions
 from videomae.weights.report import LoadReport, listed
 from videomae.weights.sources import PROCESSOR_FILE, RECORD_FILE
 
@@ -209,7 +210,7 @@ def _processor_problems(checkpoint: Checkpoint) -> list[Problem]:
         len(values) == len(IMAGENET_MEAN)
         and max(abs(one - right) for one, right in zip(values, IMAGENET_MEAN, strict=True)) > MEAN_TOLERANCE
     ):
-        what = f"{PROCESSOR_FILE} has image_mean {list(values)}; the published networks were trained with ImageNet's"
+        what = f"{PROCESSOR_FILE} has image_mean {list(values)}; the published models were trained with ImageNet's"
         return [Problem(what, "look into it")]
     return []
 

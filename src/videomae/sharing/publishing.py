@@ -10,7 +10,7 @@ from videomae.sharing.card import render_card, shareable
 from videomae.sharing.record import ModelRecord, load_record, save_record
 from videomae.weights.configs import ModelConfig, read_declared
 from videomae.weights.hub import create_repository, upload_folder
-from videomae.weights.json_files import write_text
+from videomae.weights.json_files import write_text_file
 from videomae.weights.loading import open_checkpoint
 from videomae.weights.sources import CONFIG_FILE, RECORD_FILE, find_model_folder
 
@@ -37,7 +37,7 @@ def write_card(folder: Path, name: str, *, config_class: type[ModelConfig]) -> N
         name=name,
         num_parameters=sum(tensor.numel() for tensor in checkpoint.shapes.values()),
     )
-    write_text(folder / CARD_FILE, text)
+    write_text_file(folder / CARD_FILE, text)
 
 
 def publish_folder(

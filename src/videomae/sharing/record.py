@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from videomae.errors import ConfigError, WeightsError
 from videomae.video.sampling import ClipConfig
-from videomae.weights.json_files import json_text, read_json, write_text
+from videomae.weights.json_files import json_text, read_json, write_text_file
 from videomae.weights.sources import RECORD_FILE
 
 PUBLISHED_CLIP = ClipConfig(num_frames=16, stride=4)  # of the published Kinetics models
@@ -229,7 +229,7 @@ def save_record(folder: Path, record: Record) -> None:
         WeightsError: If the disk refuses.
     """
     checked = record if isinstance(record, ModelRecord) else ModelRecord.from_dict(record)
-    write_text(folder / RECORD_FILE, checked.to_json())
+    write_text_file(folder / RECORD_FILE, checked.to_json())
 
 
 def load_record(folder: Path) -> ModelRecord:

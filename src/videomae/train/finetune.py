@@ -23,7 +23,8 @@ from videomae.engine.progress import TrainingProgress
 from videomae.engine.seeding import derive_seed
 from videomae.engine.workers import running_workers
 from videomae.errors import ConfigError
-from videomae.evaluation.evaluator import EvaluationResult, evaluate
+from videomae.evaluation.evaluator import evaluate
+from videomae.evaluation.results import EVALUATION_FILE, EvaluationResult, load_evaluation
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD
 from videomae.recipes.schema import FinetuneRecipe
@@ -35,8 +36,6 @@ from videomae.train.resume import resolve
 from videomae.train.session import Session
 from videomae.train.step import plan_steps, update_weights
 from videomae.weights.report import LoadReport
-
-EVALUATION_FILE = "evaluation.json"  # in the run folder; what `videomae evaluate --out` writes
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def finetune(
     folder, evaluation_file = session.model_folder, session.folder.path / EVALUATION_FILE
     if session.is_finished(plan.total) and evaluation_file.is_file():
         print(f"the run in {out} is finished: it has done its {plan.total} steps and its evaluation")
-        return FinetuneResult(folder, EvaluationResult.from_json(evaluation_file.read_text(encoding="utf-8")))
+        return FinetuneResult(folder, load_evaluation(evaluation_file))
     for line in origin_lines(report):
         print(line)
     start = session.restore(model, optimizer)
@@ -178,7 +177,7 @@ def finetune(
                 config=recipe.evaluation,
                 on_progress=lambda done, _: progress.update(done, num_clips=1),
             )
-        session.folder.write_text(EVALUATION_FILE, result.to_json())
+        result.save(evaluation_file)
         session.metrics.append({"step": plan.total, "evaluation": result.metrics_dict()})
         model.save_pretrained(folder)
         processor.save_pretrained(folder)

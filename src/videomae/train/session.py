@@ -89,9 +89,11 @@ class Session:
         return self.folder.path / RUN_FOLDER
 
     def is_finished(self, total_steps: int) -> bool:
-        """Return whether the run has done its last step and written its model folder, the record of it last."""
+        """Return whether the model folder, whose record is written last, is the result of all steps on this data."""
         training = load_record(self.model_folder).training
-        finished = training is not None and training.steps == total_steps
+        if training is None:
+            return False
+        finished = (training.steps, training.data_fingerprint) == (total_steps, self.data_fingerprint)
         if finished and self._changes:
             changed = ", ".join(change.name for change in self._changes)
             tell(f"the run is finished: other values of {changed} change nothing")

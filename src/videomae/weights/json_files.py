@@ -46,10 +46,10 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     Raises:
         WeightsError: If the disk refuses, for example because it is full.
     """
-    write_text(path, json_text(values))
+    write_text_file(path, json_text(values))
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text_file(path: Path, text: str) -> None:
     """Write a text file of a model folder atomically; see `write_json`."""
     try:
         write_text_atomic(path, text)

@@ -10,7 +10,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
@@ -21,11 +21,11 @@ from videomae.errors import ConfigError, WeightsError
 from videomae.positions import sinusoid_table
 from videomae.weights.configs import LABEL_SETTINGS, ModelConfig, Settled, read_declared, settle_config
 from videomae.weights.declared import Declared, parse
-from videomae.weights.hub import HubOptions
 from videomae.weights.json_files import one_line
 from videomae.weights.kinds import ENCODER_PREFIX, ModelKind, kind_of_class
 from videomae.weights.layouts import assemble
-from videomae.weights.matching import ChannelAdaption, ChannelChange, Fit, FitRules, adapt, fit_tensors
+from videomae.weights.matching import ChannelChange, Fit, FitRules, adapt, fit_tensors
+from videomae.weights.options import DTYPES, LoadOptions, split_options
 from videomae.weights.recognition import Layout, recognise, whole_name
 from videomae.weights.report import LoadReport, listed
 from videomae.weights.sources import CONFIG_FILE, Origin, Source, find_source, origin_of
@@ -34,38 +34,8 @@ from videomae.weights.tensor_files import TensorFile
 CONFIG_NOTE = "videomae_config"  # where this package's own .pth files keep their config.json
 POSITION_TOLERANCE = 1e-4
 PROJECTION = "videomae.embeddings.patch_embeddings.projection.weight"
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
-ATTENTION = (None, "sdpa", "eager")
-# transformers' arguments that change nothing here: nothing is ever loaded twice, and no code of a repository is run.
-IGNORED = ("low_cpu_mem_usage", "trust_remote_code", "weights_only", "_fast_init", "resume_download", "proxies")
 
 Model = TypeVar("Model", bound=nn.Module)
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """What `from_pretrained` takes besides fields of the configuration; names are transformers' where it has them."""
-
-    config: object = None
-    """Instead of the source's: a configuration, or a folder or file that has one. It is taken as it is."""
-    dtype: torch.dtype | str | None = None
-    """Of the parameters: a dtype or its name, "auto" for the file's; None: float32."""
-    ignore_mismatched_sizes: bool = False
-    """Randomly initialize tensors whose shapes differ instead of refusing."""
-    strict: bool = True
-    """Refuse files that lack tensors or have others; False: load what fits."""
-    head_rows: tuple[int, ...] | None = None
-    """Rows of the file's classifier to keep, in the order of the new classes."""
-    fresh_head: bool = False
-    """Randomly initialize the classifier even where the file's would fit, for as many other classes."""
-    adapt_channels: ChannelAdaption = "mean"
-    """How another `num_channels` is reached: "mean" or "repeat"; see `videomae.weights.matching.adapt`."""
-    use_safetensors: bool | None = None
-    """True: safetensors only; False: pickled files only."""
-    device_map: Any = None
-    """A device, or "auto": the GPU where there is one."""
-    hub: HubOptions = field(default_factory=HubOptions)
-    """How a repository is read."""
 
 
 @dataclass(frozen=True)
@@ -93,35 +63,6 @@ class Checkpoint:
         wrapper = f", names wrapped in {self.layout.wrapper}" if self.layout.wrapper else ""
         is_v2 = ", of VideoMAE V2's repositories" if self.declared is not None and self.declared.is_v2 else ""
         return f"{self.layout.name}{is_v2}{container}{wrapper}"
-
-
-def split_options(arguments: Mapping[str, Any]) -> tuple[LoadOptions, dict[str, Any]]:
-    """Divide the keyword arguments of `from_pretrained` into options and fields of the configuration.
-
-    Raises:
-        ConfigError: If an option is given twice or has a value that means nothing.
-    """
-    rest = {name: value for name, value in arguments.items() if name not in IGNORED}
-    attention = rest.pop("attn_implementation", None)
-    if attention not in ATTENTION:
-        raise ConfigError(f"attn_implementation is {attention!r}: choose sdpa or eager, which compute the same here")
-    old = rest.pop("torch_dtype", None)
-    if old is not None and rest.setdefault("dtype", old) != old:
-        raise ConfigError("dtype and torch_dtype are one option: give one of them")
-    token = rest.pop("use_auth_token", None)  # the name before token
-    if token is not None:
-        rest.setdefault("token", token)
-    hub = {name: rest.pop(name) for name in HubOptions.__dataclass_fields__ if name in rest}
-    own = {name: rest.pop(name) for name in LoadOptions.__dataclass_fields__ if name in rest and name != "hub"}
-    if own.get("head_rows") is not None:
-        own["head_rows"] = tuple(int(row) for row in own["head_rows"])
-    options = LoadOptions(**own, hub=HubOptions(**{name: value for name, value in hub.items() if value is not None}))
-    if options.adapt_channels not in ("mean", "repeat"):
-        raise ConfigError(f"adapt_channels is {options.adapt_channels!r}: choose mean or repeat")
-    names = (*DTYPES, "auto")
-    if options.dtype is not None and str(options.dtype).removeprefix("torch.") not in names:
-        raise ConfigError(f"dtype is {options.dtype!r}: choose one of {', '.join(names)}")
-    return options, rest
 
 
 class Loaded(NamedTuple, Generic[Model]):
@@ -174,7 +115,7 @@ def load_checkpoint(
         model = cls(plan.config)
     else:
         for text in plan.warnings:
-            warnings.warn(text, UserWarning, stacklevel=3)
+            warnings.warn(text, UserWarning, stacklevel=4)
     _fill(model, checkpoint, plan, _dtype(options.dtype, checkpoint))
     _warn(plan, cls, _ignored_keys(checkpoint, options))
     origin = origin_of(checkpoint.source)
@@ -389,12 +330,14 @@ def _warn(plan: Plan[Any], cls: type[nn.Module], ignored: Sequence[str]) -> None
         )
     if report.missing:
         texts.append(f"{report.source}: {listed(report.missing)} are missing in it and randomly initialized")
-    for reason, names in plan.fit.unused_with_warning().items():
-        texts.append(f"{report.source}: {listed(names)} of the file are ignored ({reason})")
+    ignored_groups = plan.fit.unused_with_warning()
+    if ignored_groups:
+        groups = "; ".join(f"{listed(names)} ({reason})" for reason, names in ignored_groups.items())
+        texts.append(f"{report.source}: these tensors of the file are ignored: {groups}")
     if plan.fit.unexpected:
         texts.append(f"{report.source}: {listed(report.unexpected)} are ignored")
     for text in texts:
-        warnings.warn(text, UserWarning, stacklevel=4)
+        warnings.warn(text, UserWarning, stacklevel=5)  # of whoever calls from_pretrained
 
 
 def _ignored_keys(checkpoint: Checkpoint, options: LoadOptions) -> list[str]:

@@ -1,18 +1,16 @@
-"""Model folders: `config.json`, `model.safetensors`, `preprocessor_config.json` and `videomae.json`.
+"""Model folders: `config.json` and `model.safetensors`, which transformers reads too.
 
-The first three are what transformers reads and writes. `videomae.json` is this package's own: the frame sampling
-the model was trained with and a record of the training. What this file writes, `loading.py` reads.
+What is written here, `loading.py` reads. huggingface_hub cuts the weights into shards.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -22,17 +20,19 @@ from torch import Tensor
 from videomae.atomic import atomic_path
 from videomae.errors import ConfigError, WeightsError
 from videomae.weights.configs import ModelConfig
-from videomae.weights.json_files import write_json
+from videomae.weights.json_files import json_text, write_json
 from videomae.weights.layouts import to_transformers
 from videomae.weights.sources import CONFIG_FILE, INDEX_SUFFIX, PICKLE_FILES, SAFE_FILES, WEIGHTS_FILE
 
+if TYPE_CHECKING:
+    from huggingface_hub import StateDictSplit
+
 MAX_SHARD_SIZE = "5GB"  # what older versions of transformers and the Hub's web pages handle well
-UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]I?B)", flags=re.IGNORECASE)
+SHARD_PATTERN = "model{suffix}.safetensors"
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 
 
-class Network(Protocol):
+class Saveable(Protocol):
     """What is needed of a model to save it."""
 
     @property
@@ -48,7 +48,7 @@ class Network(Protocol):
 
 
 def save_model(
-    model: Network,
+    model: Saveable,
     folder: Path,
     *,
     max_shard_size: int | str = MAX_SHARD_SIZE,
@@ -78,59 +78,51 @@ def save_tensors(tensors: Mapping[str, Tensor], folder: Path, *, max_shard_size:
         ConfigError: If the size is none.
         WeightsError: If the folder or a file cannot be written.
     """
-    shards = cut_shards(tensors, read_size(max_shard_size))
-    path = folder / next(iter(shards))
+    split = cut_shards(tensors, max_shard_size)
+    path, index_name = folder, WEIGHTS_FILE + INDEX_SUFFIX
     try:
+        path = folder / next(iter(split.filename_to_tensors))
         folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            if len(shards) > 1:
-                index = stack.enter_context(atomic_path(folder / (WEIGHTS_FILE + INDEX_SUFFIX)))
-                index.write_text(_index_text(shards), encoding="utf-8")
-            for name, group in shards.items():
-                path = folder / name
+            if split.is_sharded:
+                index = stack.enter_context(atomic_path(folder / index_name))
+                index.write_text(
+                    json_text({"metadata": split.metadata, "weight_map": split.tensor_to_filename}), encoding="utf-8"
+                )
+            for file_name, names in split.filename_to_tensors.items():
+                path = folder / file_name
                 partial = stack.enter_context(atomic_path(path))
                 partial.touch()
                 mode = partial.stat().st_mode
-                save_file({key: one.contiguous() for key, one in group.items()}, partial, metadata={"format": "pt"})
+                group = {name: tensors[name].contiguous() for name in names}
+                save_file(group, partial, metadata={"format": "pt"})
                 partial.chmod(mode)  # safetensors lets nobody but the owner read its files
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"cannot write {path}: {error}") from None
-    _remove_stale(folder, keep=set(shards) | ({WEIGHTS_FILE + INDEX_SUFFIX} if len(shards) > 1 else set()))
+    _remove_stale(folder, keep={*split.filename_to_tensors, *((index_name,) if split.is_sharded else ())})
 
 
-def cut_shards(tensors: Mapping[str, Tensor], max_bytes: int) -> dict[str, dict[str, Tensor]]:
-    """Divide tensors, in their order, into files of at most so many bytes; a larger tensor has a file of its own."""
-    groups: list[dict[str, Tensor]] = [{}]
-    size = 0
-    for key, tensor in tensors.items():
-        added = tensor.numel() * tensor.element_size()
-        if groups[-1] and size + added > max_bytes:
-            groups.append({})
-            size = 0
-        groups[-1][key] = tensor
-        size += added
-    if len(groups) == 1:
-        return {WEIGHTS_FILE: groups[0]}
-    return {f"model-{number:05d}-of-{len(groups):05d}.safetensors": one for number, one in enumerate(groups, 1)}
-
-
-def read_size(size: int | str) -> int:
-    """Read a number of bytes.
+def cut_shards(tensors: Mapping[str, Tensor], max_shard_size: int | str) -> StateDictSplit:
+    """Divide tensors, in their order, into files of at most so many bytes; a larger tensor has a file of its own.
 
     Raises:
-        ConfigError: If it is no positive number, with a unit where it is a text.
+        ConfigError: If the size is none.
     """
-    match = _SIZE.fullmatch(size.strip()) if isinstance(size, str) else None
-    count = size if isinstance(size, int) else int(float(match[1]) * UNITS[match[2].upper()]) if match else 0
-    if count < 1:
-        raise ConfigError(f"max_shard_size is {size!r}; it must be a number of bytes or a text such as '5GB'")
-    return count
+    # The import takes a third of a second, which `import videomae` need not wait for.
+    from huggingface_hub import split_torch_state_dict_into_shards
 
-
-def _index_text(shards: Mapping[str, Mapping[str, Tensor]]) -> str:
-    total = sum(one.numel() * one.element_size() for group in shards.values() for one in group.values())
-    where = {key: name for name, group in shards.items() for key in group}
-    return json.dumps({"metadata": {"total_size": total}, "weight_map": where}, indent=2, sort_keys=True) + "\n"
+    # Without values: tensors that are views of one memory would be counted once and kept together.
+    shapes = {name: torch.empty(one.shape, dtype=one.dtype, device="meta") for name, one in tensors.items()}
+    try:
+        if isinstance(max_shard_size, int) and max_shard_size < 1:
+            raise ValueError
+        return split_torch_state_dict_into_shards(
+            shapes, filename_pattern=SHARD_PATTERN, max_shard_size=max_shard_size
+        )
+    except (ValueError, TypeError):
+        raise ConfigError(
+            f"max_shard_size is {max_shard_size!r}; it must be a number of bytes or a text such as '5GB'"
+        ) from None
 
 
 def _remove_stale(folder: Path, *, keep: set[str]) -> None:
