@@ -29,6 +29,7 @@ from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD
 from videomae.recipes.schema import FinetuneRecipe
 from videomae.sharing.record import EvaluationSummary, ModelRecord, TrainingRecord, save_record
+from videomae.train.cost import classification_clip_cost, run_cost
 from videomae.train.initial import as_built, load_initial, origin_lines
 from videomae.train.pretrain import training_processor
 from videomae.train.resume import resolve
@@ -109,6 +110,11 @@ def finetune(
     for line in origin_lines(report):
         print(line)
     start = session.restore(model, optimizer)
+    cost = run_cost(
+        classification_clip_cost(model.config), model, plan, loop, num_videos=len(train.rows), start_step=start
+    )
+    for line in cost.lines():
+        print(line)
     loader = train_loader(
         dataset,
         batch_size=plan.batch_size,
@@ -122,6 +128,7 @@ def finetune(
 
     # ---- the loop --------------------------------------------------------------------------------------------
     with graceful_interrupt() as interrupt:
+        duration = cost.duration_estimate()
         with (
             TrainingProgress("fine-tuning", total_steps=plan.total, start_step=start) as progress,
             running_workers(loader) as batches,
@@ -146,6 +153,8 @@ def finetune(
                         update_weights(optimizer, lr=plan.lr(step), loss=loss, grad_norm=norm)
                 read = session.log_step(batch, plan, loss=loss, grad_norm=norm)
                 progress.update(step, num_clips=len(batch.clips), loss=read, learning_rate=plan.lr(step))
+                for line in duration.after(step, synchronized=read is not None):
+                    progress.say(line)
                 if step % loop.checkpoint_steps == 0 or step == plan.total:
                     session.save()
 
@@ -219,13 +228,7 @@ def build_classifier(
     else:
         shape = {"image_size": recipe.model.image_size, "num_frames": recipe.clip.num_frames}
         model, report = load_initial(
-            model_class,
-            recipe.init,
-            recipe.model,
-            has_decoder=False,
-            fresh_head=True,
-            **shape,
-            **settings,
+            model_class, recipe.init, recipe.model, has_decoder=False, fresh_head=True, **shape, **settings
         )
     with torch.no_grad():
         for parameter in model.classifier.parameters():

@@ -97,7 +97,11 @@ class Session:
         training = load_record(self.model_folder).training
         if training is None or any(change.effect == EVALUATION for change in self._changes or ()):
             return False
-        return (training.steps, training.data_fingerprint) == (total_steps, self.data_fingerprint)
+        finished = (training.steps, training.data_fingerprint) == (total_steps, self.data_fingerprint)
+        if finished and self._changes:
+            changed = ", ".join(change.name for change in self._changes)
+            tell(f"the run is finished: other values of {changed} change nothing")
+        return finished
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
         """Load the newest checkpoint into the model and the optimizer, if there is one.
