@@ -1,110 +1,44 @@
-"""How many floating-point operations a step must do, in closed form.
-
-A multiply-add counts 2. Matrix products and the two products of attention count, nothing else does (normalisations,
-softmax, activations and additions are under 2 % of a step). The backward pass counts twice the forward pass, but once
-for the tubelet projection, whose input needs no gradient. Recomputation, as in fused attention kernels, counts as
-nothing: it is how, not what.
-"""
+"""Floating-point operations of the ways in which a pre-training step can be computed; see `videomae.train.flops`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Literal
 
 from videomae.masking import hidden_count
 from videomae.model.config import VideoMAEConfig
 from videomae.model.embeddings import native_grid
+from videomae.train.flops import Flops as Flops
+from videomae.train.flops import block_flops as block_flops
+from videomae.train.flops import classification_flops as classification_flops
+from videomae.train.flops import embedding_flops
+from videomae.train.flops import pretraining_flops as exact_flops
 
 Variant = Literal["naive", "exact", "dual"]
-
-
-@dataclass(frozen=True)
-class Flops:
-    """Operations of the forward pass for one clip, by part."""
-
-    embed: int
-    """Tubelet projection."""
-    encoder: int
-    """Encoder blocks, and the bridge to the decoder where there is one."""
-    decoder: int = 0
-    """Decoder blocks."""
-    head: int = 0
-    """Prediction of pixels, or of classes."""
-
-    @property
-    def forward(self) -> int:
-        """All of the forward pass."""
-        return self.embed + self.encoder + self.decoder + self.head
-
-    @property
-    def step(self) -> int:
-        """Forward and backward pass."""
-        return 3 * self.forward - self.embed
-
-
-def block_flops(width: int, intermediate: int, *, tokens: int, queries: int | None = None, depth: int = 1) -> int:
-    """Return the operations of a stack of blocks whose last one computes the outputs of `queries` tokens only.
-
-    Args:
-        width: D.
-        intermediate: Width of the MLP.
-        tokens: N.
-        queries: Q; None means N.
-        depth: Number of blocks.
-    """
-    last = tokens if queries is None else queries
-
-    def one(outputs: int) -> int:
-        keys_values = 2 * tokens * width * 2 * width
-        per_output = 2 * outputs * (2 * width * width + 2 * width * intermediate)  # query, projection, MLP
-        return keys_values + per_output + 2 * 2 * outputs * tokens * width
-
-    return (depth - 1) * one(tokens) + one(last)
 
 
 def pretraining_flops(config: VideoMAEConfig, *, variant: Variant, ratio: float = 0.9) -> Flops:
     """Return the operations of pre-training on one clip with tube masks.
 
     Args:
-        config: Sizes of the network.
+        config: Sizes of the model.
         variant: naive: every tubelet is embedded, every decoder block computes every token (the original and
             transformers). exact: the same loss and gradients, but only visible tubelets are embedded, and the last
-            decoder block computes the predicted tokens only (this package). dual: as exact, with half of the
-            hidden tokens decoded.
+            decoder block computes the decoded tokens only (this package). dual: as exact, with half of the hidden
+            tokens decoded.
         ratio: Fraction of the tokens hidden from the encoder.
     """
     grid = native_grid(config)
     hidden = hidden_count(grid.tokens_per_frame, ratio) * grid.frames
     visible = grid.num_tokens - hidden
-    predicted = hidden // 2 if variant == "dual" else hidden
-    embedded = grid.num_tokens if variant == "naive" else visible
-    width, decoder_width = config.hidden_size, config.decoder_hidden_size
-    bridge = 2 * visible * width * decoder_width
-    return Flops(
-        embed=_embed(config, embedded),
-        encoder=bridge + block_flops(width, config.intermediate_size, tokens=visible, depth=config.num_hidden_layers),
-        decoder=block_flops(
-            decoder_width,
-            config.decoder_intermediate_size,
-            tokens=visible + predicted,
-            queries=None if variant == "naive" else predicted,
-            depth=config.decoder_num_hidden_layers,
-        ),
-        head=2 * predicted * decoder_width * config.values_per_tubelet,
+    decoded = hidden // 2 if variant == "dual" else hidden
+    exact = exact_flops(config, visible=visible, decoded=decoded)
+    if variant != "naive":
+        return exact
+    every_token = block_flops(
+        config.decoder_hidden_size,
+        config.decoder_intermediate_size,
+        tokens=grid.num_tokens,
+        depth=config.decoder_num_hidden_layers,
     )
-
-
-def classification_flops(config: VideoMAEConfig) -> Flops:
-    """Return the operations of classifying one clip, every token computed."""
-    tokens = native_grid(config).num_tokens
-    return Flops(
-        embed=_embed(config, tokens),
-        encoder=block_flops(
-            config.hidden_size, config.intermediate_size, tokens=tokens, depth=config.num_hidden_layers
-        ),
-        head=2 * config.hidden_size * config.num_labels,
-    )
-
-
-def _embed(config: VideoMAEConfig, tokens: int) -> int:
-    return 2 * tokens * config.values_per_tubelet * config.hidden_size
+    return replace(exact, embed=embedding_flops(config, tokens=grid.num_tokens), decoder=every_token)

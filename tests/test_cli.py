@@ -1,4 +1,4 @@
-"""The command as a user meets it: its verbs and options are a frozen list, its errors one line and status 2."""
+"""The command as a user meets it: its subcommands and options are a frozen list, its errors one line and status 2."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from videomae.cli import VERBS, main
+from videomae.cli import SUBCOMMANDS, Subcommand, main
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.processing.image_processor import VideoMAEImageProcessor
+from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe, load_recipe
 from videomae.sharing.record import ModelRecord, save_record
+from videomae.train.resume import saved_recipe
 from videomae.video.sampling import ClipConfig
 from videomae.video.write import write_video
 
@@ -66,17 +69,17 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def options_of(verb: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
+def options_of(name: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
     with pytest.raises(SystemExit) as stop:
-        main([verb, "--help"])
+        main([name, "--help"])
     assert stop.value.code == 0
     words = (word.strip("[],") for word in capsys.readouterr().out.split())
     names = {word.removeprefix("--").split("=")[0].split(".")[0] for word in words if word.startswith("--")}
     return names - {"help", "config", "print_config[", "print_config"}
 
 
-def test_verbs_are_the_frozen_list() -> None:
-    assert sorted(VERBS) == sorted([*OPTIONS, "weights"])
+def test_subcommands_are_the_frozen_list() -> None:
+    assert sorted(SUBCOMMANDS) == sorted([*OPTIONS, "weights"])
 
 
 def test_weights_are_inspected_and_converted_there_and_back(
@@ -98,15 +101,15 @@ def test_weights_without_a_task_say_which_there_are(capsys: pytest.CaptureFixtur
     assert "needs inspect or convert, got show" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", OPTIONS)
-def test_options_are_the_frozen_list(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert options_of(verb, capsys) == {*OPTIONS[verb], *RECIPE_PARTS.get(verb, [])}
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_are_the_frozen_list(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert options_of(name, capsys) == {*OPTIONS[name], *RECIPE_PARTS.get(name, [])}
 
 
-def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert all(f"  {verb}" in out for verb in VERBS)
+    assert all(f"  {name}" in out for name in SUBCOMMANDS)
 
 
 def test_predict_prints_the_classes_of_each_video(
@@ -183,7 +186,7 @@ def test_evaluate_prints_accuracy_and_writes_every_video(
 
 
 BAD_INPUT = {
-    "no such verb": (["predikt"], "unknown verb 'predikt': did you mean 'predict'?"),
+    "no such subcommand": (["predikt"], "unknown subcommand 'predikt': did you mean 'predict'?"),
     "no such option": (["predict", "M", "V", "--topk", "3"], "--topk"),
     "missing model": (["predict", "nowhere", "clip.mp4"], "nowhere"),
     "missing video": (["features", "MODELS/pre", "nowhere.mp4", "--out", "OUT/f.safetensors"], "nowhere.mp4"),
@@ -213,6 +216,18 @@ BAD_INPUT = {
         "unknown config field 'depth'",
     ),
     "classifier has no decoder": (["reconstruct", "MODELS/fine", "VIDEO", "--out", "OUT/strip.png"], "decoder"),
+    "two folders": (["pretrain", "--config", "tiny", "D", "EMPTY", "--out", "OUT/run"], "but one folder is taken"),
+    "videos given twice": (
+        ["pretrain", "D", "--config", "tiny", "--data.train", "EMPTY", "--out", "OUT/run"],
+        "the videos are given twice",
+    ),
+    "preset without a recipe": (
+        ["pretrain", "D", "--model.preset", "large", "--out", "OUT/run"],
+        "--model.preset is given without --config",
+    ),
+    "missing data without a recipe": (["pretrain", "nowhere", "--out", "OUT/run"], "nowhere"),
+    "no data": (["pretrain", "--out", "OUT/run"], "data.train"),
+    "nothing to resume without a recipe": (["pretrain", "--resume", "--out", "OUT/run"], "there is no run to resume"),
     "nothing to resume": (
         ["pretrain", "--config", "tiny", "--data.train", "D", "--resume", "--out", "OUT/run"],
         "run",
@@ -222,7 +237,7 @@ BAD_INPUT = {
 
 @pytest.fixture(scope="module")
 def places(models: Path, labelled_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The files that the words in capitals above stand for."""
+    """The files that the names in capitals above stand for."""
     root = tmp_path_factory.mktemp("bad")
     (root / "empty").mkdir()
     (root / "text.mp4").write_text("this is no video")
@@ -286,7 +301,7 @@ def test_the_module_runs_as_the_command() -> None:
         [sys.executable, "-m", "videomae", "nonsense"], capture_output=True, text=True, check=False
     )
     assert result.returncode == 2
-    assert result.stderr.startswith("videomae: error: unknown verb 'nonsense'")
+    assert result.stderr.startswith("videomae: error: unknown subcommand 'nonsense'")
 
 
 def test_a_video_is_predicted_from_any_folder(
@@ -296,3 +311,113 @@ def test_a_video_is_predicted_from_any_folder(
     monkeypatch.chdir(tmp_path)
     assert main(["predict", str(models / "fine"), "a.mp4"]) == 0
     assert "a.mp4" in capsys.readouterr().out
+
+
+HELP = [[], *([name] for name in OPTIONS), ["weights"], ["weights", "inspect"], ["weights", "convert"]]
+
+
+@pytest.mark.parametrize("arguments", HELP, ids=lambda one: " ".join(one) or "videomae")
+def test_help_imports_nothing_that_is_slow(arguments: list[str]) -> None:
+    slow = ("torch", "av", "transformers", "matplotlib", "PIL")
+    program = (
+        "import sys, time\n"
+        "start = time.perf_counter()\n"
+        "from videomae.cli import main\n"
+        "try:\n"
+        f"    main({[*arguments, '--help']!r})\n"
+        "except SystemExit as stop:\n"
+        "    assert stop.code == 0\n"
+        "seconds = time.perf_counter() - start\n"
+        f"print([name for name in {slow!r} if name in sys.modules], f'{{seconds:.2f}} s', file=sys.stderr)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    print(result.stderr)  # the time is for people who look: pytest -s
+    assert "usage: videomae" in result.stdout
+    assert result.stderr.startswith("[]"), result.stderr
+
+
+def test_warnings_are_one_line_each_and_come_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def noisy(arguments: list[str]) -> int:
+        for number in (1, 2, 1):
+            warnings.warn(f"clip {number} is short:\n  its last frame is repeated", UserWarning, stacklevel=2)
+        warnings.warn("another library's", FutureWarning, stacklevel=1)
+        return 0
+
+    before = warnings.showwarning
+    monkeypatch.setitem(SUBCOMMANDS, "predict", Subcommand("", noisy))
+    assert main(["predict"]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: clip 1 is short: its last frame is repeated",
+        "warning: clip 2 is short: its last frame is repeated",
+        "warning: another library's",
+    ]
+    assert warnings.showwarning is before
+
+
+def test_a_real_warning_reaches_the_terminal_without_file_and_line(
+    models: Path, labelled_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(models / "fine", tmp_path / "bare")
+    (tmp_path / "bare" / "videomae.json").unlink()
+    (tmp_path / "bare" / "preprocessor_config.json").unlink()
+    command = [
+        sys.executable,
+        "-m",
+        "videomae",
+        "predict",
+        str(tmp_path / "bare"),
+        str(labelled_folder / "left" / "0.mp4"),
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = result.stderr.splitlines()
+    assert sum(line.startswith("warning: ") for line in lines) == 2
+    assert not any("UserWarning" in line or ".py:" in line for line in lines)
+
+
+SMALL_RUN = ["--model.image_size", "32", "--clip.num_frames", "4", "--loop.workers", "0", "--schedule.steps", "1"]
+
+
+def test_the_folder_alone_is_enough_and_the_chosen_recipe_is_told(
+    labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(["pretrain", *SMALL_RUN, str(labelled_folder), "--out", str(tmp_path / "pre"), "--loop.device", "cpu"])
+        == 0
+    )
+    assert "recipe: tiny, chosen for 6 videos on cpu (about a million parameters" in capsys.readouterr().out
+    assert saved_recipe(PretrainRecipe, tmp_path / "pre").data.train == labelled_folder
+    tiny = load_recipe(PretrainRecipe, "tiny", ["--data.train", "videos"])
+    assert saved_recipe(PretrainRecipe, tmp_path / "pre").model.overrides == tiny.model.overrides
+
+
+def test_a_chosen_recipe_leaves_model_and_clip_to_init(
+    models: Path, labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "fine"
+    words = ["--init", str(models / "pre"), "--out", str(run), "--schedule.steps", "1", "--evaluation.workers", "0"]
+    assert main(["finetune", str(labelled_folder), "--data.val_fraction", "0.34", *words]) == 0
+    assert f"model, image size and clip: those of {models / 'pre'}, not the recipe's" in capsys.readouterr().out
+    recipe = saved_recipe(FinetuneRecipe, run)
+    assert (recipe.model.image_size, recipe.model.overrides["hidden_size"]) == (32, SIZES["hidden_size"])
+    assert recipe.clip == ClipConfig(num_frames=8, stride=1)
+
+
+def test_a_named_recipe_is_taken_without_a_word(
+    labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--config", "demo", *SMALL_RUN, "--out", str(tmp_path / "run")]
+    assert main(["pretrain", str(labelled_folder), *words]) == 0
+    assert "chosen" not in capsys.readouterr().out
+
+
+def test_a_resumed_run_remembers_recipe_and_videos(
+    labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert main(["pretrain", str(labelled_folder), "--config", "tiny", *SMALL_RUN, "--out", str(run)]) == 0
+    before = saved_recipe(PretrainRecipe, run)
+    assert main(["pretrain", "--resume", "--out", str(run)]) == 0
+    assert "chosen" not in capsys.readouterr().out
+    assert saved_recipe(PretrainRecipe, run) == before

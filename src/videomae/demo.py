@@ -1,4 +1,4 @@
-"""The whole job in one call: videos, pre-training, fine-tuning, the same from random weights, and a report.
+"""The demonstration, end to end: videos, pre-training, fine-tuning, the same without pre-training, and a report.
 
 The numbers of the report are those in the runs' `metrics.jsonl` and model folders. Run as `videomae demo`.
 """
@@ -38,7 +38,7 @@ from videomae.report.sections import (
     training_section,
 )
 from videomae.train.finetune import FinetuneResult, finetune
-from videomae.train.pretrain import pretrain
+from videomae.train.pretrain import build_model, pretrain
 
 REPORT_FILE = "report.html"
 UNLABELLED_PER_CLASS = 40
@@ -46,29 +46,38 @@ LABELLED_PER_CLASS = 60
 VIDEO_FRAMES = 32
 VIDEO_SIZE = 64
 NUM_RECONSTRUCTIONS = 2
+PRETRAINED = "pre-trained"
+UNTRAINED = "untrained, same initialization"
+OWN = "the classifier's own initialization"
+# Run folder of each fine-tuning run, by what it starts from. The pre-training model and the classifier initialize
+# their weights differently, and that alone decides much; so what pre-training did shows against the second.
+STARTS = {PRETRAINED: "finetune", UNTRAINED: "from-untrained", OWN: "from-random"}
 
 
 @dataclass(frozen=True)
 class _Results:
-    """What the three runs left behind."""
+    """What the runs left behind."""
 
     pretraining: list[dict[str, Any]]
     """Lines of the pre-training run's metrics."""
-    pretrained: FinetuneResult
-    """Fine-tuned from the pre-trained encoder."""
-    random: FinetuneResult
-    """Trained alike from random weights."""
+    finetuned: Mapping[str, FinetuneResult]
+    """Fine-tuning run by the name of what it started from, in the order of `STARTS`."""
     recipes: Mapping[str, Mapping[str, Any]]
     """Resolved recipe of each run."""
 
+    @property
+    def pretrained(self) -> FinetuneResult:
+        """The run from the pre-trained encoder."""
+        return self.finetuned[PRETRAINED]
+
 
 def run_demo(out: Path, *, data: Path | None = None, seed: int = 0, overwrite: bool = False) -> Path:
-    """Do the whole job and write the report.
+    """Run the demonstration and write the report.
 
     Args:
-        out: Folder for the videos, the three runs and the report.
-        data: Your own labelled clips, a folder for each class; None makes motion videos.
-        seed: Of the videos and of all three runs.
+        out: Folder for the videos, the runs and the report.
+        data: Your own labelled clips, a folder for each class; None generates motion videos.
+        seed: Of the videos and of all runs.
         overwrite: Replace the runs and the report that are in `out`.
 
     Returns:
@@ -81,34 +90,40 @@ def run_demo(out: Path, *, data: Path | None = None, seed: int = 0, overwrite: b
     if report.exists() and not overwrite:
         raise RunError(f"{report} exists already: give --overwrite to replace the demonstration, or another --out")
     unlabelled, labelled = (data, data) if data is not None else _motion_videos(out / "videos", seed)
-    words = ["--loop.seed", str(seed)]
+    arguments = ["--loop.seed", str(seed)]
 
-    _say("1 of 3: pre-training without labels")
-    first = load_recipe(PretrainRecipe, "demo", ["--data.train", str(unlabelled), *words])
-    model = pretrain(first, out=out / "pretrain", overwrite=overwrite)
-    _say("2 of 3: fine-tuning from the pre-trained encoder")
-    words += ["--data.train", str(labelled)]
-    second = load_recipe(FinetuneRecipe, "demo", [*words, "--init", str(model)])
-    pretrained = finetune(second, out=out / "finetune", overwrite=overwrite)
-    _say("3 of 3: the same fine-tuning from random weights")
-    third = load_recipe(FinetuneRecipe, "demo", words)
-    random = finetune(third, out=out / "from-random", overwrite=overwrite)
+    _say(f"1 of {1 + len(STARTS)}: pre-training without labels")
+    recipe = load_recipe(PretrainRecipe, "demo", ["--data.train", str(unlabelled), *arguments])
+    recipes = {"Pre-training": recipe_to_dict(recipe)}
+    inits = {
+        PRETRAINED: pretrain(recipe, out=out / "pretrain", overwrite=overwrite),
+        UNTRAINED: _save_untrained(recipe, out / "untrained"),
+        OWN: None,
+    }
+    finetuned = {}
+    for number, (name, folder) in enumerate(STARTS.items(), start=2):
+        _say(f"{number} of {1 + len(STARTS)}: fine-tuning, {name}")
+        init = ["--init", str(inits[name])] if inits[name] is not None else []
+        tuning = load_recipe(FinetuneRecipe, "demo", ["--data.train", str(labelled), *arguments, *init])
+        recipes[f"Fine-tuning, {name}"] = recipe_to_dict(tuning)
+        finetuned[name] = finetune(tuning, out=out / folder, overwrite=overwrite)
 
-    results = _Results(
-        pretraining=MetricsLog.read(out / "pretrain" / "metrics.jsonl"),
-        pretrained=pretrained,
-        random=random,
-        recipes={
-            "Pre-training": recipe_to_dict(first),
-            "Fine-tuning from the pre-trained encoder": recipe_to_dict(second),
-            "Fine-tuning from random weights": recipe_to_dict(third),
-        },
-    )
-    for name, run in (("pre-trained", pretrained), ("random weights", random)):
-        metrics = run.evaluation.metrics
-        print(f"{name}: top-1 {metrics.top1:.1%} of {metrics.num_videos} videos (seed {seed})")
+    results = _Results(MetricsLog.read(out / "pretrain" / "metrics.jsonl"), finetuned, recipes)
+    for name, run in finetuned.items():
+        metrics, interval = run.evaluation.metrics, run.evaluation.metrics.top1_interval
+        print(
+            f"{name}: top-1 {metrics.top1:.1%} of {metrics.num_videos} videos "
+            f"(95 % interval {interval.low:.1%} to {interval.high:.1%}, seed {seed})"
+        )
     write_report(report, _render(out, results, own_data=data is not None, seed=seed))
     return report
+
+
+def _save_untrained(recipe: PretrainRecipe, folder: Path) -> Path:
+    """Save the model that pre-training starts from: the control that differs in the training alone."""
+    model, _ = build_model(recipe)
+    model.save_pretrained(folder)
+    return folder
 
 
 def _motion_videos(folder: Path, seed: int) -> tuple[Path, Path]:
@@ -142,21 +157,23 @@ def _render(out: Path, results: _Results, *, own_data: bool, seed: int) -> str:
         _comparison_section(out, results, own_data=own_data, seed=seed),
         training_section(results.pretraining, title="Pre-training without labels"),
         _reconstructions(out, results.pretrained),
-        evaluation_section(validation, title="Evaluation of the run from the pre-trained encoder"),
-        predictions_section(validation, title="Predictions of the run from the pre-trained encoder"),
-        evaluation_section(results.random.evaluation, title="Evaluation of the run from random weights"),
+        evaluation_section(validation, title=f"Evaluation: {PRETRAINED}"),
+        predictions_section(validation, title=f"Predictions: {PRETRAINED}"),
+        evaluation_section(results.finetuned[UNTRAINED].evaluation, title=f"Evaluation: {UNTRAINED}"),
+        evaluation_section(results.finetuned[OWN].evaluation, title=f"Evaluation: {OWN}"),
         Section("How this was made", [*_settings(results), versions(), Command(["videomae", *sys.argv[1:]])]),
     ]
-    source = "your own clips" if own_data else "motion videos made for this page"
+    source = "your own clips" if own_data else "synthetic motion videos"
+    control = results.finetuned[UNTRAINED].evaluation.metrics.top1
     summary = (
-        f"A network pre-trained on {source} without labels, then fine-tuned, names the class of {best:.1%} of "
-        f"{validation.metrics.num_videos} videos it was not trained on; chance is {chance:.1%}."
+        f"A model pre-trained on {source} without labels, then fine-tuned, names the class of {best:.1%} "
+        f"of {validation.metrics.num_videos} new videos; fine-tuned without pre-training from the same "
+        f"initialization, of {control:.1%}; chance is {chance:.1%}."
     )
     return render_report("VideoMAE, from videos to a classifier", sections, summary=summary)
 
 
 def _comparison_section(out: Path, results: _Results, *, own_data: bool, seed: int) -> Section:
-    runs = {"pre-trained": results.pretrained, "random weights": results.random}
     rows = [
         (
             name,
@@ -165,21 +182,11 @@ def _comparison_section(out: Path, results: _Results, *, own_data: bool, seed: i
             f"{run.evaluation.metrics.top1_interval.low:.1%} to {run.evaluation.metrics.top1_interval.high:.1%}",
             run.evaluation.metrics.num_videos,
         )
-        for name, run in runs.items()
+        for name, run in results.finetuned.items()
     ]
-    accuracies = [RunAccuracy(name, (_seed_accuracy(run, seed),)) for name, run in runs.items()]
-    curves = [
-        _curve(name, MetricsLog.read(out / folder / "metrics.jsonl"))
-        for name, folder in (("pre-trained", "finetune"), ("random weights", "from-random"))
-    ]
-    gap = results.pretrained.evaluation.metrics.top1 - results.random.evaluation.metrics.top1
-    if gap > 0:
-        verdict = "Here the pre-trained encoder won"
-    elif gap < 0:
-        verdict = "Here the random weights won"
-    else:
-        verdict = "Here neither won"
-    notes = [Text(f"{verdict}. One seed each: where the intervals overlap, the difference may be chance.")]
+    accuracies = [RunAccuracy(name, (_seed_accuracy(run, seed),)) for name, run in results.finetuned.items()]
+    curves = [_curve(name, MetricsLog.read(out / folder / "metrics.jsonl")) for name, folder in STARTS.items()]
+    notes = [Text(_verdict(results))]
     if own_data:
         notes.append(
             Text(
@@ -190,13 +197,31 @@ def _comparison_section(out: Path, results: _Results, *, own_data: bool, seed: i
         )
     chance = 1 / len(results.pretrained.evaluation.classes)
     return Section(
-        "The same fine-tuning from two starting points",
+        "The same fine-tuning from three starting points",
         [
             Table(("started from", "seed", "top-1", "95 % interval", "validation videos"), rows),
             Chart(accuracy_comparison(accuracies, chance=chance), "Dashed: chance."),
             *notes,
-            Chart(loss_curves(curves), "Training loss of both runs, mean of ten steps."),
+            Chart(loss_curves(curves), "Training loss of the three runs, mean of ten steps."),
         ],
+    )
+
+
+def _verdict(results: _Results) -> str:
+    """Say what the three accuracies show of pre-training, and what they do not."""
+    trained, untrained = (
+        results.finetuned[name].evaluation.metrics.top1_interval for name in (PRETRAINED, UNTRAINED)
+    )
+    if trained.low > untrained.high:
+        effect = "Pre-training helped here"
+    elif trained.high < untrained.low:
+        effect = "Pre-training harmed here"
+    else:
+        effect = "No effect of pre-training is shown here: the intervals of the first two overlap"
+    return (
+        f"{effect}. What pre-training did is the difference between the first two, which start from the same random "
+        "weights; the third initializes its weights in another way, so that its distance to the others is an "
+        "effect of initialization too. One seed each."
     )
 
 
@@ -218,7 +243,7 @@ def _reconstructions(out: Path, result: FinetuneResult) -> Section:
     loaded = load_pretraining(out / "pretrain")
     evaluation = result.evaluation
     spread = evaluation.rows[:: max(len(evaluation.rows) // NUM_RECONSTRUCTIONS, 1)][:NUM_RECONSTRUCTIONS]
-    pictures = [("pre-trained", reconstruct_video(loaded, Path(evaluation.root) / row.path)) for row in spread]
+    pictures = [(PRETRAINED, reconstruct_video(loaded, Path(evaluation.root) / row.path)) for row in spread]
     return reconstruction_section(pictures)
 
 

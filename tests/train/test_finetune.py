@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from videomae.engine.runlog import MetricsLog
 from videomae.errors import ConfigError, ManifestError, WeightsError
 from videomae.model.classification import VideoMAEForVideoClassification
+from videomae.model.config import VideoMAEConfig
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe
 from videomae.sharing.conversion import convert_weights
 from videomae.sharing.record import EvaluationSummary, load_record
@@ -130,7 +131,7 @@ def test_training_starts_from_the_authors_file_as_from_the_folder(
     pretrain_recipe: Pretrain, finetune_recipe: Finetune, tmp_path: Path
 ) -> None:
     folder = pretrain(pretrain_recipe("--schedule.steps", "2"), out=tmp_path / "pre")
-    convert_weights(folder, tmp_path / "authors.pth", to="original")
+    convert_weights(folder, tmp_path / "authors.pth", config_class=VideoMAEConfig, to="original")
     one, _ = build_classifier(finetune_recipe("--init", str(folder)), ("left", "right"))
     other, report = build_classifier(finetune_recipe("--init", str(tmp_path / "authors.pth")), ("left", "right"))
     assert report is not None

@@ -127,6 +127,7 @@ def test_a_run_from_init_is_resumed_with_its_saved_recipe_and_with_the_one_it_wa
         part = tmp_path / f"part-{number}"
         shutil.copytree(tmp_path / "run", part)
         (part / "checkpoints" / "checkpoint-00000006.pt").unlink()
+        shutil.rmtree(part / "model")
         finetune(again, out=part, resume=True)
         assert saved_recipe(FinetuneRecipe, part) == saved_recipe(FinetuneRecipe, tmp_path / "run")
 
@@ -143,5 +144,6 @@ def test_a_run_from_init_of_an_older_version_which_wrote_a_preset_it_had_ignored
     (run / "recipe.yaml").write_text(yaml.safe_dump(values))
     (run / "history.jsonl").unlink()
     (run / "checkpoints" / "checkpoint-00000008.pt").unlink()
+    shutil.rmtree(run / "model")
     pretrain(saved_recipe(PretrainRecipe, run), out=run, resume=True)
     assert saved_recipe(PretrainRecipe, run).model.overrides["hidden_size"] == 32

@@ -228,6 +228,7 @@ def test_a_run_that_is_resumed_unchanged_says_nothing_of_changes(stopped: Path) 
 def test_a_change_of_the_evaluation_is_named_as_such(finetune_recipe: Finetune, tmp_path: Path) -> None:
     recipe = finetune_recipe("--schedule.steps", "2")
     finetune(recipe, out=tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "model")
     evaluation = dataclasses.replace(recipe.evaluation, batch_size=3)
     finetune(dataclasses.replace(recipe, evaluation=evaluation), out=tmp_path / "run", resume=True)
     (change,) = history(tmp_path / "run")[-1]["changes"]

@@ -7,56 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from videomae.engine.precision import DeviceName, Precision
-from videomae.errors import ConfigError, RunError
+from videomae.engine.configs import LoopConfig as LoopConfig
+from videomae.errors import RunError
 
 MIN_SAMPLES_TO_JUDGE = 40  # below this, a fraction of bad videos says nothing yet
 MAX_NAMES = 8  # videos named in a message; metrics.jsonl names all
-
-
-@dataclass(frozen=True)
-class LoopConfig:
-    """How a loop runs, whatever it trains."""
-
-    batch_size: int = 8
-    """Clips in an optimizer step."""
-    seed: int = 0
-    """Source of every random draw: order, frames, crops, masks, initial weights."""
-    device: DeviceName = "auto"
-    """auto takes CUDA where there is one, then MPS, then the CPU."""
-    precision: Precision = "auto"
-    """auto computes in bf16 where the processor has it; weights stay float32."""
-    workers: int = 1
-    """Processes that read videos; 0 reads in the training process."""
-    checkpoint_steps: int = 200
-    """Optimizer steps between checkpoints."""
-    keep_checkpoints: int = 2
-    """Newest checkpoints that stay."""
-    log_steps: int = 10
-    """Steps between readings of the losses from the device; every step is logged all the same."""
-    max_bad_fraction: float = 0.05
-    """Largest fraction of unreadable videos before the run stops."""
-    max_skipped_steps: int = 10
-    """Steps in a row that are skipped because loss or gradient is not finite; one more stops the run."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        for name in ("batch_size", "checkpoint_steps", "keep_checkpoints", "log_steps"):
-            value = getattr(self, name)
-            if value < 1:
-                raise ConfigError(f"loop.{name} is {value}; it must be at least 1")
-        if self.workers < 0:
-            raise ConfigError(f"loop.workers is {self.workers}; use 0 to read in the training process, or more")
-        if not 0.0 <= self.max_bad_fraction <= 1.0:
-            raise ConfigError(f"loop.max_bad_fraction is {self.max_bad_fraction:g}; it is a fraction in [0, 1]")
-        if self.max_skipped_steps < 0:
-            raise ConfigError(f"loop.max_skipped_steps is {self.max_skipped_steps}; use 0 to allow none, or more")
 
 
 class BadVideoCount:

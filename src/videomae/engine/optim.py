@@ -6,59 +6,20 @@ each step is `schedule.set_learning_rate`'s.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from videomae.engine.configs import OptimConfig as OptimConfig
 from videomae.errors import ConfigError
 
 REFERENCE_BATCH = 256  # the batch for which base learning rates are quoted: MAE, VideoMAE
 # Elsewhere torch has the fused kernel too, but nobody has proved here that a resumed run is then bit-exact, and that
 # the kernel obeys `found_inf`.
 FUSED_DEVICES = frozenset({"cpu", "cuda"})
-
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """AdamW's settings; learning rates are for a batch of 256 clips, see `scaled_lr`."""
-
-    base_lr: float
-    """Peak learning rate for a batch of 256 clips, > 0."""
-    min_lr: float
-    """Final learning rate for a batch of 256 clips, 0 to base_lr; it is scaled by the batch size too."""
-    betas: tuple[float, float]
-    """Decay rates of the running means of the gradient and of its square, each in [0, 1)."""
-    eps: float = 1e-8
-    """Added to the root of the second moment, > 0."""
-    weight_decay: float = 0.05
-    """Decoupled weight decay, >= 0; biases and other 1-D tensors never decay."""
-    clip_grad: float | None = None
-    """Largest global gradient norm, > 0; null for no clipping."""
-    layer_decay: float = 1.0
-    """Factor on the learning rate from each layer to the one below it, in (0, 1]; 1 for none."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        low, high = self.betas
-        checks = (
-            ("base_lr", self.base_lr, self.base_lr > 0, "a learning rate is above 0"),
-            ("min_lr", self.min_lr, 0 <= self.min_lr <= self.base_lr, f"use 0 to base_lr, {self.base_lr:g}"),
-            ("betas[0]", low, 0 <= low < 1, "use 0 or more and less than 1, such as 0.9"),
-            ("betas[1]", high, 0 <= high < 1, "use 0 or more and less than 1, such as 0.999"),
-            ("eps", self.eps, self.eps > 0, "use a small number above 0, such as 1e-8"),
-            ("weight_decay", self.weight_decay, self.weight_decay >= 0, "use 0 for none, or more"),
-            ("layer_decay", self.layer_decay, 0 < self.layer_decay <= 1, "use above 0 to 1; 1 is none"),
-        )
-        for name, value, holds, rule in checks:
-            if not (holds and math.isfinite(value)):
-                raise ConfigError(f"optim.{name} is {value:g}; {rule}")
-        if self.clip_grad is not None and not 0 < self.clip_grad < math.inf:
-            raise ConfigError(f"optim.clip_grad is {self.clip_grad:g}; use a norm above 0, or null for no clipping")
 
 
 def scaled_lr(base_lr: float, total_batch: int) -> float:

@@ -7,14 +7,12 @@ There is no float16 on purpose: it needs loss scaling, and the original's float1
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Literal
 
 import torch
 
+from videomae.engine.configs import DeviceName as DeviceName
+from videomae.engine.configs import Precision as Precision
 from videomae.errors import ConfigError
-
-Precision = Literal["auto", "bf16", "fp32"]
-DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 BF16_CUDA_CAPABILITY = (
     8,

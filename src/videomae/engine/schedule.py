@@ -6,50 +6,14 @@ applies to the peak and to the final rate alike.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from videomae.engine.configs import ScheduleConfig as ScheduleConfig
 from videomae.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class ScheduleConfig:
-    """How long to train and to warm up."""
-
-    epochs: float | None = None
-    """Length of the run in epochs, > 0; not used where steps is given."""
-    steps: int | None = None
-    """Length of the run in optimizer steps, > 0."""
-    warmup_fraction: float = 0.05
-    """Fraction of the run that is warm-up, in [0, 1]; not used where one of the next two is given."""
-    warmup_epochs: float | None = None
-    """Length of the warm-up in epochs, >= 0."""
-    warmup_steps: int | None = None
-    """Length of the warm-up in optimizer steps, >= 0."""
-
-    def __post_init__(self) -> None:
-        """Check that there is one length of each kind, in range."""
-        if self.epochs is None and self.steps is None:
-            raise ConfigError("schedule has neither epochs nor steps; the run needs a length: set one of them")
-        if self.warmup_epochs is not None and self.warmup_steps is not None:
-            raise ConfigError(
-                f"schedule.warmup_epochs is {self.warmup_epochs:g} and schedule.warmup_steps is {self.warmup_steps}; "
-                "only one of them may be given: set the other to null"
-            )
-        for name in ("epochs", "steps"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise ConfigError(f"schedule.{name} is {value:g}; a run has a length: use a number above 0")
-        for name in ("warmup_epochs", "warmup_steps"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < float("inf"):
-                raise ConfigError(f"schedule.{name} is {value:g}; use 0 for no warm-up, or a number above 0")
-        if not 0.0 <= self.warmup_fraction <= 1.0:
-            raise ConfigError(f"schedule.warmup_fraction is {self.warmup_fraction:g}; it is a fraction in [0, 1]")
 
 
 class StepCounts(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +17,13 @@ import numpy as np
 
 from videomae.atomic import write_text_atomic
 from videomae.data.datasets import BadVideo
-from videomae.engine.precision import Precision
-from videomae.errors import ConfigError, RunError
+from videomae.errors import RunError
+from videomae.evaluation.configs import EvaluationConfig as EvaluationConfig
+from videomae.evaluation.configs import ViewsConfig
 from videomae.evaluation.metrics import Metrics, compute_metrics
-from videomae.evaluation.views import ViewsConfig
 from videomae.video.sampling import ClipConfig
 
 EVALUATION_FILE = "evaluation.json"
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """How an evaluation samples the videos and runs."""
-
-    views: ViewsConfig = field(default_factory=ViewsConfig)
-    """Clips and crops of each video; the published Kinetics protocol unless given."""
-    batch_size: int = 8
-    """Views in one forward pass, and clips of one video in memory."""
-    workers: int = 1
-    """Processes that read videos; 0 reads in this process."""
-    precision: Precision = "auto"
-    """auto computes in bf16 where the processor has it."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if self.batch_size < 1:
-            raise ConfigError(f"evaluation.batch_size is {self.batch_size}; it must be at least 1")
-        if self.workers < 0:
-            raise ConfigError(f"evaluation.workers is {self.workers}; use 0 to read in this process, or more")
 
 
 @dataclass(frozen=True)

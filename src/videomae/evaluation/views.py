@@ -14,30 +14,11 @@ import numpy as np
 from torch import Tensor
 
 from videomae.errors import ConfigError
+from videomae.evaluation.configs import ViewsConfig as ViewsConfig
 from videomae.inference.clips import resized_frames
 from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.video.decode import VideoReader
 from videomae.video.sampling import ClipConfig, CropOffset, clip_indices, crop_views
-
-
-@dataclass(frozen=True)
-class ViewsConfig:
-    """Which views of a video are classified; their probabilities are averaged.
-
-    Published protocols: 5 clips and 3 crops on Kinetics, 2 and 3 on Something-Something. One clip is the middle of
-    the video and one crop the center of the frame, which together are the published validation view.
-    """
-
-    num_clips: int = 5
-    """Clips spread over the video; 1 is the middle."""
-    num_crops: int = 3
-    """Square crops along the longer side of the frame; 1 is the processor's own center crop."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        for name in ("num_clips", "num_crops"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"views.{name} is {getattr(self, name)}; at least one view is needed")
 
 
 @dataclass(frozen=True)

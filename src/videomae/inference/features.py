@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from videomae.data.datasets import BadVideo
 from videomae.engine.precision import DeviceName
 from videomae.errors import ConfigError, VideoReadError, WeightsError
 from videomae.inference.clips import DEFAULT_BATCH_SIZE, check_batch_size, clip_batches, normalized
+from videomae.inference.configs import Pooling as Pooling
 from videomae.inference.feature_file import FeatureWriter, feature_settings, read_feature_file
 from videomae.inference.files import check_output, list_videos
 from videomae.inference.loaded import LoadedModel, load_encoder
@@ -42,7 +43,6 @@ from videomae.model.encoder import VideoMAEModel, encode
 from videomae.video.decode import VideoReader
 from videomae.video.sampling import ClipConfig, IntArray, clip_indices, sliding_clips
 
-Pooling = Literal["clip", "frame", "tubelet", "token"]
 Encoder: TypeAlias = LoadedModel[VideoMAEModel] | LoadedModel[VideoMAEForVideoClassification]
 FloatArray = NDArray[np.float64]
 Parts: TypeAlias = dict[str, Iterator[Tensor]]

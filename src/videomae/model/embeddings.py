@@ -56,7 +56,7 @@ class VideoMAEPatchEmbeddings(nn.Module):
         return projected.flatten(2).transpose(1, 2)  # [B, N, D]
 
     def embed(self, tubelets: Tensor) -> Tensor:
-        """Embed `[B, V, C, frames, height, width]` as `[B, V, D]`: one matrix product, faster than a convolution."""
+        """Embed `[B, V, C, frames, height, width]` as `[B, V, D]`, faster than as a convolution."""
         weight = self.projection.weight
         return F.linear(tubelets.to(weight.dtype).flatten(2), weight.flatten(1), self.projection.bias)
 

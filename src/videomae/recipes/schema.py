@@ -16,12 +16,10 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, set_parsing_settings  # type: ignore[attr-defined]
 
-from videomae.data.augment import AugmentConfig
-from videomae.engine.loop import LoopConfig
-from videomae.engine.optim import OptimConfig
-from videomae.engine.schedule import ScheduleConfig
+from videomae.data.configs import AugmentConfig
+from videomae.engine.configs import LoopConfig, OptimConfig, ScheduleConfig
 from videomae.errors import ConfigError
-from videomae.evaluation.results import EvaluationConfig
+from videomae.evaluation.configs import EvaluationConfig
 from videomae.masking import MaskConfig
 from videomae.model.config import VideoMAEConfig
 from videomae.video.sampling import ClipConfig

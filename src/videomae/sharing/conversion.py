@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from torch import Tensor
 from videomae.atomic import atomic_path
 from videomae.errors import ConfigError, WeightsError
 from videomae.sharing.beside import save_beside
+from videomae.sharing.configs import Target as Target
 from videomae.sharing.record import ModelRecord, read_record
 from videomae.weights.completeness import check_complete
 from videomae.weights.config_keys import OWN_FIELDS
@@ -39,7 +40,6 @@ from videomae.weights.recognition import POSITION_TABLES
 from videomae.weights.saving import save_tensors
 from videomae.weights.sources import CONFIG_FILE, PROCESSOR_FILE, RECORD_FILE, SAFE_FILES, Origin
 
-Target = Literal["videomae", "transformers", "original"]
 TARGETS: tuple[Target, ...] = ("videomae", "transformers", "original")
 TRANSFORMERS_EPS = 1e-5  # of its norms before the heads, whatever the configuration says
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from videomae.data.augment import normalize
 from videomae.data.datasets import FinetuningDataset
 from videomae.data.loader import train_loader
 from videomae.data.manifest import Manifest, scan_labelled, split_manifest
@@ -27,8 +26,10 @@ from videomae.evaluation.evaluator import evaluate
 from videomae.evaluation.results import EVALUATION_FILE, EvaluationResult, load_evaluation
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD
+from videomae.processing.pixels import normalize
 from videomae.recipes.schema import FinetuneRecipe
 from videomae.sharing.record import EvaluationSummary, ModelRecord, TrainingRecord, save_record
+from videomae.train.cost import classification_clip_cost, run_cost
 from videomae.train.initial import as_built, load_initial, origin_lines
 from videomae.train.pretrain import training_processor
 from videomae.train.resume import resolve
@@ -109,6 +110,11 @@ def finetune(
     for line in origin_lines(report):
         print(line)
     start = session.restore(model, optimizer)
+    cost = run_cost(
+        classification_clip_cost(model.config), model, plan, loop, num_videos=len(train.rows), start_step=start
+    )
+    for line in cost.lines():
+        print(line)
     loader = train_loader(
         dataset,
         batch_size=plan.batch_size,
@@ -122,6 +128,7 @@ def finetune(
 
     # ---- the loop --------------------------------------------------------------------------------------------
     with graceful_interrupt() as interrupt:
+        duration = cost.duration_estimate()
         with (
             TrainingProgress("fine-tuning", total_steps=plan.total, start_step=start) as progress,
             running_workers(loader) as batches,
@@ -133,9 +140,7 @@ def finetune(
                     batch = next(batches)
                     if len(batch.clips):
                         inputs = batch.to(device, non_blocking=True)
-                        torch.manual_seed(
-                            derive_seed(loop.seed, "step", step)
-                        )  # drop path, dropout: of the step alone
+                        torch.manual_seed(derive_seed(loop.seed, "step", step))  # drop path: a function of the step
                         clips = normalize(inputs.clips, mean, std)  # [B, T, C, H, W]
                         with autocast(device, dtype):
                             logits = model(clips).logits  # [B, K]
@@ -148,6 +153,8 @@ def finetune(
                         update_weights(optimizer, lr=plan.lr(step), loss=loss, grad_norm=norm)
                 read = session.log_step(batch, plan, loss=loss, grad_norm=norm)
                 progress.update(step, num_clips=len(batch.clips), loss=read, learning_rate=plan.lr(step))
+                for line in duration.after(step, synchronized=read is not None):
+                    progress.say(line)
                 if step % loop.checkpoint_steps == 0 or step == plan.total:
                     session.save()
 
@@ -221,13 +228,7 @@ def build_classifier(
     else:
         shape = {"image_size": recipe.model.image_size, "num_frames": recipe.clip.num_frames}
         model, report = load_initial(
-            model_class,
-            recipe.init,
-            recipe.model,
-            has_decoder=False,
-            fresh_head=True,
-            **shape,
-            **settings,
+            model_class, recipe.init, recipe.model, has_decoder=False, fresh_head=True, **shape, **settings
         )
     with torch.no_grad():
         for parameter in model.classifier.parameters():

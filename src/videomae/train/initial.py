@@ -103,7 +103,7 @@ def as_built(network: NetworkConfig, config: VideoMAEConfig, *, init: str | None
 
 def origin_lines(report: LoadReport | None) -> list[str]:
     """Tell where the weights came from; None: all are random."""
-    return report.lines() if report else ["weights: randomly initialised"]
+    return report.lines() if report else ["weights: randomly initialized"]
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from videomae.data.augment import normalize
 from videomae.data.datasets import PretrainingDataset
 from videomae.data.loader import train_loader
 from videomae.data.manifest import scan_unlabelled
@@ -24,8 +23,10 @@ from videomae.engine.workers import running_workers
 from videomae.model.embeddings import native_grid
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD, VideoMAEForPreTraining
 from videomae.processing.image_processor import VideoMAEImageProcessor
+from videomae.processing.pixels import normalize
 from videomae.recipes.schema import PretrainRecipe
 from videomae.sharing.record import ModelRecord, TrainingRecord, save_record
+from videomae.train.cost import pretraining_clip_cost, run_cost
 from videomae.train.initial import as_built, load_initial, origin_lines
 from videomae.train.resume import resolve
 from videomae.train.session import Session
@@ -97,6 +98,16 @@ def pretrain(
     for line in origin_lines(report):
         print(line)
     start = session.restore(model, optimizer)
+    cost = run_cost(
+        pretraining_clip_cost(model.config, recipe),
+        model,
+        plan,
+        loop,
+        num_videos=len(manifest.rows),
+        start_step=start,
+    )
+    for line in cost.lines():
+        print(line)
     loader = train_loader(
         dataset,
         batch_size=plan.batch_size,
@@ -110,6 +121,7 @@ def pretrain(
 
     # ---- the loop --------------------------------------------------------------------------------------------
     with graceful_interrupt() as interrupt:
+        duration = cost.duration_estimate()
         with (
             TrainingProgress("pre-training", total_steps=plan.total, start_step=start) as progress,
             running_workers(loader) as batches,
@@ -133,6 +145,8 @@ def pretrain(
                         update_weights(optimizer, lr=plan.lr(step), loss=loss, grad_norm=norm)
                 read = session.log_step(batch, plan, loss=loss, grad_norm=norm)
                 progress.update(step, num_clips=len(batch.clips), loss=read, learning_rate=plan.lr(step))
+                for line in duration.after(step, synchronized=read is not None):
+                    progress.say(line)
                 if step % loop.checkpoint_steps == 0 or step == plan.total:
                     session.save()
 

@@ -36,6 +36,7 @@ HISTORY_FILE = "history.jsonl"
 
 SPEED = "changes nothing but speed"
 LATER_LOSSES = "changes the run from here on: later losses differ from the uninterrupted run's"
+GIVES_UP = "changes only when the run gives up"
 EVALUATION = "changes only the evaluation after the last step"
 # The longest entry that a setting's name starts with rules it, in either table. A test finds a rule for every field.
 MAY_CHANGE = {
@@ -46,8 +47,8 @@ MAY_CHANGE = {
     "loop.device": LATER_LOSSES,
     "loop.keep_checkpoints": SPEED,
     "loop.log_steps": SPEED,
-    "loop.max_bad_fraction": "changes only when the run gives up",
-    "loop.max_skipped_steps": "changes only when the run gives up",
+    "loop.max_bad_fraction": GIVES_UP,
+    "loop.max_skipped_steps": GIVES_UP,
     "loop.precision": LATER_LOSSES,
     "loop.workers": SPEED,
     "optim.base_lr": LATER_LOSSES,

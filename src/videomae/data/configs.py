@@ -1,0 +1,42 @@
+"""The settings of augmentation, without what carries them out: `--help` reads them and must not wait for torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from videomae.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How a clip is cropped and flipped in training."""
+
+    crop: Literal["multi_scale", "resized", "centre"] = "multi_scale"
+    """multi_scale: one of four sizes at one of 13 positions; resized: any area and aspect; centre: no randomness."""
+    flip: bool = False
+    """Mirror every second clip left to right; leave it off where left and right carry meaning."""
+    min_area: float = 0.08
+    """Smallest resized crop, as a fraction of the frame."""
+    max_area: float = 1.0
+    """Largest resized crop, as a fraction of the frame."""
+    min_aspect: float = 3 / 4
+    """Smallest width / height of a resized crop."""
+    max_aspect: float = 4 / 3
+    """Largest width / height of a resized crop."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.crop not in ("multi_scale", "resized", "centre"):
+            raise ConfigError(f"augment.crop is {self.crop!r}; it is 'multi_scale', 'resized' or 'centre'")
+        if not 0.0 < self.min_area <= self.max_area <= 1.0:
+            raise ConfigError(
+                f"augment.min_area {self.min_area:g} and max_area {self.max_area:g} are fractions of the frame: "
+                "use 0 < min_area <= max_area <= 1"
+            )
+        if not 0.0 < self.min_aspect <= self.max_aspect < math.inf:
+            raise ConfigError(
+                f"augment.min_aspect {self.min_aspect:g} and max_aspect {self.max_aspect:g} are width / height: "
+                "use 0 < min_aspect <= max_aspect"
+            )

@@ -1,0 +1,125 @@
+"""The settings of any training, without what carries them out: `--help` reads them and must not wait for torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from videomae.errors import ConfigError
+
+Precision = Literal["auto", "bf16", "fp32"]
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How a loop runs, whatever it trains."""
+
+    batch_size: int = 8
+    """Clips in an optimizer step."""
+    seed: int = 0
+    """Source of every random draw: order, frames, crops, masks, initial weights."""
+    device: DeviceName = "auto"
+    """auto takes CUDA where there is one, then MPS, then the CPU."""
+    precision: Precision = "auto"
+    """auto computes in bf16 where the processor has it; weights stay float32."""
+    workers: int = 1
+    """Processes that read videos; 0 reads in the training process."""
+    checkpoint_steps: int = 200
+    """Optimizer steps between checkpoints."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints that stay."""
+    log_steps: int = 10
+    """Steps between readings of the losses from the device; every step is logged all the same."""
+    max_bad_fraction: float = 0.05
+    """Largest fraction of unreadable videos before the run stops."""
+    max_skipped_steps: int = 10
+    """Steps in a row that are skipped because loss or gradient is not finite; one more stops the run."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("batch_size", "checkpoint_steps", "keep_checkpoints", "log_steps"):
+            value = getattr(self, name)
+            if value < 1:
+                raise ConfigError(f"loop.{name} is {value}; it must be at least 1")
+        if self.workers < 0:
+            raise ConfigError(f"loop.workers is {self.workers}; use 0 to read in the training process, or more")
+        if not 0.0 <= self.max_bad_fraction <= 1.0:
+            raise ConfigError(f"loop.max_bad_fraction is {self.max_bad_fraction:g}; it is a fraction in [0, 1]")
+        if self.max_skipped_steps < 0:
+            raise ConfigError(f"loop.max_skipped_steps is {self.max_skipped_steps}; use 0 to allow none, or more")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW's settings; learning rates are for a batch of 256 clips, see `scaled_lr`."""
+
+    base_lr: float
+    """Peak learning rate for a batch of 256 clips, > 0."""
+    min_lr: float
+    """Final learning rate for a batch of 256 clips, 0 to base_lr; it is scaled by the batch size too."""
+    betas: tuple[float, float]
+    """Decay rates of the running means of the gradient and of its square, each in [0, 1)."""
+    eps: float = 1e-8
+    """Added to the root of the second moment, > 0."""
+    weight_decay: float = 0.05
+    """Decoupled weight decay, >= 0; biases and other 1-D tensors never decay."""
+    clip_grad: float | None = None
+    """Largest global gradient norm, > 0; null for no clipping."""
+    layer_decay: float = 1.0
+    """Factor on the learning rate from each layer to the one below it, in (0, 1]; 1 for none."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        low, high = self.betas
+        checks = (
+            ("base_lr", self.base_lr, self.base_lr > 0, "a learning rate is above 0"),
+            ("min_lr", self.min_lr, 0 <= self.min_lr <= self.base_lr, f"use 0 to base_lr, {self.base_lr:g}"),
+            ("betas[0]", low, 0 <= low < 1, "use 0 or more and less than 1, such as 0.9"),
+            ("betas[1]", high, 0 <= high < 1, "use 0 or more and less than 1, such as 0.999"),
+            ("eps", self.eps, self.eps > 0, "use a small number above 0, such as 1e-8"),
+            ("weight_decay", self.weight_decay, self.weight_decay >= 0, "use 0 for none, or more"),
+            ("layer_decay", self.layer_decay, 0 < self.layer_decay <= 1, "use above 0 to 1; 1 is none"),
+        )
+        for name, value, holds, rule in checks:
+            if not (holds and math.isfinite(value)):
+                raise ConfigError(f"optim.{name} is {value:g}; {rule}")
+        if self.clip_grad is not None and not 0 < self.clip_grad < math.inf:
+            raise ConfigError(f"optim.clip_grad is {self.clip_grad:g}; use a norm above 0, or null for no clipping")
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How long to train and to warm up."""
+
+    epochs: float | None = None
+    """Length of the run in epochs, > 0; not used where steps is given."""
+    steps: int | None = None
+    """Length of the run in optimizer steps, > 0."""
+    warmup_fraction: float = 0.05
+    """Fraction of the run that is warm-up, in [0, 1]; not used where one of the next two is given."""
+    warmup_epochs: float | None = None
+    """Length of the warm-up in epochs, >= 0."""
+    warmup_steps: int | None = None
+    """Length of the warm-up in optimizer steps, >= 0."""
+
+    def __post_init__(self) -> None:
+        """Check that there is one length of each kind, in range."""
+        if self.epochs is None and self.steps is None:
+            raise ConfigError("schedule has neither epochs nor steps; the run needs a length: set one of them")
+        if self.warmup_epochs is not None and self.warmup_steps is not None:
+            raise ConfigError(
+                f"schedule.warmup_epochs is {self.warmup_epochs:g} and schedule.warmup_steps is {self.warmup_steps}; "
+                "only one of them may be given: set the other to null"
+            )
+        for name in ("epochs", "steps"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ConfigError(f"schedule.{name} is {value:g}; a run has a length: use a number above 0")
+        for name in ("warmup_epochs", "warmup_steps"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < float("inf"):
+                raise ConfigError(f"schedule.{name} is {value:g}; use 0 for no warm-up, or a number above 0")
+        if not 0.0 <= self.warmup_fraction <= 1.0:
+            raise ConfigError(f"schedule.warmup_fraction is {self.warmup_fraction:g}; it is a fraction in [0, 1]")

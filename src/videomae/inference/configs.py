@@ -1,0 +1,8 @@
+"""The choices that inference offers, on their own: `--help` reads them and must not wait for torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Pooling = Literal["clip", "frame", "tubelet", "token"]
+"""Which vectors of a clip are its features; see `videomae.inference.features`."""

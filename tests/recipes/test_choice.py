@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from videomae.recipes.choice import CHOICES, choice_line, choose_recipe
+from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe, load_recipe
+
+
+@pytest.mark.parametrize(
+    ("device", "num_videos", "recipe"),
+    [
+        ("cpu", 1, "tiny"),
+        ("cpu", 10**6, "tiny"),
+        ("mps", 10**6, "tiny"),
+        ("cuda", 1, "tiny"),
+        ("cuda", 4_999, "tiny"),
+        ("cuda", 5_000, "kinetics400_small"),
+        ("cuda", 240_000, "kinetics400_base"),
+    ],
+)
+def test_the_recipe_follows_from_the_device_and_the_number_of_videos(
+    device: str, num_videos: int, recipe: str
+) -> None:
+    assert choose_recipe(device, num_videos=num_videos).recipe == recipe
+
+
+def test_every_chosen_recipe_exists_for_both_kinds_and_those_for_a_cpu_have_a_bounded_number_of_steps() -> None:
+    for choice in CHOICES:
+        for kind in (PretrainRecipe, FinetuneRecipe):
+            recipe = load_recipe(kind, choice.recipe, ["--data.train", "videos"])
+            if "cpu" in choice.devices:
+                assert recipe.schedule.steps is not None
+                assert recipe.schedule.steps <= 1000
+
+
+def test_the_choice_is_told_with_its_reason_and_how_to_take_another() -> None:
+    line = choice_line(PretrainRecipe, choose_recipe("cpu", num_videos=16), "cpu", num_videos=16)
+    assert line.startswith("recipe: tiny, chosen for 16 videos on cpu (about a million parameters")
+    assert "--config demo, kinetics400_base, kinetics400_small, or a YAML file" in line
