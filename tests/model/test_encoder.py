@@ -323,7 +323,7 @@ def test_a_mask_that_does_not_fit_is_named(cls: type[VideoMAEPreTrainedModel], m
 @pytest.mark.parametrize("cls", [VideoMAEModel, VideoMAEForPreTraining])
 def test_a_mask_and_indices_together_are_refused(cls: type[VideoMAEPreTrainedModel]) -> None:
     model = make_model(cls)
-    message = "a mask and ready-made indices were both given: pass one of them"
+    message = "a mask and indices were both given: pass one of them"
     with pytest.raises(ValueError, match=message):
         model(random_video(model.config), random_mask(), visible_indices=torch.tensor([[0], [1]]))
 

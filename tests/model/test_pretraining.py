@@ -212,7 +212,7 @@ def test_reconstruction_loss_is_a_weighted_mean_in_float32(dtype: torch.dtype) -
                 "decode_masked_pos": random_mask(),
                 "decoded_indices": torch.zeros(2, 1, dtype=torch.int64),
             },
-            "a mask and ready-made indices were both given: pass one of them",
+            "a mask and indices were both given: pass one of them",
         ),
         (
             {"bool_masked_pos": random_mask(), "decode_masked_pos": random_mask().int()},
