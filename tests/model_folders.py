@@ -36,7 +36,7 @@ def save_folder(model: VideoMAEPreTrainedModel, folder: Path, *, with_record: bo
 
 @pytest.fixture
 def cls_folder(tmp_path: Path) -> Path:
-    """A classifier with a CLS token, which no published network has."""
+    """A classifier with a CLS token, which no published model has."""
     torch.manual_seed(3)
     model = VideoMAEForVideoClassification(tiny_network(use_cls_token=True, num_labels=3))
     return save_folder(model, tmp_path / "cls")

@@ -1,4 +1,4 @@
-"""Repositories in the layout of the published networks: their file names, key names and spellings, random values.
+"""Repositories in the layout of the published models: their file names, key names and spellings, random values.
 
 Written out here instead of by the package, so that a name which the package gets wrong on both sides is seen.
 """
@@ -39,7 +39,7 @@ LATER_PROCESSOR = {
 
 
 def published_config(architecture: str, **settings: Any) -> dict[str, Any]:
-    """Return a `config.json` as it is published, with the sizes of a tiny network unless settings say otherwise."""
+    """Return a `config.json` as it is published, with the sizes of a tiny model unless settings say otherwise."""
     return {
         "architectures": [architecture],
         "attention_probs_dropout_prob": 0.0,

@@ -1,4 +1,4 @@
-"""The front of the package: its public names, that each is there, and that asking for none costs nothing."""
+"""The public names of the package: that each is there, and that asking for none costs nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run_python(code: str, folder: Path, *arguments: str) -> subprocess.Completed
 
 
 def type_checker_imports() -> dict[str, str]:
-    """Return name -> module as the TYPE_CHECKING block of the package's front lists them."""
+    """Return name -> module as the TYPE_CHECKING block of `videomae/__init__.py` lists them."""
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
     blocks = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     assert len(blocks) == 1
@@ -48,25 +48,25 @@ def type_checker_imports() -> dict[str, str]:
 
 def test_public_names_are_sorted_and_listed_once() -> None:
     assert list(videomae.__all__) == sorted(set(videomae.__all__))
-    assert 20 <= len(videomae.__all__) <= 30, "about 25 names: more is a second front door, fewer a lost one"
+    assert 20 <= len(videomae.__all__) <= 30, "about 25 names: more are hard to survey, fewer have lost one"
 
 
 def test_the_three_lists_of_public_names_agree() -> None:
-    assert {*videomae._MODULE_OF, "__version__"} == set(videomae.__all__)
-    assert type_checker_imports() == videomae._MODULE_OF
+    assert {*videomae._owners(), "__version__"} == set(videomae.__all__)
+    assert type_checker_imports() == videomae._owners()
 
 
 @pytest.mark.parametrize("name", videomae.__all__)
 def test_public_name_is_importable(name: str) -> None:
     value = getattr(videomae, name)
     if name != "__version__":
-        assert value is getattr(import_module(videomae._MODULE_OF[name]), name)
+        assert value is getattr(import_module(videomae._owners()[name]), name)
 
 
-def test_no_public_name_hides_a_room() -> None:
-    rooms = {path.stem for path in PACKAGE.iterdir()}
-    assert "model" in rooms
-    assert rooms.isdisjoint(set(videomae.__all__) - {"__version__"})
+def test_no_public_name_hides_a_package() -> None:
+    members = {path.stem for path in PACKAGE.iterdir()}
+    assert "model" in members
+    assert members.isdisjoint(set(videomae.__all__) - {"__version__"})
 
 
 def test_dir_lists_the_names_not_imported_yet(tmp_path: Path) -> None:
@@ -80,12 +80,12 @@ def test_unknown_name_raises_attribute_error() -> None:
         videomae.Predictr  # noqa: B018
 
 
-def test_an_import_error_inside_a_room_is_not_mistaken_for_an_unknown_name(
+def test_an_import_error_inside_a_package_is_not_mistaken_for_an_unknown_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(videomae._MODULE_OF, "MaskConfig", "videomae.no_such_room")
+    monkeypatch.setitem(videomae._MODULE_OF, "MaskConfig", "videomae.no_such_package")
     monkeypatch.delitem(vars(videomae), "MaskConfig", raising=False)
-    with pytest.raises(ModuleNotFoundError, match="no_such_room"):
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
         videomae.MaskConfig  # noqa: B018
 
 

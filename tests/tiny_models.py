@@ -1,6 +1,6 @@
-"""Tiny networks for the tests of this room: milliseconds to run, and no weight at a value that hides a mistake.
+"""Tiny models for the tests of this room: milliseconds to run, and no weight at a value that hides a mistake.
 
-A freshly made network has zero biases and unit norms, so that a lost bias or a forgotten norm would change
+A randomly initialized model has zero biases and unit norms, so that a lost bias or a forgotten norm would change
 nothing; `randomize` gives every parameter random values.
 """
 

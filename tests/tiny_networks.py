@@ -1,4 +1,4 @@
-"""The size of the networks in the tests of files: milliseconds to save."""
+"""The size of the models in the tests of files: milliseconds to save."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
 """Masked-autoencoder pre-training, fine-tuning, evaluation and use of video transformers (VideoMAE).
 
-The front of the house: every public name, and the module that owns it. A name's module is imported when the
-name is first asked for, so that `import videomae` and the command's `--help` wait for nothing. This file does
-no work of its own.
+Every public name, and the module that owns it. A name's module is imported when the name is first asked for, so
+that `import videomae` and the command's `--help` wait for nothing. This file does no work of its own.
 
-`evaluate` is a room of the package and therefore no name here: use `videomae.evaluation.evaluator.evaluate`.
+Evaluation is `videomae.evaluation.evaluator.evaluate`.
 """
 
 from importlib import import_module
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Three lists name the same things: this one for the reader and `import *`, the one above for type checkers,
-# the one below for Python. A test holds them equal.
+# the one below for Python, which takes the model classes from the table of kinds. A test holds them equal.
 __all__ = [
     "CheckpointError",
     "ClipConfig",
@@ -82,10 +81,7 @@ _MODULE_OF = {
     "VideoMAEConfig": "videomae.model.config",
     "VideoMAEError": "videomae.errors",
     "VideoMAEFeatureExtractor": "videomae.processing.image_processor",
-    "VideoMAEForPreTraining": "videomae.model.pretraining",
-    "VideoMAEForVideoClassification": "videomae.model.classification",
     "VideoMAEImageProcessor": "videomae.processing.image_processor",
-    "VideoMAEModel": "videomae.model.encoder",
     "VideoMAEPreTrainedModel": "videomae.model.base",
     "VideoMAEVideoProcessor": "videomae.compat.video_processor",
     "VideoReadError": "videomae.errors",
@@ -104,13 +100,21 @@ if not TYPE_CHECKING:  # seen by a type checker, it would make every misspelt na
 
     def __getattr__(name: str) -> object:
         """Import the module that owns a public name, on the name's first use."""
-        if name not in _MODULE_OF:
+        owners = _owners()
+        if name not in owners:
             raise AttributeError(f"module 'videomae' has no attribute {name!r}")
-        value = getattr(import_module(_MODULE_OF[name]), name)
+        value = getattr(import_module(owners[name]), name)
         globals()[name] = value  # the next use finds the name itself and never comes here
         return value
 
 
+def _owners() -> dict[str, str]:
+    """Return the module of every public name."""
+    from videomae.weights.kinds import KINDS
+
+    return {**_MODULE_OF, **{kind.class_name: kind.module for kind in KINDS.values()}}
+
+
 def __dir__() -> list[str]:
     """List the public names, imported or not, beside what the module holds already."""
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_owners()})

@@ -8,7 +8,7 @@
     |-- CheckpointError   a training checkpoint cannot be written or resumed from
     `-- RunError          a run cannot start or go on (output folder exists, too many bad videos)
 
-Each message names the thing, the value, the rule and the cure, on one line. The command line prints it and
+Each message names the thing, the value, the rule and the fix, on one line. The command line prints it and
 exits with status 2. This file imports nothing.
 """
 

@@ -1,7 +1,7 @@
 """Which tokens the encoder sees and which the decoder predicts: pure functions of grid, ratio and generator.
 
 Every function returns integer index tensors with counts that depend on sizes alone, so that a training step has
-static shapes and never waits for the device. Independent of models, and the model of this file.
+static shapes and never waits for the device. Models take the indices; none imports this file.
 
 `MaskConfig` is read for the command's `--help`, which must not wait for torch: torch is imported inside the
 functions, and annotations are not postponed, because resolving them would import it too.
@@ -39,7 +39,7 @@ class MaskConfig:
     """How tokens are hidden in pre-training."""
 
     kind: MaskKind = "tube"
-    """tube: the same positions in every frame; random: any tokens; frame: whole time slices."""
+    """tube: the same spatial positions in every frame; random: any tokens; frame: whole time slices."""
     ratio: float = 0.9
     """Fraction of tokens hidden from the encoder, in (0, 1)."""
     decoder_kind: DecoderKind = "all"
@@ -93,7 +93,7 @@ def draw_masks(
 
 
 def tube_masks(grid: "TokenGrid", ratio: float, *, batch: int, generator: "torch.Generator") -> MaskIndices:
-    """Hide the same `int(ratio * h * w)` places in every time slice.
+    """Hide the same `int(ratio * h * w)` spatial positions in every time slice.
 
     Source: VideoMAE (Tong et al. 2022), section 3.2; counts as in the authors' generator: 0.9 hides 176 of 196.
     """

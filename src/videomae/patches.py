@@ -149,8 +149,8 @@ def gather_tubelets(video: Tensor, indices: Tensor, tubelet: TubeletSize) -> Ten
     cut = video.view(B, T // a, a, C, h, p, w, q)
     cut = cut.permute(0, 1, 4, 6, 3, 2, 5, 7)  # [B, t, a, C, h, p, w, q] -> [B, t, h, w, C, a, p, q]
     batch = torch.arange(B, device=video.device)[:, None]  # [B, 1]
-    time, place = indices // (h * w), indices % (h * w)
-    return cut[batch, time, place // w, place % w]  # [B, V, C, a, p, q]
+    time, position = indices // (h * w), indices % (h * w)
+    return cut[batch, time, position // w, position % w]  # [B, V, C, a, p, q]
 
 
 def gather_tokens(tokens: Tensor, indices: Tensor) -> Tensor:
@@ -202,7 +202,7 @@ def equal_count(mask: Tensor) -> int:
 
 
 # What torch.compiler.assume_constant_result does, which would import the compiler at every start: a traced graph
-# calls this function on the mask at hand and keeps the answer as a number.
+# calls this function on the mask at hand and keeps the result as a number.
 equal_count.__dict__["_dynamo_marked_constant"] = True
 
 
@@ -213,7 +213,7 @@ def traced_count(mask: Tensor) -> int:
     count. Both check every later mask and raise RuntimeError rather than mix the tokens of two videos.
     """
     count: int
-    # The flag, not torch.compiler.is_exporting(): torch 2.11 answers True to that inside torch.compile as well.
+    # The flag, not torch.compiler.is_exporting(): torch 2.11 returns True from that inside torch.compile as well.
     if torch.compiler._is_exporting_flag:
         (count,) = mask[:1].sum(dim=1).tolist()  # not int(...): that would fix the number
         torch._check(count >= 0)

@@ -12,7 +12,7 @@ CODES_AT_ONCE = 2**20  # float64 values in memory while position codes are compu
 def sinusoid_table(num_tokens: int, width: int) -> Tensor:
     """Return the sinusoid codes `[1, N, D]` float32.
 
-    `angle(n, j) = n / 10000 ** (2 * (j // 2) / D)`, sine for even j and cosine for odd j, over the token number n
+    `angle(n, j) = n / 10000 ** (2 * (j // 2) / D)`, sine for even j and cosine for odd j, over the token index n
     in raster order (a one-dimensional code, not a separable three-dimensional one).
 
     Source: VideoMAE (Tong et al. 2022), released code; Vaswani et al. 2017, section 3.5.

@@ -1,15 +1,16 @@
-"""Trained networks from every kind of source: complete or refused, and what is assumed is said."""
+"""Trained models from every kind of source: complete or refused, and what is assumed is said."""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from videomae.errors import ConfigError, WeightsError
-from videomae.inference.loaded import load_trained, source_kind
+from videomae.inference.loaded import load_encoder, load_trained, source_kind
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
@@ -18,6 +19,7 @@ from videomae.model.pretraining import IMAGENET_MEAN, VideoMAEForPreTraining
 from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.sharing.record import ModelRecord, save_record
 from videomae.video.sampling import ClipConfig
+from videomae.weights.tensor_files import read_tensors
 
 CLIP = ClipConfig(num_frames=4, stride=3)
 
@@ -67,6 +69,24 @@ def test_no_head_is_randomly_initialized(tmp_path: Path) -> None:
         load_trained(VideoMAEForVideoClassification, tmp_path / "enc")
     for name in ("pre", "cls", "enc"):
         assert isinstance(load_trained(VideoMAEModel, tmp_path / name, device="cpu").model, VideoMAEModel)
+
+
+@pytest.mark.parametrize("cls", [VideoMAEForPreTraining, VideoMAEForVideoClassification, VideoMAEModel])
+def test_a_checkpoint_is_opened_once(
+    cls: type[VideoMAEPreTrainedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(cls, tmp_path)
+    opened = []
+
+    def counted(paths: Any, **options: Any) -> Any:
+        opened.extend(paths)
+        return read_tensors(paths, **options)
+
+    monkeypatch.setattr("videomae.weights.sources.read_tensors", counted)
+    load_encoder(tmp_path, device="cpu")
+    assert opened == [tmp_path / "model.safetensors"]
+    load_trained(cls, tmp_path, device="cpu")
+    assert len(opened) == 2
 
 
 def test_missing_processor_is_assumed_aloud(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tolerances import assert_near, model_terms
 from videomae.model.classification import PROBLEM_TYPES, VideoMAEForVideoClassification, problem_type
 
 TOKEN_0_WARNING = (
-    "use_mean_pooling is False and the network has no CLS token: the classifier sees token 0 alone, the top-left "
+    "use_mean_pooling is False and the model has no CLS token: the classifier sees token 0 alone, the top-left "
     "patch of the first frames; set use_mean_pooling=True to classify from the whole clip"
 )
 

@@ -13,7 +13,7 @@ from torch import nn
 from tiny_models import ALL_CLASSES, inputs_for, make_model, random_mask, random_video, scalar, tiny_config
 from tolerances import assert_near, model_terms
 from videomae.model.base import VideoMAEPreTrainedModel
-from videomae.model.embeddings import PatchEmbeddings, PositionTable, interpolate_table
+from videomae.model.embeddings import MAX_GRIDS, PatchEmbeddings, PositionTable, interpolate_table
 from videomae.model.encoder import VideoMAEModel
 from videomae.patches import TokenGrid, TubeletSize, cut_tubelets
 from videomae.positions import sinusoid_table
@@ -185,6 +185,45 @@ def test_a_model_made_on_the_meta_device_works_once_its_weights_are_assigned(
     shell.load_state_dict(model.state_dict(), assign=True)
     inputs = inputs_for(model)
     assert torch.equal(scalar(shell(**inputs)), scalar(model(**inputs)))
+
+
+@pytest.mark.parametrize("cls", ALL_CLASSES)
+def test_a_model_made_on_the_meta_device_works_once_it_is_emptied_and_loaded(
+    cls: type[VideoMAEPreTrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model(cls)
+    with torch.device("meta"):
+        shell = cls(model.config)
+    empty_like = torch.empty_like
+    # Memory that nobody wrote to holds anything: here 7 everywhere.
+    monkeypatch.setattr(torch, "empty_like", lambda one, **options: empty_like(one, **options).fill_(7.0))
+    shell.to_empty(device="cpu")
+    monkeypatch.undo()
+    assert all(bool((parameter == 7.0).all()) for parameter in shell.parameters()), "to_empty takes another way"
+    shell.load_state_dict(model.state_dict())
+    inputs = inputs_for(model)
+    assert torch.equal(scalar(shell(**inputs)), scalar(model(**inputs)))
+    tables = dict(model.named_buffers())
+    assert all(torch.equal(buffer, tables[name]) for name, buffer in shell.named_buffers())
+
+
+def test_a_table_on_the_meta_device_comes_back_with_the_module() -> None:
+    positions = PositionTable(NATIVE, 12).to("meta")
+    assert positions.table.is_meta
+    assert torch.equal(positions.to_empty(device="cpu").table, sinusoid_table(NATIVE.num_tokens, 12))
+
+
+def test_a_table_that_was_rounded_is_exact_again_in_float32() -> None:
+    positions = PositionTable(NATIVE, 12).to(torch.bfloat16).to(torch.float32)
+    assert torch.equal(positions.table, sinusoid_table(NATIVE.num_tokens, 12))
+
+
+def test_tables_of_the_last_few_grids_alone_are_kept() -> None:
+    positions = PositionTable(NATIVE, 12)
+    grids = [TokenGrid(frames, 6, 8) for frames in range(5, 5 + 3 * MAX_GRIDS)]
+    for grid in grids:
+        positions(grid)
+    assert list(positions._interpolated) == grids[-MAX_GRIDS:]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -232,7 +232,7 @@ def test_the_residual_stream_under_autocast_is_bfloat16() -> None:
     assert {state.dtype for state in states} == {torch.bfloat16}
 
 
-# The CLS token, which no published network has.
+# The CLS token, which no published model has.
 
 
 @pytest.mark.parametrize("cls", ALL_CLASSES)

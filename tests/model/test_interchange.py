@@ -46,7 +46,7 @@ def load_theirs(cls: type[VideoMAEPreTrainedModel], folder: Path) -> Any:
 
 
 def mean_pooling(cls: type[VideoMAEPreTrainedModel]) -> bool:
-    """Return whether the published networks of a class average tokens."""
+    """Return whether the published models of a class average tokens."""
     return cls is not VideoMAEForPreTraining
 
 

@@ -30,7 +30,7 @@ from videomae.processing.image_processor import (
 NUM_FRAMES = 10
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 SMALL = {"size": {"shortest_edge": 18}, "crop_size": {"height": 18, "width": 18}}
-BLACK = -1.0  # what black becomes with mean and deviation 0.5
+BLACK = -1.0  # what black becomes with mean and std 0.5
 BACKENDS = ["pil", "torchvision"] if importlib.util.find_spec("torchvision") else ["pil"]
 
 

@@ -115,7 +115,7 @@ def test_the_authors_numbers_survive_transformers_form(authors_file: tuple[str, 
 
 
 def save(cls: type[VideoMAEPreTrainedModel], folder: Path, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """Save a tiny network of random values; return its tensors as they are on the disk."""
+    """Save a tiny model of random values; return its tensors as they are on the disk."""
     generator = torch.Generator().manual_seed(0)
     model = cls(tiny_network(num_labels=3, use_mean_pooling=cls is not VideoMAEForPreTraining))
     with torch.no_grad():

@@ -156,7 +156,7 @@ def test_biases_that_are_all_zero_are_told(folder: Path) -> None:
     save_file(zeroed, folder / "model.safetensors")
     [(verdict, what)] = verdicts(inspect(folder))
     assert verdict == "look into it"
-    assert what.startswith("every bias of queries and values is zero, as in an untrained network, or in one that tr")
+    assert what.startswith("every bias of queries and values is zero, as in an untrained model, or in one that tr")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

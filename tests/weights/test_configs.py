@@ -50,7 +50,7 @@ def load(cls: type[VideoMAEPreTrainedModel], source: Path, **options: Any) -> tu
     return model, report, [str(one.message) for one in caught]
 
 
-# The small networks, released with 16 heads.
+# The small models, released with 16 heads.
 
 
 @pytest.mark.parametrize("num_labels", [400, 174])
@@ -262,8 +262,8 @@ def test_the_sizes_are_read_off_the_shapes(tmp_path: Path) -> None:
     assert report.notes == (
         "there is no config.json: num_frames 16 is assumed",
         "there is no config.json: image_size 224 is assumed",
-        "there is no config.json: num_attention_heads 6 is that of the network of this width",
-        "there is no config.json: decoder_num_attention_heads 3 is that of the network of this width",
+        "there is no config.json: num_attention_heads 6 is that of the model of this width",
+        "there is no config.json: decoder_num_attention_heads 3 is that of the model of this width",
     )
 
 
@@ -281,7 +281,7 @@ def test_the_heads_of_known_widths_are_known(tmp_path: Path, width: int, heads: 
 def test_unknown_widths_ask_for_their_heads(tmp_path: Path) -> None:
     torch.save(to_original(make_model(VideoMAEForPreTraining).state_dict()), tmp_path / "x.pth")
     with pytest.raises(
-        WeightsError, match=r"a hidden_size of 24 is that of no published network .* give num_attention_h"
+        WeightsError, match=r"a hidden_size of 24 is that of no published model .* give num_attention_h"
     ):
         VideoMAEForPreTraining.from_pretrained(tmp_path / "x.pth")
     with pytest.raises(
@@ -364,11 +364,11 @@ def test_a_classifier_from_a_v2_repository_keeps_its_norm(tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", ["cos_attn", "use_learnable_pos_emb"])
 def test_v2_switches_that_no_released_network_has_are_refused(tmp_path: Path, name: str) -> None:
     save_v2(tmp_path, **{name: True})
-    with pytest.raises(WeightsError, match=f"sets {name}, which no released network has"):
+    with pytest.raises(WeightsError, match=f"sets {name}, which no released model has"):
         VideoMAEModel.from_pretrained(tmp_path)
 
 
 def test_another_familys_configuration_is_refused(tmp_path: Path) -> None:
     save_as_transformers(make_model(VideoMAEModel), tmp_path, model_type="timesformer")
-    with pytest.raises(WeightsError, match=r"config\.json is of a 'timesformer' network, not of VideoMAE"):
+    with pytest.raises(WeightsError, match=r"config\.json is of a 'timesformer' model, not of VideoMAE"):
         VideoMAEModel.from_pretrained(tmp_path)

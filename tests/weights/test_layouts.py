@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:use_mean_pooling is False")
 
 
 def released_model(name: str) -> Any:
-    """Return, on the meta device, the network of a released checkpoint by its name."""
+    """Return, on the meta device, the model of a released checkpoint by its name."""
     kind, size, last = name.removeprefix("v2-").split("-")
     with torch.device("meta"):
         if kind == "finetune":

@@ -1,11 +1,11 @@
-"""The released networks themselves, against the numbers that were published with them.
+"""The released models themselves, against the numbers that were published with them.
 
 Never run by default, since it downloads about 8 GB into the Hub's cache:
 
-    pytest -m network tests/model/test_published_checkpoints.py
+    pytest -m network tests/weights/test_published_checkpoints.py
 
 `-k base-short` chooses some, HF_HOME says where the cache is. The video and the mask are those with which the numbers
-were made. The two small networks are left out: their published numbers were made with a number of heads that they
+were made. The two small models are left out: their published numbers were made with a number of heads that they
 were not trained with.
 """
 
@@ -58,7 +58,7 @@ def download(repository: str, name: str, kind: str) -> Path:
 
 @pytest.fixture(scope="module")
 def pixel_values() -> Tensor:
-    """The 16 frames, prepared with the mean and deviation of 0.5 that the numbers were made with."""
+    """The 16 frames, prepared with the mean and std of 0.5 that the numbers were made with."""
     frames = np.load(download(*VIDEO))
     assert frames.shape[0] == 16
     values: Tensor = VideoMAEImageProcessor()(list(frames), return_tensors="pt").pixel_values

@@ -146,7 +146,7 @@ def test_no_network_and_two_networks_are_refused() -> None:
     with pytest.raises(WeightsError, match=r"none of the 2 tensors is the tubelet projection; the first are a, b$"):
         recognise(["b", "a"])
     keys = list(to_original(state_of(VideoMAEForVideoClassification)))
-    with pytest.raises(WeightsError, match="2 networks are in it, not one"):
+    with pytest.raises(WeightsError, match="2 models are in it, not one"):
         recognise([*keys, *(f"model.{key}" for key in keys)])
 
 

@@ -104,7 +104,7 @@ def test_shards_of_both_kinds_are_read(tmp_path: Path, model: VideoMAEForVideoCl
 @pytest.mark.parametrize("name", ["checkpoint-799.pth", "weights.pt", "x.bin"])
 def test_a_file_of_any_name_stands_alone(tmp_path: Path, model: VideoMAEForVideoClassification, name: str) -> None:
     torch.save({"model": to_original(model.state_dict())}, tmp_path / name)
-    (tmp_path / "config.json").write_text("{}", encoding="utf-8")  # of another network
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")  # of another model
     assert_loads(tmp_path / name, model, num_frames=4, **HEADS)
     (tmp_path / "config.json").unlink()
     assert_loads(tmp_path, model, num_frames=4, **HEADS)

@@ -26,17 +26,17 @@ from videomae.weights.sources import PROCESSOR_FILE, RECORD_FILE
 
 RGB_CHANNELS = 3
 
-Network = TypeVar("Network", bound=VideoMAEPreTrainedModel, covariant=True)
+Model = TypeVar("Model", bound=VideoMAEPreTrainedModel, covariant=True)
 Loaded = TypeVar("Loaded", bound=VideoMAEPreTrainedModel)
 
 
 @dataclass(frozen=True)
-class LoadedModel(Generic[Network]):
+class LoadedModel(Generic[Model]):
     """A model in eval mode on its device, and what belongs to it."""
 
     source: str
     """Where it came from, as it was given."""
-    model: Network
+    model: Model
     """The model."""
     processor: VideoMAEImageProcessor
     """Frames to pixel values and back."""
@@ -85,7 +85,7 @@ def _load(
     clip: ClipConfig | None,
     device: DeviceName,
 ) -> LoadedModel[Loaded]:
-    place, name = pick_device(device), os.fspath(source)
+    target, name = pick_device(device), os.fspath(source)
     wanted, held = kind_of_class(cls), checkpoint.layout.kind
     # from_pretrained would randomly initialize a head for training; its outputs would mean nothing here.
     if wanted.parts and wanted is not held:
@@ -94,7 +94,7 @@ def _load(
     record = model.origin.record if model.origin else None
     clip = clip or stored_clip(record, model.config, name=name)
     check_clip(clip, model.config)
-    return LoadedModel(name, model.to(place).eval(), _stored_processor(model, name), clip)
+    return LoadedModel(name, model.to(target).eval(), _stored_processor(model, name), clip)
 
 
 def source_kind(source: str | os.PathLike[str]) -> str:
@@ -198,5 +198,5 @@ def check_clip(clip: ClipConfig, config: VideoMAEConfig) -> None:
     if config.num_channels != RGB_CHANNELS:
         raise ConfigError(
             f"the model takes frames of {config.num_channels} channel(s), but videos are read as RGB: call the "
-            "model with pixel values of your own"
+            "model with custom pixel values"
         )

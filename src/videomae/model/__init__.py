@@ -1,1 +1,1 @@
-"""The network: configuration, layers, encoder, decoder, classifier, processor and their files on disk."""
+"""The models: configuration, layers, encoder, decoder, classifier. No file of this package opens a file."""

@@ -76,7 +76,7 @@ class VideoMAEPreTrainedModel(nn.Module):
         return False
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
-        """Return the number of parameter values; embeddings of words, which could be excluded, there are none."""
+        """Return the number of parameter values; there are no word embeddings that could be excluded."""
         return sum(one.numel() for one in self.parameters() if one.requires_grad or not only_trainable)
 
     def activation_checkpointing_enable(

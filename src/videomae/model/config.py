@@ -89,7 +89,7 @@ class VideoMAEConfig:
     decoder_intermediate_size: int = 1536
     """Width of the decoder's MLP."""
     norm_pix_loss: bool = True
-    """Predict pixels normalised per tubelet and channel."""
+    """Predict pixels normalized per tubelet and channel."""
     drop_path_rate: float = 0.0
     """Stochastic depth: rate of the last block, rising linearly from 0."""
     classifier_dropout: float = 0.0
@@ -254,7 +254,7 @@ class VideoMAEConfig:
                 Hub; and fields that win over the file's.
 
         Raises:
-            WeightsError: If there is no such file, it is no JSON object, or of another family of networks.
+            WeightsError: If there is no such file, it is no JSON object, or of another family of models.
             ConfigError: If a field is unknown or out of range.
         """
         from videomae.weights.declared import read_repaired

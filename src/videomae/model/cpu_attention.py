@@ -1,8 +1,8 @@
-"""Self-attention in bfloat16 on a CPU: plain matrix products, some heads at a time.
+"""Self-attention in bfloat16 on a CPU: plain matrix multiplications, some heads at a time.
 
 Torch's fused CPU kernel multiplies small blocks without the processor's bfloat16 instructions; whole heads given to
 the matrix library are 1.15 to 4 times as fast there, the fewer tokens the faster (docs/performance.md has the table).
-In float32 the fused kernel is as good. Knows nothing of modules or masks.
+In float32 the fused kernel is as good.
 
 `B` batch, `H` heads, `Q` queries, `N` keys, `d` width of a head.
 """

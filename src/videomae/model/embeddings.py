@@ -20,7 +20,7 @@ MAX_GRIDS = 4  # other than the native one, whose tables are kept: 5 MB each for
 
 
 class TubeletProjection(nn.Module):
-    """A matrix product over flattened tubelets whose weight is stored in the Conv3d shape of the checkpoints.
+    """A matrix multiplication over flattened tubelets whose weight is stored in the Conv3d shape of the checkpoints.
 
     Args:
         num_channels: C.

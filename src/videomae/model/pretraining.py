@@ -22,7 +22,6 @@ from videomae.model.encoder import (
     drop_path_rates,
     make_trace,
     native_grid,
-    tubelet_size,
 )
 from videomae.model.layers import Block, run_blocks
 from videomae.model.outputs import VideoMAEForPreTrainingOutput
@@ -196,7 +195,7 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         Only the decoded tubelets are read. With three channels the ImageNet normalization is undone first; with
         `norm_pix_loss` each tubelet and channel is then normalized.
         """
-        size = tubelet_size(self.config)
+        size = self.videomae.embeddings.tubelet
         # The indexing inside copies: `tubelets` is written in place from here on, for every pass costs.
         tubelets = gather_tubelets(pixel_values, decoded_indices, size).float().flatten(3)  # [B, M, C, s]
         # Numbers, not buffers: exact in a bfloat16 model, there after a start on the meta device, no copy a step.

@@ -1,6 +1,6 @@
 """Videos in whatever form a caller has them, brought to tensors `[T, C, H, W]`.
 
-Knows nothing of sizes, means or models. PIL is never imported: a caller who has PIL images has imported it.
+PIL is never imported: a caller who has PIL images has imported it.
 """
 
 from __future__ import annotations

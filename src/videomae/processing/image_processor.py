@@ -1,7 +1,7 @@
 """Frames in, `pixel_values` out, and the way back: a drop-in for transformers' `VideoMAEImageProcessor`.
 
-Resize, centre crop, rescale, normalise, on whatever device the frames are; settings kept in
-`preprocessor_config.json`. Knows nothing of files of video. Where it differs from transformers: docs/processor.md.
+Resize, center crop, rescale, normalize, on whatever device the frames are; settings kept in
+`preprocessor_config.json`. Where it differs from transformers: docs/processor.md.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class BatchFeature(UserDict[str, Any]):
 
 
 class VideoMAEImageProcessor:
-    """Turns frames into the model's `pixel_values`: resize, centre crop, rescale, normalise.
+    """Turns frames into the model's `pixel_values`: resize, center crop, rescale, normalize.
 
     Names and defaults are transformers'. Mind `image_mean` and `image_std`: the default is 0.5, while published
     folders and the models that this package trains have ImageNet's values in their `preprocessor_config.json`;
@@ -155,7 +155,7 @@ class VideoMAEImageProcessor:
         Returns:
             `pixel_values`: float32 `[B, T, C, H, W]`, or a list of `[T, C, H, W]` tensors where `return_tensors` is
             None. Frames of one channel are repeated to as many as `image_mean` has. With neither rescaling nor
-            normalising, uint8 frames stay uint8.
+            normalizing, uint8 frames stay uint8.
 
         Raises:
             ConfigError: If a setting is unknown or out of range.
@@ -178,7 +178,7 @@ class VideoMAEImageProcessor:
         return BatchFeature({"pixel_values": processed if wanted is None else _batch(processed, wanted)})
 
     def inverse(self, pixel_values: Tensor | NDArray[Any]) -> Tensor:
-        """Undo rescaling and normalising: from pixel values to frames that can be looked at.
+        """Undo rescaling and normalizing: from pixel values to frames that can be looked at.
 
         Args:
             pixel_values: `[..., C, H, W]`, floats: pixel values, or a prediction of them.
@@ -327,8 +327,8 @@ def refuse_unknown(settings: Iterable[str], known: Sequence[str], *, kind: str =
     for name in settings:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            cure = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(known)}"
-            raise ConfigError(f"unknown {kind} {name!r}: {cure}")
+            hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(known)}"
+            raise ConfigError(f"unknown {kind} {name!r}: {hint}")
 
 
 def _per_channel(value: PerChannel) -> float | tuple[float, ...]:

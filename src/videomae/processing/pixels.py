@@ -1,6 +1,6 @@
-"""The arithmetic between frames and pixel values: resize, crop, rescale, normalise, and the way back.
+"""The arithmetic between frames and pixel values: resize, crop, rescale, normalize, and the way back.
 
-Works on tensors on whatever device they are. Knows nothing of the forms in which callers hold videos, or of files.
+Works on tensors, on whatever device they are.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ PerChannel = float | Sequence[float]
 RESAMPLE_MODES = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}
 EDGES = ("height", "width")
 # Frames that are not in 0..255 although rescaling by 1/255 is on. A sharp filter may leave a frame of 0..255 a
-# little below 0, but its bright parts then reach far beyond what normalised frames ever do; 16 bits exceed 1000.
+# little below 0, but its bright parts then reach far beyond what normalized frames ever do; 16 bits exceed 1000.
 LARGEST_SCALED, LARGEST_NORMALIZED, LARGEST_OVERSHOOT = 1.0, 10.0, 1000.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class PixelSteps:
-    """What is done to frames, in this order: resize, centre crop, rescale, normalise.
+    """What is done to frames, in this order: resize, center crop, rescale, normalize.
 
     Raises:
-        ConfigError: If a field is of the wrong type or out of range, or if mean and deviation do not match.
+        ConfigError: If a field is of the wrong type or out of range, or if mean and std do not match.
     """
 
     do_resize: bool
@@ -81,7 +81,7 @@ class PixelSteps:
 
     @property
     def num_channels(self) -> int | None:
-        """C, where normalising fixes it; None where any number of channels will do."""
+        """C, where normalizing fixes it; None where any number of channels will do."""
         count = max(_count(self.image_mean), _count(self.image_std))
         return count if self.do_normalize and count > 1 else None
 
@@ -101,7 +101,7 @@ class PixelSteps:
             frames: `[t, C, H, W]`, uint8 or float32. One channel is repeated to `num_channels`.
 
         Returns:
-            `[t, C, h, w]` float32; with neither rescaling nor normalising, of the dtype of `frames`.
+            `[t, C, h, w]` float32; with neither rescaling nor normalizing, of the dtype of `frames`.
 
         Raises:
             ValueError: If number of channels or range of the frames contradict the settings.
@@ -115,11 +115,11 @@ class PixelSteps:
         frames = frames.contiguous()  # before the next line: a uint8 frame is a quarter of a float one
         if self.do_normalize:
             mean, std = self._mean_and_std(frames.device)
-            return (frames.to(torch.float32) - mean).div_(std)  # [t, C, h, w]; repeats a single channel
+            return normalize(frames, mean, std, one=self._one)  # [t, C, h, w]; repeats a single channel
         return frames.to(torch.float32) * self.rescale_factor if self.do_rescale else frames
 
     def invert(self, pixel_values: Tensor) -> Tensor:
-        """Undo rescaling and normalising: `[..., C, H, W]` floats to uint8, rounded and clipped to 0..255.
+        """Undo rescaling and normalizing: `[..., C, H, W]` floats to uint8, rounded and clipped to 0..255.
 
         Raises:
             ValueError: If there is no rescaling, so that the range of the frames is not known.
@@ -130,26 +130,28 @@ class PixelSteps:
             )
         values = pixel_values.to(torch.float32)
         if self.do_normalize:
-            mean, std = self._mean_and_std(values.device)
+            mean, std = (each.mul(self._one).view(-1, 1, 1) for each in self._mean_and_std(values.device))
             values = values * std + mean
         else:
             values = values / self.rescale_factor
         return values.round().clamp(0, 255).to(torch.uint8)
 
+    @property
+    def _one(self) -> float:
+        """Value of the frames that rescaling makes 1."""
+        return 1.0 / self.rescale_factor if self.do_rescale else 1.0
+
     def _mean_and_std(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return both on the scale of the frames, so that rescaling needs no pass of its own; `[C or 1, 1, 1]`."""
-        unit = 1.0 / self.rescale_factor if self.do_rescale else 1.0
         mean, std = (
-            torch.tensor(values, dtype=torch.float32, device=device).mul(unit).view(-1, 1, 1)
-            for values in (self.image_mean, self.image_std)
+            torch.tensor(values, dtype=torch.float32, device=device) for values in (self.image_mean, self.image_std)
         )
-        return mean, std
+        return mean, std  # [C] or 0-d
 
     def _check_channels(self, num_channels: int) -> None:
         if num_channels != 1 and self.num_channels not in (None, num_channels):
             raise ValueError(
                 f"the frames have {num_channels} channels and image_mean and image_std are for {self.num_channels}: "
-                f"give frames of {self.num_channels} channels, or a mean and a deviation for {num_channels}"
+                f"give frames of {self.num_channels} channels, or a mean and an std for {num_channels}"
             )
 
     def _check_range(self, frames: Tensor) -> None:
@@ -158,7 +160,7 @@ class PixelSteps:
             if self.do_normalize and not self.do_rescale and 0 < mean <= 1:
                 raise ValueError(
                     f"do_rescale is False, but the frames are uint8 and image_mean {self.image_mean} is for 0..1: "
-                    "leave do_rescale on, or give a mean and a deviation for 0..255"
+                    "leave do_rescale on, or give a mean and an std for 0..255"
                 )
             return
         if not self.do_rescale or not math.isclose(self.rescale_factor, 1 / 255, rel_tol=1e-3):
@@ -167,7 +169,7 @@ class PixelSteps:
         largest = max(-low, high)
         text = (
             f"the frames go from {low:.4g} to {high:.4g}, but rescaling by 1/255 is for 0..255: give "
-            "do_rescale=False if they are in 0..1, do_normalize=False too if they are normalised already, or "
+            "do_rescale=False if they are in 0..1, do_normalize=False too if they are normalized already, or "
             "else another rescale_factor"
         )
         if 0 < largest <= LARGEST_SCALED or largest > LARGEST_OVERSHOOT:
@@ -242,6 +244,23 @@ def resize_in_float(frames: Tensor, size: tuple[int, int], mode: str) -> Tensor:
     """Resize uint8 frames with float arithmetic: `resize` on devices for whose uint8 torch has no filter."""
     smooth = F.interpolate(frames.to(torch.float32), size=size, mode=mode, antialias=True)
     return smooth.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def normalize(frames: Tensor, mean: Tensor, std: Tensor, *, one: float = 255.0) -> Tensor:
+    """Turn pixels into the floats that a model reads; runs on the device that the frames are on.
+
+    Mean and std are brought to the scale of the frames, so that rescaling needs no pass of its own.
+
+    Args:
+        frames: `[..., C, H, W]`, uint8 or float32.
+        mean: `[C]` or 0-d float32, of pixels scaled to [0, 1].
+        std: Likewise.
+        one: Value of the frames that is 1 on that scale.
+
+    Returns:
+        `[..., C, H, W]` float32: `(frames / one - mean) / std`.
+    """
+    return (frames - mean.mul(one).view(-1, 1, 1)).div_(std.mul(one).view(-1, 1, 1))
 
 
 def center_crop(frames: Tensor, height: int, width: int) -> Tensor:

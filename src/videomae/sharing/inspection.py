@@ -225,7 +225,7 @@ def _bias_problems(checkpoint: Checkpoint) -> list[Problem]:
     if not biases or any(bool(bias.any()) for bias in biases):
         return []
     what = (
-        "every bias of queries and values is zero, as in an untrained network, or in one that transformers 5.0 to "
+        "every bias of queries and values is zero, as in an untrained model, or in one that transformers 5.0 to "
         "about 5.16 loaded and saved again"
     )
     return [Problem(what, "look into it")]

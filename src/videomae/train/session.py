@@ -34,7 +34,7 @@ from videomae.recipes.schema import (
     recipe_to_yaml,
 )
 from videomae.sharing.record import load_record
-from videomae.train.resume import allowed_changes, record_resume, record_start
+from videomae.train.resume import EVALUATION, allowed_changes, record_resume, record_start
 from videomae.train.step import StepPlan
 from videomae.weights.sources import RUN_FOLDER
 
@@ -71,8 +71,9 @@ class Session:
         self._recipe_text = recipe_to_yaml(recipe)
         self._changes = allowed_changes(recipe, self.folder.path) if resume else None
         if not resume:
-            record_start(self.folder.path)
+            # The recipe first: a run that is killed after it can be resumed, one killed before it started again.
             self.folder.write_text(RECIPE_FILE, self._recipe_text)
+            record_start(self.folder.path)
         self.metrics = MetricsLog(self.folder.metrics)
         self.bad = BadVideoCount(self.loop.max_bad_fraction, num_videos=len(manifest.rows))
         self.skipped = SkippedSteps(self.loop.max_skipped_steps)
@@ -89,9 +90,12 @@ class Session:
         return self.folder.path / RUN_FOLDER
 
     def is_finished(self, total_steps: int) -> bool:
-        """Return whether the model folder, whose record is written last, is the result of all steps on this data."""
+        """Return whether the model folder, whose record is written last, is the result of all steps on this data.
+
+        A run whose evaluation is to be done otherwise than before is not finished.
+        """
         training = load_record(self.model_folder).training
-        if training is None:
+        if training is None or any(change.effect == EVALUATION for change in self._changes or ()):
             return False
         finished = (training.steps, training.data_fingerprint) == (total_steps, self.data_fingerprint)
         if finished and self._changes:

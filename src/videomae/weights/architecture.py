@@ -12,8 +12,8 @@ from videomae.errors import WeightsError
 from videomae.presets import DECODER_HEADS, ENCODER_HEADS, PRESETS
 from videomae.weights.kinds import DECODER_PARTS
 
-ASSUMED_FRAMES, ASSUMED_SIZE = 16, 224  # of every published network
-ORIGINAL_EPS = 1e-6  # the original networks, and mmaction2's, have one epsilon everywhere
+ASSUMED_FRAMES, ASSUMED_SIZE = 16, 224  # of every published model
+ORIGINAL_EPS = 1e-6  # the original models, and mmaction2's, have one epsilon everywhere
 LAYER_SCALE = 0.1  # any positive number: the gains themselves are in the file
 
 PROJECTION = "videomae.embeddings.patch_embeddings.projection.weight"
@@ -24,7 +24,7 @@ def infer_architecture(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Read what shapes show of a configuration.
 
     Args:
-        tensors: By our whole-network names, of any device.
+        tensors: By our whole-model names, of any device.
 
     Returns:
         Fields of `VideoMAEConfig`: sizes and switches of the encoder; of the decoder and the classifier only where
@@ -57,7 +57,7 @@ def infer_architecture(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def known_heads(found: Mapping[str, Any]) -> dict[str, int]:
-    """Return the numbers of heads of the known networks of these widths; none where the width is not known."""
+    """Return the numbers of heads of the known models of these widths; none where the width is not known."""
     heads = {}
     if found["hidden_size"] in ENCODER_HEADS:
         heads["num_attention_heads"] = ENCODER_HEADS[found["hidden_size"]]
@@ -67,7 +67,7 @@ def known_heads(found: Mapping[str, Any]) -> dict[str, int]:
 
 
 def known_decoder(hidden_size: int) -> dict[str, int]:
-    """Return the decoder of the published network of a width, for files without one; empty if there is none."""
+    """Return the decoder of the published model of a width, for files without one; empty if there is none."""
     for sizes in PRESETS.values():
         if sizes["hidden_size"] == hidden_size:
             return {name: value for name, value in sizes.items() if name.startswith("decoder_")}

@@ -34,7 +34,7 @@ SHAPED = (
 LABEL_SETTINGS = frozenset(("num_labels", "id2label", "label2id"))
 MAX_BLOCKS = 512
 MAX_LABELS = 100_000
-MAX_POSITION_VALUES = 2**26  # 64 frames of 832 x 832 pixels at the width of the base network
+MAX_POSITION_VALUES = 2**26  # 64 frames of 832 x 832 pixels at the width of the base model
 
 
 class ModelConfig(Protocol):
@@ -90,7 +90,7 @@ def read_declared(path: Path, config_class: type[ModelConfig]) -> Declared:
     """Read a `config.json`, transformers' of any version, this package's, or VideoMAE V2's.
 
     Raises:
-        WeightsError: If it is no JSON object or describes another family of networks.
+        WeightsError: If it is no JSON object or describes another family of models.
     """
     return parse(read_json(path), str(path), known=config_class.known_keys())
 
@@ -105,11 +105,11 @@ def settle_config(
     config_class: type[ModelConfig],
     lenient: bool = False,
 ) -> Settled:
-    """Decide the configuration of a network that is to be loaded.
+    """Decide the configuration of a model that is to be loaded.
 
     Args:
         declared: What its `config.json` says; None where there is none.
-        tensors: Its tensors by our whole-network names.
+        tensors: Its tensors by our whole-model names.
         settings: What the caller says.
         layout: How the file's tensors are named.
         wanted: What is to be loaded.
@@ -162,7 +162,7 @@ def _undeclared(
             decoder = name.startswith("decoder_")
             width, table = ("decoder_hidden_size", DECODER_HEADS) if decoder else ("hidden_size", ENCODER_HEADS)
             raise WeightsError(
-                f"there is no config.json, and a {width} of {found[width]} is that of no published network "
+                f"there is no config.json, and a {width} of {found[width]} is that of no published model "
                 f"({', '.join(map(str, table))}), so that nothing tells the number of heads: give {name}="
             )
     values.update(heads)
@@ -171,7 +171,7 @@ def _undeclared(
             notes.append(f"there is no config.json: {name} {values[name]} is assumed")
     for name in needed:
         if name not in settings:
-            notes.append(f"there is no config.json: {name} {heads[name]} is that of the network of this width")
+            notes.append(f"there is no config.json: {name} {heads[name]} is that of the model of this width")
     if layout.name in ("original pre-training", "original fine-tuning", "mmaction2"):
         values["layer_norm_eps"] = ORIGINAL_EPS
     return values
@@ -237,7 +237,7 @@ def _repair_pooling(
     if declared is None:
         return []
     text = (
-        f"{declared.path} is of a network without a classifier and says use_mean_pooling false; a classifier would "
+        f"{declared.path} is of a model without a classifier and says use_mean_pooling false; a classifier would "
         "see one corner patch alone, since there is no CLS token: it averages all tokens instead; give "
         "use_mean_pooling=False for the corner patch"
     )
@@ -245,7 +245,7 @@ def _repair_pooling(
 
 
 def _check_bounds(values: Mapping[str, Any], settings: Mapping[str, Any], *, defaults: Mapping[str, Any]) -> None:
-    """Refuse sizes that no network has before anything of such a size is made; the caller's own are not bounded."""
+    """Refuse sizes that no model has before anything of such a size is made; the caller's own are not bounded."""
     for name in ("num_hidden_layers", "decoder_num_hidden_layers"):
         if name not in settings and _too_large(values.get(name), MAX_BLOCKS):
             raise WeightsError(f"the configuration says {name} {_short(values[name])}; the most is {MAX_BLOCKS}")

@@ -1,7 +1,4 @@
-"""What a `config.json` says, of whichever program, and the one thing that the published ones say wrongly.
-
-Knows nothing of tensors.
-"""
+"""What a `config.json` says, of whichever program, and the one thing that the published ones say wrongly."""
 
 from __future__ import annotations
 
@@ -36,7 +33,7 @@ class Declared:
     by_us: bool
     """Whether this package wrote it, and so means what it says."""
     ignored: tuple[str, ...] = ()
-    """Keys that this package knows nothing of."""
+    """Keys that mean nothing here."""
     is_v2: bool = False
     """Whether it is of VideoMAE V2's repositories."""
 
@@ -47,23 +44,23 @@ def parse(values: Mapping[str, Any], path: str, *, known: Collection[str]) -> De
     Args:
         values: The contents.
         path: Which file, for messages.
-        known: What it may say about the network.
+        known: What it may say about the model.
 
     Raises:
-        WeightsError: If it describes another family of networks, or misspells a field.
+        WeightsError: If it describes another family of models, or misspells a field.
     """
     if isinstance(values.get(V2_BLOCK), Mapping):
         return _declared_v2(values[V2_BLOCK], path)
     model_type = values.get("model_type", "videomae")
     if model_type != "videomae":
-        raise WeightsError(f"{path} is of a {str(model_type)[:40]!r} network, not of VideoMAE")
+        raise WeightsError(f"{path} is of a {str(model_type)[:40]!r} model, not of VideoMAE")
     kept = {name: value for name, value in values.items() if name in known}
     ignored = [
         name for name in values if name not in known and name not in UPSTREAM_KEYS and not name.startswith("_")
     ]
     for name in ignored:
         close = difflib.get_close_matches(name, known, n=1, cutoff=MISSPELT)
-        if close:  # an entry of another program may be left aside; a setting that was meant may not
+        if close:  # an entry of another program may be ignored; a setting that was meant may not
             raise WeightsError(f"{path}: unknown config field {name!r}: did you mean {close[0]!r}?")
     return Declared(path, kept, by_us=bool(OWN_FIELDS & values.keys()), ignored=tuple(sorted(ignored)))
 
@@ -71,7 +68,7 @@ def parse(values: Mapping[str, Any], path: str, *, known: Collection[str]) -> De
 def _declared_v2(block: Mapping[str, Any], path: str) -> Declared:
     for name in V2_UNSUPPORTED:
         if block.get(name):
-            raise WeightsError(f"{path} sets {name}, which no released network has and this package does not read")
+            raise WeightsError(f"{path} sets {name}, which no released model has and this package does not read")
     values = {ours: block[theirs] for theirs, ours in V2_FIELDS.items() if theirs in block}
     values.setdefault("layer_norm_eps", ORIGINAL_EPS)
     return Declared(path, values, by_us=False, is_v2=True)
@@ -80,7 +77,7 @@ def _declared_v2(block: Mapping[str, Any], path: str) -> Declared:
 def read_repaired(
     source: str | os.PathLike[str], arguments: Mapping[str, Any], *, known: Collection[str]
 ) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """Find and read the configuration of a saved network, without its weights.
+    """Find and read the configuration of a saved model, without its weights.
 
     Args:
         source: A model folder, the folder of a finished run, a `config.json`, or `owner/name` on the Hub.
@@ -88,7 +85,7 @@ def read_repaired(
         known: See `parse`.
 
     Returns:
-        What the file says, corrected aloud; those of the arguments that are fields; and the path of the file.
+        What the file says, corrected with a warning; the arguments that are fields; and the path of the file.
 
     Raises:
         WeightsError: If there is none, or it cannot be used.
@@ -103,7 +100,7 @@ def read_repaired(
 
 
 def repair_small(declared: Declared, values: dict[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    """Correct the number of heads of the published small networks, in place, and return what to tell.
+    """Correct the number of heads of the published small models, in place, and return what to tell.
 
     Source: the original code has 6 heads of 64; the released conversions of it say 16, which no shape contradicts.
     """
@@ -114,14 +111,14 @@ def repair_small(declared: Declared, values: dict[str, Any], settings: Mapping[s
     own_names = isinstance(names, dict) and any(str(name) != f"LABEL_{key}" for key, name in names.items())
     if own_names and num_labels_of(declared.values) not in PUBLISHED_SMALL_LABELS:
         text = (
-            f"{declared.path} says 16 heads at hidden_size 384: the published small networks, which have 6, were "
+            f"{declared.path} says 16 heads at hidden_size 384: the published small models, which have 6, were "
             "released under that wrong number; this classifier of other classes was fine-tuned with 16, so 16 is "
             "kept; give num_attention_heads=6 if it was not"
         )
         return [text]
     values["num_attention_heads"] = ENCODER_HEADS[SMALL_WIDTH]
     text = (
-        f"{declared.path} says 16 heads at hidden_size 384, with which the published small networks were released "
+        f"{declared.path} says 16 heads at hidden_size 384, with which the published small models were released "
         "but not trained: 6 are used; give num_attention_heads=16 to compute as the file says"
     )
     return [text]

@@ -118,7 +118,7 @@ def hub_file(repository: str, name: str, options: HubOptions) -> Path | None:
 def pinned(options: HubOptions, file: Path) -> HubOptions:
     """Return options that name the commit which a downloaded file is of.
 
-    All files of a network must be of one commit, although somebody may push between two downloads.
+    All files of a model must be of one commit, although somebody may push between two downloads.
     """
     parts = file.parts
     if "snapshots" not in parts[:-1]:
@@ -127,7 +127,7 @@ def pinned(options: HubOptions, file: Path) -> HubOptions:
 
 
 def is_offline(options: HubOptions) -> bool:
-    """Tell whether only the cache may be asked."""
+    """Tell whether only the cache may be read."""
     from huggingface_hub import constants
 
     return options.local_files_only or bool(constants.HF_HUB_OFFLINE)

@@ -1,6 +1,6 @@
 """Names of the tensors in each known checkpoint layout, as literal tables.
 
-"Ours" is the module tree of this package. Knows nothing of files.
+"Ours" is the module tree of this package.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def assemble(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str,
                 f"the tensors that make up {ours} hold {' and '.join(sorted(dtypes))}: they must be alike"
             )
         if len(keys) > 1:
-            keys.sort(key=lambda key: next(place for place, part in enumerate(ATTENTION_PARTS) if key.endswith(part)))
+            keys.sort(key=lambda key: next(rank for rank, part in enumerate(ATTENTION_PARTS) if key.endswith(part)))
         assembled[ours] = state[keys[0]] if len(keys) == 1 else torch.cat([state[key] for key in keys])
     return assembled
 

@@ -294,10 +294,10 @@ def check_positions(checkpoint: Checkpoint, tables: Sequence[str], *, strict: bo
     return learned
 
 
-def _dtype(asked: torch.dtype | str | None, checkpoint: Checkpoint) -> torch.dtype:
-    if asked is None or isinstance(asked, torch.dtype):
-        return asked or torch.float32
-    return checkpoint.shapes[PROJECTION].dtype if asked == "auto" else DTYPES[asked.removeprefix("torch.")]
+def _dtype(wanted: torch.dtype | str | None, checkpoint: Checkpoint) -> torch.dtype:
+    if wanted is None or isinstance(wanted, torch.dtype):
+        return wanted or torch.float32
+    return checkpoint.shapes[PROJECTION].dtype if wanted == "auto" else DTYPES[wanted.removeprefix("torch.")]
 
 
 def _fill(model: nn.Module, checkpoint: Checkpoint, plan: Plan[Any], dtype: torch.dtype) -> None:
@@ -352,7 +352,7 @@ def _moved(model: Model, device_map: Any) -> Model:
         return model
     if isinstance(device_map, Mapping):
         if list(device_map) != [""]:
-            raise ConfigError("device_map names several parts: the whole network goes to one device, give that")
+            raise ConfigError("device_map names several parts: the whole model goes to one device, give that")
         device_map = device_map[""]
     if device_map == "auto":
         device_map = "cuda" if torch.cuda.is_available() else "cpu"

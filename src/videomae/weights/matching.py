@@ -74,7 +74,7 @@ class Fit:
     mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
     """Name, shape in the file and shape in the model, where they differ and nothing makes them fit."""
     replaced: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
-    """The same, where fresh values take the place."""
+    """The same, where random values are taken instead."""
     positions: list[str] = field(default_factory=list)
     """Position tables in the file; to be compared with those that are computed."""
 
@@ -143,8 +143,8 @@ def fit_tensors(own: Mapping[str, Tensor], file: Mapping[str, Tensor], *, kind: 
     """Plan how the tensors of a file fill a model.
 
     Args:
-        own: The model's, by whole-network names; may be on the meta device.
-        file: The file's, by our whole-network names; may be on the meta device.
+        own: The model's, by whole-model names; may be on the meta device.
+        file: The file's, by our whole-model names; may be on the meta device.
         kind: What the file holds.
         rules: What the caller asked for.
 
@@ -258,7 +258,7 @@ def adapt(name: str, tensor: Tensor, shape: torch.Size, rules: FitRules) -> Tens
     channel is predicted as the mean of the old ones; with `repeat`: as the old ones in turn.
 
     Args:
-        name: Our whole-network name.
+        name: Our whole-model name.
         tensor: From the file.
         shape: Of the model's tensor.
         rules: What the caller asked for.

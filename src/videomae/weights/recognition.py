@@ -1,6 +1,6 @@
 """Which layout the tensors of a file are in, by their names alone, and what each of them is called here.
 
-Training programs wrap a network in others, whose names come first: `module.`, `_orig_mod.`, `model.`, `backbone.`,
+Training programs wrap a model in others, whose names come first: `module.`, `_orig_mod.`, `model.`, `backbone.`,
 `encoder.`, one or several of them. The one tensor that every layout has, the tubelet projection, shows which.
 """
 
@@ -51,7 +51,7 @@ class Layout:
     wrapper: str
     """What stood before the names."""
     names: dict[str, str]
-    """Our name for each name in the file, whole-network names; only q, k and v weights share one."""
+    """Our name for each name in the file, whole-model names; only q, k and v weights share one."""
 
     @property
     def kind(self) -> ModelKind:
@@ -66,7 +66,7 @@ def recognise(keys: Collection[str]) -> Layout:
         keys: The names of its tensors.
 
     Raises:
-        WeightsError: If it is none that this package knows, or holds several networks, or two tensors of one name.
+        WeightsError: If it is none that this package knows, or holds several models, or two tensors of one name.
     """
     plain = {key: key.replace(COMPILED, "") for key in keys}
     found = [
@@ -82,7 +82,7 @@ def recognise(keys: Collection[str]) -> Layout:
             f"{shown}"
         )
     if len(found) > 1:
-        raise WeightsError(f"{len(found)} networks are in it, not one: save the one that is wanted by itself")
+        raise WeightsError(f"{len(found)} models are in it, not one: save the one that is wanted by itself")
     family, wrapper = found[0]
     outer = wrapper.removesuffix("encoder.")
     # A decoder beside `encoder.` makes a pre-training model; a model that is only wrapped in something called encoder
@@ -99,7 +99,7 @@ def recognise(keys: Collection[str]) -> Layout:
 
 
 def whole_name(name: str) -> str:
-    """Return the name that a tensor of a bare encoder has in a whole network."""
+    """Return the name that a tensor of a bare encoder has in a whole model."""
     return ENCODER_PREFIX + name if name.startswith(_BARE) else name
 
 

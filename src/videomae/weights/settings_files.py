@@ -1,7 +1,4 @@
-"""Where the settings of a processor or of a network are: in a folder, in a file, or in a repository on the Hub.
-
-Knows nothing of what the settings mean.
-"""
+"""Where the settings of a processor or of a model are: in a folder, in a file, or in a repository on the Hub."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from videomae.weights.sources import RUN_FOLDER
 
 
 class SettingsFiles(NamedTuple):
-    """Files of a processor or a network, as far as they are there."""
+    """Files of a processor or a model, as far as they are there."""
 
     settings: Path
     """The first of the files that were looked for."""
@@ -34,7 +31,7 @@ def split_hub_options(arguments: Mapping[str, Any]) -> tuple[HubOptions, dict[st
 def find_settings(
     source: str | os.PathLike[str], names: Sequence[str], *, hub: HubOptions, companion: str | None = None
 ) -> SettingsFiles:
-    """Find the file that holds the settings of a processor or a network.
+    """Find the file that holds the settings of a processor or a model.
 
     Args:
         source: A model folder, the folder of a finished run, a file of settings, or `owner/name` on the Hub. What

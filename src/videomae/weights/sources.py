@@ -1,7 +1,4 @@
-"""What a source means: the files behind a folder, a file, a finished run or a name on the Hub.
-
-Knows nothing of what the files hold.
-"""
+"""What a source means: the files behind a folder, a file, a finished run or a name on the Hub."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ PROCESSOR_FILE = "preprocessor_config.json"
 INDEX_SUFFIX = ".index.json"
 DEEPSPEED_FILE = "mp_rank_00_model_states.pt"
 DEEPSPEED_NEXT_RANK = "mp_rank_01_model_states.pt"
-RUN_FOLDER = "model"  # where a finished run keeps its network
+RUN_FOLDER = "model"  # where a finished run keeps its model
 # In the order of preference: what cannot run code before what can.
 SAFE_FILES = (WEIGHTS_FILE, WEIGHTS_FILE + INDEX_SUFFIX)
 PICKLE_FILES = (PICKLE_FILE, PICKLE_FILE + INDEX_SUFFIX)
@@ -33,7 +30,7 @@ _CHECKPOINT_FOLDER = re.compile(r"checkpoint-(\d{1,9})")
 
 @dataclass(frozen=True)
 class Source:
-    """The files of one network."""
+    """The files of one model."""
 
     name: str
     """What the caller gave."""
@@ -72,7 +69,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Origin:
-    """Files beside the weights that a network was loaded from."""
+    """Files beside the weights that a model was loaded from."""
 
     processor: Path | None
     """Its `preprocessor_config.json`."""
@@ -81,7 +78,7 @@ class Origin:
 
 
 def origin_of(source: Source) -> Origin:
-    """Look for the files beside a network's weights; the network is of use without them."""
+    """Look for the files beside a model's weights; the model is of use without them."""
     try:
         return Origin(source.side_file(PROCESSOR_FILE), source.side_file(RECORD_FILE))
     except WeightsError:  # the Hub does not answer, although it gave the weights
@@ -91,7 +88,7 @@ def origin_of(source: Source) -> Origin:
 def find_source(
     source: str | os.PathLike[str], *, hub: HubOptions | None = None, use_safetensors: bool | None = None
 ) -> Source:
-    """Find the files of a network.
+    """Find the files of a model.
 
     Args:
         source: A weights file, a folder (of a model, of a run, of DeepSpeed's), or `owner/name` on the Hub, also
@@ -146,7 +143,7 @@ def _from_file(path: Path) -> Source:
         raise WeightsError(f"{path} is no weights file: give its folder")
     if path.name in (WEIGHTS_FILE, PICKLE_FILE):
         return _with_config(path.parent, str(path), (path,), None)
-    # Any other file stands alone: a config.json beside it may be that of another network.
+    # Any other file stands alone: a config.json beside it may be that of another model.
     return Source(str(path), (path,))
 
 
@@ -163,7 +160,7 @@ def _from_folder(folder: Path, use_safetensors: bool | None, *, inner: bool = Fa
             return _with_config(folder, str(folder), *chosen)
     if (folder / DEEPSPEED_FILE).is_file():
         if (folder / DEEPSPEED_NEXT_RANK).is_file():
-            raise WeightsError(f"{folder} holds a network split over several ranks: join them with DeepSpeed first")
+            raise WeightsError(f"{folder} holds a model split over several ranks: join them with DeepSpeed first")
         return Source(str(folder), (folder / DEEPSPEED_FILE,))
     if not inner:
         for candidate in _inner_folders(folder):

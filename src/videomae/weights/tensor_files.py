@@ -2,7 +2,7 @@
 
 A file is known by its first bytes, not by its name: safetensors, or torch's pickled files of both generations. The
 tensors stay on the disk, mapped, until somebody reads them, so that looking at a file of gigabytes costs nothing;
-only torch's first-generation files are read whole. Knows nothing of layouts or models.
+only torch's first-generation files are read whole.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch.serialization import get_safe_globals, safe_globals
 from videomae.errors import WeightsError
 from videomae.weights.json_files import one_line, printable_name, read_json
 
-# Where checkpoints keep the network among optimiser state and bookkeeping; looked for in this order, level by level.
+# Where checkpoints keep the model among optimizer state and bookkeeping; looked for in this order, level by level.
 CONTAINERS = ("model", "module", "state_dict", "state")
 MAX_DEPTH = 3
 MAX_PICKLE_BYTES = 6 * 2**20  # of names and numbers; that of the largest known checkpoint is half a megabyte
@@ -53,7 +53,7 @@ class TensorFile:
 
 
 def read_tensors(paths: Sequence[Path], *, where: Mapping[str, str] | None = None) -> TensorFile:
-    """Read one weights file, or all the shards of one network.
+    """Read one weights file, or all the shards of one model.
 
     Args:
         paths: The files; several are shards, whose tensors are put together.
@@ -83,7 +83,7 @@ def read_tensors(paths: Sequence[Path], *, where: Mapping[str, str] | None = Non
 
 
 def read_index(path: Path) -> dict[str, str]:
-    """Read the index of a sharded network.
+    """Read the index of a sharded model.
 
     Returns:
         Names of files, all beside the index, by tensor name.
