@@ -39,6 +39,7 @@ from videomae.report.sections import (
 )
 from videomae.train.finetune import FinetuneResult, finetune
 from videomae.train.pretrain import build_model, pretrain
+from videomae.train.resume import saved_recipe
 
 REPORT_FILE = "report.html"
 UNLABELLED_PER_CLASS = 40
@@ -47,8 +48,8 @@ VIDEO_FRAMES = 32
 VIDEO_SIZE = 64
 NUM_RECONSTRUCTIONS = 2
 PRETRAINED = "pre-trained"
-UNTRAINED = "untrained, same initialization"
-OWN = "the classifier's own initialization"
+UNTRAINED = "untrained"
+OWN = "classifier init"
 # Run folder of each fine-tuning run, by what it starts from. The pre-training model and the classifier initialize
 # their weights differently, and that alone decides much; so what pre-training did shows against the second.
 STARTS = {PRETRAINED: "finetune", UNTRAINED: "from-untrained", OWN: "from-random"}
@@ -63,7 +64,7 @@ class _Results:
     finetuned: Mapping[str, FinetuneResult]
     """Fine-tuning run by the name of what it started from, in the order of `STARTS`."""
     recipes: Mapping[str, Mapping[str, Any]]
-    """Resolved recipe of each run."""
+    """Recipe of each run, as it was used."""
 
     @property
     def pretrained(self) -> FinetuneResult:
@@ -94,7 +95,6 @@ def run_demo(out: Path, *, data: Path | None = None, seed: int = 0, overwrite: b
 
     _say(f"1 of {1 + len(STARTS)}: pre-training without labels")
     recipe = load_recipe(PretrainRecipe, "demo", ["--data.train", str(unlabelled), *arguments])
-    recipes = {"Pre-training": recipe_to_dict(recipe)}
     inits = {
         PRETRAINED: pretrain(recipe, out=out / "pretrain", overwrite=overwrite),
         UNTRAINED: _save_untrained(recipe, out / "untrained"),
@@ -105,9 +105,11 @@ def run_demo(out: Path, *, data: Path | None = None, seed: int = 0, overwrite: b
         _say(f"{number} of {1 + len(STARTS)}: fine-tuning, {name}")
         init = ["--init", str(inits[name])] if inits[name] is not None else []
         tuning = load_recipe(FinetuneRecipe, "demo", ["--data.train", str(labelled), *arguments, *init])
-        recipes[f"Fine-tuning, {name}"] = recipe_to_dict(tuning)
         finetuned[name] = finetune(tuning, out=out / folder, overwrite=overwrite)
 
+    recipes = {"Pre-training": recipe_to_dict(saved_recipe(PretrainRecipe, out / "pretrain"))}
+    for name, folder in STARTS.items():
+        recipes[f"Fine-tuning, {name}"] = recipe_to_dict(saved_recipe(FinetuneRecipe, out / folder))
     results = _Results(MetricsLog.read(out / "pretrain" / "metrics.jsonl"), finetuned, recipes)
     for name, run in finetuned.items():
         metrics, interval = run.evaluation.metrics, run.evaluation.metrics.top1_interval
@@ -219,9 +221,9 @@ def _verdict(results: _Results) -> str:
     else:
         effect = "No effect of pre-training is shown here: the intervals of the first two overlap"
     return (
-        f"{effect}. What pre-training did is the difference between the first two, which start from the same random "
-        "weights; the third initializes its weights in another way, so that its distance to the others is an "
-        "effect of initialization too. One seed each."
+        f"{effect}. '{UNTRAINED}' is the model that pre-training started from, so that what pre-training did is the "
+        f"difference between the first two. '{OWN}' is the random initialization of the classifier itself, which is "
+        "another one; its distance to the others is an effect of initialization too. One seed each."
     )
 
 

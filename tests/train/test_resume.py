@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +63,13 @@ def test_every_setting_of_every_recipe_has_a_rule_and_no_rule_is_without_a_setti
             ruled.add(rule_of(name))
     assert ruled == MAY_CHANGE.keys() | MAY_NOT_CHANGE.keys()
     assert not MAY_CHANGE.keys() & MAY_NOT_CHANGE.keys()
+
+
+def test_the_documentation_lists_the_settings_that_may_change_and_those_that_may_not() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8").split("## Resuming")[1]
+    may, may_not = page.split("These may not")
+    assert set(re.findall(r"`([a-z_.]+)`", may.split("|---|---|")[1])) == set(MAY_CHANGE)
+    assert set(re.findall(r"`([a-z_.]+)`", may_not)) == set(MAY_NOT_CHANGE)
 
 
 @pytest.mark.parametrize(
