@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +66,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 
 
 @pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Every frame index that is read from any file, in order."""
     taken: list[int] = []
     frames = VideoReader.frames
@@ -77,7 +76,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return frames(self, indices)
 
     monkeypatch.setattr(VideoReader, "frames", noted)
-    yield taken
+    return taken
 
 
 @pytest.mark.parametrize("count", EXPECTED)

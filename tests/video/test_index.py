@@ -96,7 +96,7 @@ def test_damage_that_costs_a_frame_is_noticed_when_passed_and_the_frames_are_num
         assert [digest(frame) for frame in reader.frames(range(95))] == expected
 
 
-def test_damage_that_only_garbles_pictures_is_noticed(tmp_path):
+def test_damage_that_only_garbles_frames_is_noticed(tmp_path):
     options = {"g": "12", "bf": "2", "sc_threshold": "1000000000"}  # no keyframes at cuts
     whole = encode_video(tmp_path / "whole.mp4", codec="mpeg4", num_frames=48, options=options)
     path = damaged(whole, tmp_path / "damaged.mp4", packet=12, keep=200)
@@ -244,7 +244,7 @@ def test_packets_that_wait_in_vain_for_a_keyframe_are_no_damage(tmp_path):
     assert_reads_like_the_truth(path)
 
 
-def test_packets_of_two_mpeg4_pictures_are_left_to_the_decoder(tmp_path):
+def test_packets_of_two_mpeg4_frames_are_left_to_the_decoder(tmp_path):
     """Old AVI files pack a picture with the one that follows it."""
     contents = []
 

@@ -1,7 +1,9 @@
 """What a file says of itself, and which of its streams is the video."""
 
 import io
+import os
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -21,6 +23,7 @@ from PIL import Image
 from videomae.errors import VideoReadError
 from videomae.video.decode import VideoReader
 from videomae.video.probe import VIDEO_SUFFIXES, probe
+from videomae.video.stream import VideoSource
 
 ONE = 1 << 16  # 1.0 in a display matrix
 
@@ -100,7 +103,7 @@ def test_a_matrix_that_slants_the_picture_is_not_followed(tmp_path):
 
 
 def two_streams(path, *, cover_first=False):
-    """An MP4 of two video streams, of 64x48 and 96x80 pixels, with sound; or of a cover picture and the second."""
+    """An MP4 of two video streams, of 64x48 and 96x80 pixels, with sound; or of a cover image and the second."""
     with av.open(str(path), "w") as container:
         first = container.add_stream("mjpeg" if cover_first else "libx264", rate=25)
         first.height, first.width, first.pix_fmt = 48, 64, "yuvj420p" if cover_first else "yuv420p"
@@ -154,7 +157,7 @@ def test_a_file_with_sound_and_a_cover_says_so(tmp_path):
         container.mux(stream.encode(None))
     path = tmp_path / "song.mp3"
     path.write_bytes(b"ID3\x03\x00\x00" + size + frame + sound.read_bytes())
-    with pytest.raises(VideoReadError, match=r"song\.mp3 has no video stream, only audio and a cover picture"):
+    with pytest.raises(VideoReadError, match=r"song\.mp3 has no video stream, only audio and a cover image"):
         probe(path)
 
 
@@ -257,3 +260,31 @@ def test_a_length_that_is_no_time_is_passed_over(tmp_path):
         assert len(reader) == 100
     with pytest.raises(VideoReadError, match=r"is truncated: it promises 4\.0 seconds of video"):
         VideoReader(cut(whole, tmp_path / "cut.mkv", 0.6))
+
+
+def open_files(path):
+    """Return how many descriptors of this process are of a file."""
+    return sum(Path(one).exists() and os.path.realpath(one) == str(path) for one in Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="reads Linux's list of open files")
+def test_no_failure_leaves_the_file_open(tmp_path, monkeypatch):
+    path = encode_video(tmp_path / "video.mp4", num_frames=4).resolve()
+
+    def broken(self):
+        raise VideoReadError("the file system fails")
+        yield
+
+    with VideoReader(path), monkeypatch.context() as change:
+        assert open_files(path) == 1, "this test sees open files"
+        change.setattr(VideoSource, "packets", broken)
+        for use in (probe, VideoReader):
+            with pytest.raises(VideoReadError, match="the file system fails") as kept:
+                use(path)
+            assert (open_files(path), kept.value) == (1, kept.value)  # the error, alive, keeps its frames alive
+    monkeypatch.setattr("videomae.video.decode.check_complete", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as kept_too:
+        VideoReader(path)
+    assert (open_files(path), kept_too.value) == (0, kept_too.value)
+    assert probe(path).width == 64
+    assert open_files(path) == 0

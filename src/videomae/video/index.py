@@ -1,6 +1,6 @@
 """Which frame of a video is where in its file: built from packets alone, or from a full decode.
 
-A frame's number is its place in a full sequential decode. This file predicts that order from the packets, says
+The index of a frame is its position in a full sequential decode. This file predicts that order from the packets, says
 when it cannot, and knows where decoding may begin. It reads no file and decodes nothing.
 """
 
@@ -26,8 +26,8 @@ SEEKABLE_CODECS = frozenset({
     "rawvideo", "vp8", "vp9",
 })  # fmt: skip
 
-# A packet further than this from its place in presentation order means that time runs backwards somewhere in
-# the file. No codec holds back more than 16 pictures.
+# A packet further than this from its position in presentation order means that time runs backwards somewhere in
+# the file. No codec holds back more than 16 frames.
 _MAX_REORDER = 64
 
 
@@ -51,22 +51,22 @@ class PacketFacts(NamedTuple):
         return self.pts, self.size
 
 
-class PictureFacts(NamedTuple):
-    """What is kept of a decoded picture."""
+class FrameFacts(NamedTuple):
+    """What is kept of a decoded frame."""
 
     pts: int | None
     """Presentation time in units of the stream's time base."""
     is_key: bool
-    """True where the decoder says that the picture needs no other."""
+    """True where the decoder says that the frame needs no other."""
 
 
 class SeekPoint(NamedTuple):
-    """A place where decoding may begin."""
+    """A position where decoding may begin."""
 
     frame: int
-    """Number of the first frame that decodes right."""
+    """Index of the first frame that decodes right."""
     packet: int
-    """Number of the packet to begin with."""
+    """Index of the packet to begin with."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,12 @@ class FrameIndex:
     """True where a full decode made it, False where the packets alone did."""
 
     def seek_point(self, frame: int) -> SeekPoint:
-        """Return the last place to begin with in order to reach a frame."""
+        """Return the last seek point from which a frame can be reached."""
         return self.seek_points[bisect_right(self.seek_points, frame, key=lambda point: point.frame) - 1]
 
     @cached_property
     def packet_numbers(self) -> dict[tuple[int | None, int], int]:
-        """Number of each packet by its identity."""
+        """Index of each packet by its identity."""
         return {packet.identity: number for number, packet in enumerate(self.packets)}
 
 
@@ -141,9 +141,9 @@ def index_from_packets(packets: Sequence[PacketFacts], *, codec: str, seconds_pe
     return _build(packets, file_order[order], seconds_per_unit, key_times=set(times), is_decoded=False)
 
 
-def index_from_pictures(
+def index_from_frames(
     packets: Sequence[PacketFacts],
-    pictures: Sequence[PictureFacts],
+    frames: Sequence[FrameFacts],
     *,
     codec: str,
     seconds_per_unit: float,
@@ -153,7 +153,7 @@ def index_from_pictures(
 
     Args:
         packets: All packets of the stream, in the order of the file.
-        pictures: What the decoder gave, in its order.
+        frames: What the decoder gave, in its order.
         codec: Canonical name of the codec; where its keyframes are not known to be clean, frames are found by
             counting from the beginning.
         seconds_per_unit: The time base.
@@ -162,13 +162,13 @@ def index_from_pictures(
     Returns:
         The index; its frame count is exact.
     """
-    times = np.array([picture.pts for picture in pictures if picture.pts is not None], np.int64)
-    if len(times) == len(pictures) and (np.diff(times) > 0).all():
-        key_times = {picture.pts for picture in pictures if picture.is_key and picture.pts is not None}
+    times = np.array([frame.pts for frame in frames if frame.pts is not None], np.int64)
+    if len(times) == len(frames) and (np.diff(times) > 0).all():
+        key_times = {frame.pts for frame in frames if frame.is_key and frame.pts is not None}
         index = _build(packets, times, seconds_per_unit, key_times=key_times, is_decoded=True)
         return index if codec in SEEKABLE_CODECS else without_seeking(index)
-    even = np.arange(len(pictures)) / (frame_rate or 25.0)  # 25: FFmpeg's own guess for streams without times
-    return FrameIndex(len(pictures), even, None, tuple(packets), (SeekPoint(0, 0),), is_decoded=True)
+    even = np.arange(len(frames)) / (frame_rate or 25.0)  # 25: FFmpeg's own guess for streams without times
+    return FrameIndex(len(frames), even, None, tuple(packets), (SeekPoint(0, 0),), is_decoded=True)
 
 
 def without_seeking(index: FrameIndex) -> FrameIndex:
@@ -187,7 +187,7 @@ def _build(
     frames = {time: frame for frame, time in enumerate(pts.tolist())}
     points = [SeekPoint(0, 0)]
     for number, packet in enumerate(packets):
-        # A keyframe that is shown before an earlier one is no use to a search by frame number.
+        # A keyframe that is shown before an earlier one is no use to a search by frame index.
         if packet.is_key and packet.num_shown and packet.pts in key_times and packet.pts in frames:
             point = SeekPoint(frames[packet.pts], number)
             if point.frame > points[-1].frame:
@@ -200,7 +200,7 @@ def _frames_in(packet: Packet[VideoStream]) -> int | None:
     """Count the frames that an intact packet shows, or None where its structure is broken.
 
     Only what changes the count is looked at: frames that VP8 and VP9 decode but do not show, MPEG-4 packets that
-    hold two pictures or none, and H.264 or HEVC packets whose units do not add up, which a decoder drops.
+    hold two frames or none, and H.264 or HEVC packets whose units do not add up, which a decoder drops.
     """
     context = packet.stream.codec_context
     match context.codec.canonical_name:
@@ -230,17 +230,17 @@ def _vp9_frames(data: bytes) -> int | None:
 
 
 def _unit_frames(data: memoryview, codec: str, extradata: bytes) -> int | None:
-    """Check that the length-prefixed units of an H.264 or HEVC packet fill it and that one holds a picture."""
+    """Check that the length-prefixed units of an H.264 or HEVC packet fill it and that one holds a frame."""
     size_byte = 4 if codec == "h264" else 21  # of the configuration record in MP4 and Matroska
     if len(extradata) <= size_byte or extradata[0] != 1:
         return 1  # start codes instead of lengths (transport streams): cut into packets by the parser itself
     prefix = (extradata[size_byte] & 3) + 1
-    position, holds_picture = 0, False
+    position, holds_frame = 0, False
     while position < len(data):
         start = position + prefix
         position = start + int.from_bytes(data[position:start], "big")
         if not start < position <= len(data) or data[start] & 0x80:
             return None
         kind = data[start] & 31 if codec == "h264" else data[start] >> 1 & 63
-        holds_picture |= 1 <= kind <= 5 if codec == "h264" else kind < 32
-    return 1 if holds_picture else None
+        holds_frame |= 1 <= kind <= 5 if codec == "h264" else kind < 32
+    return 1 if holds_frame else None

@@ -1,13 +1,13 @@
 """What a video file says of itself: size, rate, codec, rotation, and which stream holds the video.
 
-Decodes a single picture, because only that tells whether a stream can be decoded and how it is turned. Knows
-nothing of frame numbers.
+Decodes a single frame, because only that tells whether a stream can be decoded and how it is turned.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +19,7 @@ from av.video.frame import VideoFrame
 
 from videomae.errors import VideoReadError
 from videomae.video.index import PacketFacts, packet_facts
-from videomae.video.stream import Orientation, VideoSource, open_container, picture_orientation
+from videomae.video.stream import Orientation, VideoSource, frame_orientation, open_container
 
 VIDEO_SUFFIXES: frozenset[str] = frozenset(
     ".3g2 .3gp .asf .avi .f4v .flv .gif .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg .mts".split()
@@ -30,14 +30,14 @@ VIDEO_SUFFIXES: frozenset[str] = frozenset(
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Facts of one video, as the container and the first picture tell them."""
+    """Facts of one video, as the container and the first frame tell them."""
 
     path: Path
     """The file."""
     width: int
-    """Columns of a picture as it is shown, rotation applied, pixels."""
+    """Columns of a frame as it is shown, rotation applied, pixels."""
     height: int
-    """Rows of a picture as it is shown, pixels."""
+    """Rows of a frame as it is shown, pixels."""
     num_frames_claimed: int | None
     """Frames that the container says it holds; None where it does not say. Not always true: see VideoReader."""
     frame_rate: float | None
@@ -51,18 +51,18 @@ class VideoInfo:
     is_mirrored: bool
     """True where frames are also reflected left to right after the turn."""
     stream_index: int
-    """Number of the stream in the container."""
+    """Index of the stream in the container."""
     has_audio: bool
     """True where the file also holds sound."""
 
 
 class OpenedVideo(NamedTuple):
-    """A usable video stream, just after its first picture."""
+    """A usable video stream, just after its first frame."""
 
     source: VideoSource
     info: VideoInfo
     orientation: Orientation
-    first_picture: VideoFrame
+    first_frame: VideoFrame
     packets: list[PacketFacts]
     """Packets read so far; the source stands behind the last."""
 
@@ -85,7 +85,7 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
 
 
 def open_video(path: str | os.PathLike[str]) -> OpenedVideo:
-    """Open the first video stream of a file that is neither a cover picture nor undecodable.
+    """Open the first video stream of a file that is neither a cover image nor undecodable.
 
     Args:
         path: A video file.
@@ -97,17 +97,19 @@ def open_video(path: str | os.PathLike[str]) -> OpenedVideo:
         VideoReadError: If there is none.
     """
     name = os.fsdecode(path)
-    container = open_container(name)
-    streams = [stream for stream in container.streams.video if not _is_cover(stream)]
-    content = _content(container)
-    # None where FFmpeg has no decoder; PyAV's stubs do not say so.
-    usable = [stream.index for stream in streams if cast(object, stream.codec_context) is not None]
-    for stream_index in usable:
-        opened = _first_picture(VideoSource(name, container, stream_index))
-        if opened is not None:
-            return opened
-        container = open_container(name)  # the next stream starts at the beginning again
-    container.close()
+    with ExitStack() as to_close:  # whatever fails, no file stays open
+        container = to_close.enter_context(open_container(name))
+        streams = [stream for stream in container.streams.video if not _is_cover(stream)]
+        content = _content(container)
+        # None where FFmpeg has no decoder; PyAV's stubs do not say so.
+        usable = [stream.index for stream in streams if cast(object, stream.codec_context) is not None]
+        for stream_index in usable:
+            opened = _first_frame(VideoSource(name, container, stream_index))
+            if opened is not None:
+                to_close.pop_all()
+                return opened
+            container.close()
+            container = to_close.enter_context(open_container(name))  # the next stream starts at the beginning again
     if not streams:
         raise VideoReadError(f"{name} has no video stream, only {content}")
     raise VideoReadError(
@@ -115,27 +117,26 @@ def open_video(path: str | os.PathLike[str]) -> OpenedVideo:
     )
 
 
-def _first_picture(source: VideoSource) -> OpenedVideo | None:
-    """Decode until the first picture; None, and the source closed, if there is none."""
+def _first_frame(source: VideoSource) -> OpenedVideo | None:
+    """Decode until the first frame; None if there is none."""
     packets: list[PacketFacts] = []
-    pictures: list[VideoFrame] = []
+    frames: list[VideoFrame] = []
     for packet in source.packets():
         packets.append(packet_facts(packet))
-        pictures = source.decode(packet)
-        if pictures:
+        frames = source.decode(packet)
+        if frames:
             break
     else:
-        pictures = source.decode(None)  # a stream so short that the decoder held all of it back
-    if not pictures:
-        source.close()
+        frames = source.decode(None)  # a stream so short that the decoder held all of it back
+    if not frames:
         return None
-    orientation = picture_orientation(pictures[0])
-    return OpenedVideo(source, _info(source, pictures[0], orientation), orientation, pictures[0], packets)
+    orientation = frame_orientation(frames[0])
+    return OpenedVideo(source, _info(source, frames[0], orientation), orientation, frames[0], packets)
 
 
-def _info(source: VideoSource, picture: VideoFrame, orientation: Orientation) -> VideoInfo:
+def _info(source: VideoSource, frame: VideoFrame, orientation: Orientation) -> VideoInfo:
     stream, container = source.stream, source.container
-    width, height = picture.width, picture.height
+    width, height = frame.width, frame.height
     rate = stream.average_rate or stream.guessed_rate
     return VideoInfo(
         path=Path(source.path),
@@ -159,14 +160,14 @@ def _duration_seconds(stream: Stream, container: InputContainer) -> float | None
 
 
 def _is_cover(stream: Stream) -> bool:
-    """Tell a picture that illustrates the file, such as an album cover, from a video."""
+    """Tell an image that illustrates the file, such as an album cover, from a video."""
     return bool(stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
 
 
 def _content(container: InputContainer) -> str:
-    """Say what a file without video holds, such as "audio" or "audio and a cover picture"."""
+    """Say what a file without video holds, such as "audio" or "audio and a cover image"."""
     kinds = sorted({stream.type for stream in container.streams if stream.type != "video"})
-    covers = ["a cover picture"] if container.streams.video else []
+    covers = ["a cover image"] if container.streams.video else []
     return " and ".join([*kinds, *covers]) or "nothing"
 
 

@@ -1,7 +1,7 @@
-"""One video stream of one file: its packets and pictures in order, damage tolerated, colours converted.
+"""One video stream of one file: its packets and frames in order, damage tolerated, colors converted.
 
-The floor under `probe`, `index` and `decode`: opens containers, turns every failure of the codec library into a
-VideoReadError, and decodes forward from wherever it stands. Knows nothing of frame numbers.
+What `probe`, `index` and `decode` build on: opens containers, turns every failure of the codec library into a
+VideoReadError, and decodes forward from wherever it stands.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from videomae.errors import VideoReadError
 
 ByteArray: TypeAlias = NDArray[np.uint8]
 
-# Demuxers that take a text for a video: they draw it as a picture, or follow it to other files.
+# Demuxers that take a text for a video: they draw it as an image, or follow it to other files.
 _TEXT_FORMATS = frozenset({"tty", "concat", "hls", "dash"})
 
 
 class Orientation(NamedTuple):
-    """How a stored picture is turned to be shown: transposed first, then rows and columns reversed."""
+    """How a stored frame is turned to be shown: transposed first, then rows and columns reversed."""
 
     transpose: bool = False
-    """Rows and columns change places."""
+    """Rows and columns are exchanged."""
     flip_rows: bool = False
     """The last row comes first."""
     flip_columns: bool = False
@@ -42,26 +42,26 @@ class Orientation(NamedTuple):
 
     @property
     def rotation_degrees(self) -> int:
-        """Clockwise turn from the stored to the shown picture: 0, 90, 180 or 270."""
+        """Clockwise turn from the stored to the shown frame: 0, 90, 180 or 270."""
         return (90 if self.transpose else 0) + (180 if self.flip_rows else 0)
 
     @property
     def is_mirrored(self) -> bool:
-        """True where the turned picture is also reflected left to right."""
+        """True where the turned frame is also reflected left to right."""
         return (self.flip_rows != self.flip_columns) != self.transpose
 
-    def apply(self, picture: ByteArray) -> ByteArray:
-        """Turn a picture `[H, W, 3]`; returns a view, `[W, H, 3]` where transposed."""
-        turned = picture.swapaxes(0, 1) if self.transpose else picture
+    def apply(self, frame: ByteArray) -> ByteArray:
+        """Turn a frame `[H, W, 3]`; returns a view, `[W, H, 3]` where transposed."""
+        turned = frame.swapaxes(0, 1) if self.transpose else frame
         return turned[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
 
 
 class VideoSource:
     """One video stream, read forward from where it stands.
 
-    Packets that do not decode are left out and counted, as players and the FFmpeg command line do. Decoding runs
-    in one thread: a data loader runs many readers side by side, and the pictures of a damaged stream then never
-    depend on how many processors there are.
+    Packets that do not decode are skipped and counted, as players and the FFmpeg command line do. Decoding runs in
+    one thread: a data loader runs many readers side by side, and the frames of a damaged stream then never depend on
+    how many processors there are.
     """
 
     def __init__(self, path: str, container: InputContainer, stream_index: int) -> None:
@@ -70,7 +70,7 @@ class VideoSource:
         Args:
             path: The file, for messages.
             container: What `open_container` returned; closed with this object.
-            stream_index: Number of a video stream that has a decoder.
+            stream_index: Index of a video stream that has a decoder.
         """
         self.path = path
         self.container = container
@@ -101,7 +101,7 @@ class VideoSource:
         try:
             for packet in self.container.demux(self.stream):
                 # An empty packet tells the decoder that the stream has ended. The library appends one, and a
-                # container may hold one anywhere; `pictures` ends the stream itself.
+                # container may hold one anywhere; `frames` ends the stream itself.
                 if packet.size:
                     yield packet
         except av.FFmpegError as error:
@@ -117,8 +117,8 @@ class VideoSource:
             self.num_errors += 1
             return []
 
-    def pictures(self, packets: Iterable[Packet[VideoStream]]) -> Iterator[VideoFrame]:
-        """Decode packets to the last; yields pictures in the order in which they are shown."""
+    def frames(self, packets: Iterable[Packet[VideoStream]]) -> Iterator[VideoFrame]:
+        """Decode packets to the last; yields frames in the order in which they are shown."""
         for packet in packets:
             yield from self.decode(packet)
         yield from self.decode(None)
@@ -135,12 +135,11 @@ class VideoSource:
             return False
         return True
 
-    def to_rgb(self, picture: VideoFrame, *, width: int, height: int) -> ByteArray:
-        """Convert a picture to RGB.
+    def to_rgb(self, frame: VideoFrame, *, width: int, height: int) -> ByteArray:
+        """Convert a frame to RGB.
 
-        The matrix and range are those the picture declares; where it declares none, BT.601 and the range that
-        its pixel format implies. A picture of another size than asked for, in a stream that changes its size, is
-        scaled.
+        The matrix and range are those the frame declares; where it declares none, BT.601 and the range that its pixel
+        format implies. A frame of another size than asked for, in a stream that changes its size, is scaled.
 
         Returns:
             `[height, width, 3]` uint8, a view of the codec library's memory that stays valid.
@@ -149,11 +148,11 @@ class VideoSource:
             VideoReadError: If the pixel format cannot be converted.
         """
         try:
-            # One thread: starting several costs ten times the conversion of a small picture.
-            converted = self._reformatter.reformat(picture, width=width, height=height, format="rgb24", threads=1)
+            # One thread: starting several costs ten times the conversion of a small frame.
+            converted = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
         except av.FFmpegError as error:
             raise VideoReadError(
-                f"{self.path} has {picture.format.name} pictures, which cannot be converted to RGB: {reason(error)}"
+                f"{self.path} has {frame.format.name} frames, which cannot be converted to RGB: {reason(error)}"
             ) from error
         plane = converted.planes[0]
         rows = np.frombuffer(cast(Any, plane), np.uint8).reshape(-1, plane.line_size)  # lines may be padded
@@ -197,15 +196,15 @@ def _open(path: str) -> InputContainer:
         return av.open(path, metadata_errors="replace")
 
 
-def picture_orientation(picture: VideoFrame) -> Orientation:
-    """Return how a decoded picture is to be turned, from its display matrix.
+def frame_orientation(frame: VideoFrame) -> Orientation:
+    """Return how a decoded frame is to be turned, from its display matrix.
 
-    Quarter turns and reflections are followed; a matrix that slants the picture, which no camera writes, is not.
+    Quarter turns and reflections are followed; a matrix that slants the frame, which no camera writes, is not.
     """
     try:
-        matrix = cast(Any, picture.side_data).get(SideDataType.DISPLAYMATRIX)  # PyAV's stubs know another key
+        matrix = cast(Any, frame.side_data).get(SideDataType.DISPLAYMATRIX)  # PyAV's stubs know another key
     except ValueError:  # side data of a kind that this PyAV cannot name: the angle alone is still to be had
-        quarters = round(-picture.rotation / 90) % 4
+        quarters = round(-frame.rotation / 90) % 4
         return Orientation(quarters % 2 == 1, quarters in (2, 3), quarters in (1, 2))
     if matrix is None:
         return Orientation()

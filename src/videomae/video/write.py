@@ -1,7 +1,4 @@
-"""Video files from arrays: every file is complete or not there.
-
-Knows nothing of where frames come from.
-"""
+"""Video files from arrays: every file is complete or not there."""
 
 from __future__ import annotations
 
@@ -37,17 +34,17 @@ def write_video(
 ) -> None:
     """Encode frames into a video file.
 
-    The file is written beside its place and renamed when it is complete; a failure leaves whatever was there
+    The file is written under another name and renamed when it is complete; a failure leaves whatever was there
     before, and nothing else. The same frames and settings give the same bytes on every computer with the same FFmpeg.
 
     Args:
         path: The file; its ending chooses the container: .mp4, .m4v, .mov or .mkv.
         frames: `[T, H, W, 3]` uint8 RGB, or the frames one by one; at least one, height and width even (the codecs
-            store colour at half resolution).
+            store color at half resolution).
         frame_rate: Frames per second.
         codec: libx264 (H.264) or mpeg4 (MPEG-4 part 2); None takes libx264 where this FFmpeg has it, else mpeg4.
         quality: 1 (nearly lossless) to 51 (worst), in steps of H.264's constant rate factor.
-        keyframe_interval: Frames from one keyframe to the next at most; reading at random places is faster the
+        keyframe_interval: Frames from one keyframe to the next at most; reading at random positions is faster the
             shorter it is, and the file larger.
 
     Raises:
@@ -109,10 +106,10 @@ def _encode(
         for number, frame in enumerate(frames):
             if number == 0:
                 stream.height, stream.width = frame.shape[:2]
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            picture.pts = number
-            picture.time_base = 1 / rate
-            container.mux(stream.encode(picture))
+            encoded = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            encoded.pts = number
+            encoded.time_base = 1 / rate
+            container.mux(stream.encode(encoded))
         container.mux(stream.encode(None))
 
 
@@ -133,7 +130,7 @@ def _quality_options(codec: str, quality: int) -> dict[str, str]:
 
 
 def _checked_frames(target: Path, frames: Iterable[ByteArray]) -> Iterator[ByteArray]:
-    """Pass frames on as long as they are pictures of one size."""
+    """Pass frames on as long as they are images of one size."""
     shape: tuple[int, ...] | None = None
     for number, frame in enumerate(frames):
         if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
