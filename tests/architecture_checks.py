@@ -25,7 +25,7 @@ LAYERS = {
     "model": 5,
     "sharing": 4,
     "processing": 3,
-    "data": 3,
+    "data": 4,
     "weights": 2,
     "video": 2,
     "engine": 2,

@@ -177,8 +177,8 @@ BROKEN = {
     ),
     "neighbour": (
         "data/split.py",
-        "from videomae.processing import frames",
-        "data imports processing, which is on the same layer",
+        "from videomae.sharing import record",
+        "data imports sharing, which is on the same layer",
     ),
     "neighbour file": (
         "patches.py",

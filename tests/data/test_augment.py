@@ -18,12 +18,12 @@ from videomae.data.augment import (
     centre_box,
     crop_resize,
     multi_scale_box,
-    normalize,
     resize_centre,
     resized_box,
 )
 from videomae.errors import ConfigError
 from videomae.processing.image_processor import VideoMAEImageProcessor
+from videomae.processing.pixels import normalize
 
 FRAME_SIZES = [(320, 240), (240, 320), (224, 224), (1920, 1080), (64, 64), (226, 300), (222, 300), (7, 5), (1, 1)]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -148,7 +148,7 @@ def test_centre_view_and_normalisation_are_the_image_processors_to_the_bit(heigh
     assert torch.equal(normalize(clip[None], torch.tensor(MEAN), torch.tensor(STD)), expected)
 
 
-def test_normalize_gives_every_channel_its_own_mean_and_deviation() -> None:
+def test_normalize_gives_every_channel_its_own_mean_and_std() -> None:
     clips = torch.randint(0, 256, (2, 3, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     pixels = normalize(clips, torch.tensor(MEAN), torch.tensor(STD))
     assert pixels.dtype == torch.float32

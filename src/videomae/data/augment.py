@@ -1,7 +1,8 @@
-"""Cropping, resizing and flipping of one clip on the CPU, and normalisation of a batch on the device.
+"""Random cropping, resizing and flipping of one clip, on the CPU.
 
-Crop boxes are drawn by pure functions of sizes and a generator; all frames of a clip share one box. Clips stay uint8
-until they are on the device. Knows nothing of files and labels.
+Crop boxes are drawn by pure functions of sizes and a generator; all frames of a clip share one box. Resizing and
+cropping themselves are the processor's, `processing/pixels.py`, and so is the normalization, which is left to the
+device: clips stay uint8 until they are there.
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from videomae.data.configs import AugmentConfig as AugmentConfig
+from videomae.processing.pixels import center_crop, output_size, resize
 
 SCALES = (1.0, 0.875, 0.75, 0.66)  # sides of multi-scale crops, of the short side: original VideoMAE pre-training
 SNAP_PIXELS = 3  # a crop side closer than this to the output size becomes it, which spares the resizing: likewise
-# Corner positions in quarters of the free width and height: centre, corners, edges, and halfway between: likewise.
+# Corner positions in quarters of the free width and height: center, corners, edges, and halfway between: likewise.
 ANCHORS = ((0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 4), (2, 0), (1, 1), (3, 1), (1, 3), (3, 3))
-RESIZED_TRIES = 10  # draws before a resized crop falls back to the centre: original VideoMAE fine-tuning
+RESIZED_TRIES = 10  # draws before a resized crop falls back to the center: original VideoMAE fine-tuning
+BILINEAR = 2  # PIL's number of the filter
 
 
 class CropBox(NamedTuple):
@@ -60,7 +62,7 @@ def augment_clip(frames: NDArray[np.uint8], config: AugmentConfig, *, size: int,
 
 
 def multi_scale_box(width: int, height: int, *, size: int, rng: np.random.Generator) -> CropBox:
-    """Draw a crop whose sides are one of four fractions of the short side, at one of 13 places.
+    """Draw a crop whose sides are one of four fractions of the short side, at one of 13 positions.
 
     Width and height come from neighbouring fractions, so the aspect stays near 1.
 
@@ -141,11 +143,12 @@ def crop_resize(frames: NDArray[np.uint8], box: CropBox, *, size: int) -> Tensor
     Source: as in original pre-training (PIL); original fine-tuning does not antialias, which this package does.
     """
     left, top, width, height = box
-    return _resize(frames[:, top : top + height, left : left + width], size, size)
+    clip = _channels_first(frames[:, top : top + height, left : left + width])
+    return resize(clip, (size, size), BILINEAR).contiguous()
 
 
 def resize_centre(frames: NDArray[np.uint8], *, size: int) -> Tensor:
-    """Resize so that the short side is `size`, then keep the middle: the view of the image processor.
+    """Resize so that the short side is `size`, then crop the center, as the image processor does.
 
     Args:
         frames: `[T, H, W, C]` uint8.
@@ -154,34 +157,13 @@ def resize_centre(frames: NDArray[np.uint8], *, size: int) -> Tensor:
     Returns:
         `[T, C, S, S]` uint8, contiguous.
     """
-    height, width = frames.shape[1:3]
-    short = min(height, width)
-    resized_height, resized_width = height * size // short, width * size // short
-    left, top, _, _ = centre_box(resized_width, resized_height, crop_width=size, crop_height=size)
-    resized = _resize(frames, resized_height, resized_width)
-    return resized[:, :, top : top + size, left : left + size].contiguous()
+    target = output_size(*frames.shape[1:3], {"shortest_edge": size})
+    return center_crop(resize(_channels_first(frames), target, BILINEAR), size, size).contiguous()
 
 
-def _resize(frames: NDArray[np.uint8], height: int, width: int) -> Tensor:
-    """Turn `[T, H, W, C]` uint8 frames into a resized, contiguous `[T, C, height, width]` tensor."""
-    clip = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)  # [T, C, H, W]
-    if clip.shape[-2:] != (height, width):
-        # Channels still lie innermost in memory: torch's fast path for uint8.
-        clip = F.interpolate(clip, size=(height, width), mode="bilinear", antialias=True)
-    return clip.contiguous()
+def _channels_first(frames: NDArray[np.uint8]) -> Tensor:
+    """Turn `[T, H, W, C]` frames into a tensor `[T, C, H, W]` whose memory stays in the first order.
 
-
-def normalize(clips: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Turn uint8 pixels into the floats that the model reads; runs on the device that the clips are on.
-
-    Args:
-        clips: `[B, T, C, H, W]` uint8.
-        mean: `[C]` float, of pixels scaled to [0, 1].
-        std: `[C]` float, likewise.
-
-    Returns:
-        `[B, T, C, H, W]` float32: `(clips / 255 - mean) / std`.
+    With the channels innermost in memory, torch resizes uint8 frames by its fast path.
     """
-    # The order of operations is the image processor's, so that training and prediction see equal floats.
-    mean_255, std_255 = (mean * 255.0).view(-1, 1, 1), (std * 255.0).view(-1, 1, 1)
-    return (clips - mean_255).div_(std_255)
+    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)  # [T, C, H, W]

@@ -115,7 +115,7 @@ class PixelSteps:
         frames = frames.contiguous()  # before the next line: a uint8 frame is a quarter of a float one
         if self.do_normalize:
             mean, std = self._mean_and_std(frames.device)
-            return (frames.to(torch.float32) - mean).div_(std)  # [t, C, h, w]; repeats a single channel
+            return normalize(frames, mean, std, one=self._one)  # [t, C, h, w]; repeats a single channel
         return frames.to(torch.float32) * self.rescale_factor if self.do_rescale else frames
 
     def invert(self, pixel_values: Tensor) -> Tensor:
@@ -130,20 +130,22 @@ class PixelSteps:
             )
         values = pixel_values.to(torch.float32)
         if self.do_normalize:
-            mean, std = self._mean_and_std(values.device)
+            mean, std = (each.mul(self._one).view(-1, 1, 1) for each in self._mean_and_std(values.device))
             values = values * std + mean
         else:
             values = values / self.rescale_factor
         return values.round().clamp(0, 255).to(torch.uint8)
 
+    @property
+    def _one(self) -> float:
+        """Value of the frames that rescaling makes 1."""
+        return 1.0 / self.rescale_factor if self.do_rescale else 1.0
+
     def _mean_and_std(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return both on the scale of the frames, so that rescaling needs no pass of its own; `[C or 1, 1, 1]`."""
-        unit = 1.0 / self.rescale_factor if self.do_rescale else 1.0
         mean, std = (
-            torch.tensor(values, dtype=torch.float32, device=device).mul(unit).view(-1, 1, 1)
-            for values in (self.image_mean, self.image_std)
+            torch.tensor(values, dtype=torch.float32, device=device) for values in (self.image_mean, self.image_std)
         )
-        return mean, std
+        return mean, std  # [C] or 0-d
 
     def _check_channels(self, num_channels: int) -> None:
         if num_channels != 1 and self.num_channels not in (None, num_channels):
@@ -242,6 +244,23 @@ def resize_in_float(frames: Tensor, size: tuple[int, int], mode: str) -> Tensor:
     """Resize uint8 frames with float arithmetic: `resize` on devices for whose uint8 torch has no filter."""
     smooth = F.interpolate(frames.to(torch.float32), size=size, mode=mode, antialias=True)
     return smooth.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def normalize(frames: Tensor, mean: Tensor, std: Tensor, *, one: float = 255.0) -> Tensor:
+    """Turn pixels into the floats that a model reads; runs on the device that the frames are on.
+
+    Mean and std are brought to the scale of the frames, so that rescaling needs no pass of its own.
+
+    Args:
+        frames: `[..., C, H, W]`, uint8 or float32.
+        mean: `[C]` or 0-d float32, of pixels scaled to [0, 1].
+        std: Likewise.
+        one: Value of the frames that is 1 on that scale.
+
+    Returns:
+        `[..., C, H, W]` float32: `(frames / one - mean) / std`.
+    """
+    return (frames - mean.mul(one).view(-1, 1, 1)).div_(std.mul(one).view(-1, 1, 1))
 
 
 def center_crop(frames: Tensor, height: int, width: int) -> Tensor:

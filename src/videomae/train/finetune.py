@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from videomae.data.augment import normalize
 from videomae.data.datasets import FinetuningDataset
 from videomae.data.loader import train_loader
 from videomae.data.manifest import Manifest, scan_labelled, split_manifest
@@ -27,6 +26,7 @@ from videomae.evaluation.evaluator import evaluate
 from videomae.evaluation.results import EVALUATION_FILE, EvaluationResult, load_evaluation
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD
+from videomae.processing.pixels import normalize
 from videomae.recipes.schema import FinetuneRecipe
 from videomae.sharing.record import EvaluationSummary, ModelRecord, TrainingRecord, save_record
 from videomae.train.cost import classification_clip_cost, run_cost

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from videomae.data.augment import normalize
 from videomae.data.datasets import PretrainingDataset
 from videomae.data.loader import train_loader
 from videomae.data.manifest import scan_unlabelled
@@ -24,6 +23,7 @@ from videomae.engine.workers import running_workers
 from videomae.model.encoder import native_grid
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD, VideoMAEForPreTraining
 from videomae.processing.image_processor import VideoMAEImageProcessor
+from videomae.processing.pixels import normalize
 from videomae.recipes.schema import PretrainRecipe
 from videomae.sharing.record import ModelRecord, TrainingRecord, save_record
 from videomae.train.cost import pretraining_clip_cost, run_cost

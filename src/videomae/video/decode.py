@@ -47,8 +47,8 @@ class _IndexBrokenError(Exception):
 class VideoReader:
     """A video, read by frame index.
 
-    The number of frames and every frame are those of a full sequential decode. For the sake of speed a damaged file may
-    differ in two ways: where damage inside a packet of intact structure costs a frame, the frames behind it keep the
+    The number of frames and every frame are those of a full sequential decode. For speed, a damaged file may differ
+    in two ways: where damage inside a packet of intact structure costs a frame, the frames behind it keep the
     indices that the container gives them until a read passes the damage; and frames that damage has garbled may be
     garbled in another way when they are read again.
 
