@@ -1,4 +1,4 @@
-"""Charts and pictures: what is drawn is what was given."""
+"""Charts and images: what is drawn is what was given."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from videomae.report.figures import (
     png_address,
     thumbnail,
 )
-from videomae.report.svg import Svg
+from videomae.report.svg import LIGHT, Svg
 
 
-def lines(svg: Svg, colour: str) -> list[np.ndarray]:
-    """Return the points `[n, 2]` of every line drawn in a colour of the page."""
+def lines(svg: Svg, color: str) -> list[np.ndarray]:
+    """Return the points `[n, 2]` of every line drawn in a color of the light theme."""
     found = []
-    for path, style in re.findall(r'<path d="([^"]+)"[^>]*style="([^"]+)"', svg.markup):
-        if f"stroke: {colour}" in style and "fill: none" in style:
+    for path, style in re.findall(r'<path d="([^"]+)"[^>]*style="([^"]+)"', svg.light):
+        if f"stroke: {color}" in style and "fill: none" in style:
             numbers = [float(one) for one in re.findall(r"-?[\d.]+(?:e-?\d+)?", path)]
             found.append(np.array(numbers).reshape(-1, 2))
     return found
 
 
 def texts(svg: Svg) -> list[str]:
-    return re.findall(r"<text [^>]*>([^<]*)</text>", svg.markup)
+    return re.findall(r"<text [^>]*>([^<]*)</text>", svg.light)
 
 
 def decoded(address: str) -> Image.Image:
@@ -47,7 +47,7 @@ def decoded(address: str) -> Image.Image:
 def test_curve_is_drawn_through_its_points() -> None:
     values = [3.0, 1.0, 2.0, 0.5]
     svg = loss_curves([Curve("loss", [0, 10, 20, 30], values)])
-    (points,) = lines(svg, "var(--series-1)")
+    (points,) = lines(svg, LIGHT.series[0])
     x, y = points.T
     np.testing.assert_allclose((x - x[0]) / (x[-1] - x[0]), [0, 1 / 3, 2 / 3, 1], atol=1e-4)
     heights = (y - y[0]) / (y[3] - y[0])  # downwards on the page
@@ -55,17 +55,17 @@ def test_curve_is_drawn_through_its_points() -> None:
     assert svg.alt == "loss by step: loss from 3 to 0.5"
 
 
-def test_several_curves_have_colours_and_a_legend() -> None:
+def test_several_curves_have_colors_and_a_legend() -> None:
     svg = loss_curves([Curve("one", [1, 2], [1, 2]), Curve("two", [1, 2], [2, 1])], y_label="error", x_label="epoch")
     assert {"one", "two", "error", "epoch"} <= set(texts(svg))
-    assert "var(--series-2)" in svg.markup
+    assert len(lines(svg, LIGHT.series[1])) == 2, "the curve and its sample in the legend"
     assert "one" not in texts(loss_curves([Curve("one", [1, 2], [1, 2])]))
 
 
 def test_gaps_and_single_points_are_drawn() -> None:
     svg = loss_curves([Curve("loss", [1, 2, 3, 4, 5], [1.0, 2.0, float("nan"), 2.0, 1.0])])
-    assert sum(path.count("M ") for path in re.findall(r'd="([^"]+)"[^>]*series-1', svg.markup)) == 2
-    assert "<use" in loss_curves([Curve("loss", [1], [1.0])]).markup
+    assert sum(path.count("M ") for path in re.findall(rf'd="([^"]+)"[^>]*{LIGHT.series[0]}', svg.light)) == 2
+    assert "<use" in loss_curves([Curve("loss", [1], [1.0])]).light
 
 
 def test_curves_that_cannot_be_drawn_are_refused() -> None:
@@ -78,13 +78,13 @@ def test_curves_that_cannot_be_drawn_are_refused() -> None:
 def test_accuracy_lines_are_wilsons_interval_and_the_mean_over_seeds() -> None:
     seeds = (SeedAccuracy(0, 30, 40), SeedAccuracy(1, 36, 40))
     svg = accuracy_comparison([RunAccuracy("pre-trained", seeds)], chance=0.125)
-    drawn = lines(svg, "var(--series-1)")
+    drawn = lines(svg, LIGHT.series[0])
     intervals = [points[:, 0] for points in drawn if len(points) == 2 and points[0, 1] == points[1, 1]]
     (mean,) = [points[0, 0] for points in drawn if len(points) == 2 and points[0, 0] == points[1, 0]]
-    (chance,) = [points[0, 0] for points in lines(svg, "var(--muted)") if len(points) == 2]
+    (chance,) = [points[0, 0] for points in lines(svg, LIGHT.muted) if len(points) == 2]
     assert len(intervals) == 2
     expected = [wilson_interval(one.num_correct, one.num_videos) for one in seeds]
-    scale = (mean - chance) / (0.825 - 0.125)  # points of the page for a share of 1
+    scale = (mean - chance) / (0.825 - 0.125)  # points of the page for an accuracy of 1
     for (left, right), interval in zip(intervals, expected, strict=True):
         assert (left - chance) / scale + 0.125 == pytest.approx(interval.low, abs=1e-4)
         assert (right - chance) / scale + 0.125 == pytest.approx(interval.high, abs=1e-4)
@@ -101,7 +101,7 @@ def test_confusion_counts_stand_in_their_cells() -> None:
     svg = confusion_chart([[7, 2], [0, 9]], ["cut", "run"])
     places = {
         text: (float(x), float(y))
-        for x, y, text in re.findall(r'<text [^>]*?x="([\d.]+)" y="([\d.]+)"[^>]*>(\d+)</text>', svg.markup)
+        for x, y, text in re.findall(r'<text [^>]*?x="([\d.]+)" y="([\d.]+)"[^>]*>(\d+)</text>', svg.light)
     }
     assert set(places) == {"7", "2", "9"}, "a zero is left blank"
     assert places["7"][1] == places["2"][1] < places["9"][1]
@@ -110,21 +110,21 @@ def test_confusion_counts_stand_in_their_cells() -> None:
     assert texts(svg).count("cut") == texts(svg).count("run") == 2
 
 
-def test_large_confusion_is_a_picture_of_one_pixel_a_class() -> None:
+def test_large_confusion_is_an_image_of_one_pixel_a_class() -> None:
     matrix = np.eye(40, dtype=int) * 3
     matrix[4, 7] = 3
     svg = confusion_chart(matrix.tolist(), [f"class {number}" for number in range(40)])
-    (address,) = re.findall(r'href="(data:image/png[^"]+)"', svg.markup)
+    (address,) = re.findall(r'href="(data:image/png[^"]+)"', svg.light)
     image = decoded(re.sub(r"\s", "", address))
     assert image.size == (40, 40)
     strength = np.asarray(image.convert("RGBA"))[..., 3] / 255
-    if strength[0, 0] == 0:  # SVG pictures of matplotlib stand on their heads and are turned when drawn
+    if strength[0, 0] == 0:  # SVG images of matplotlib stand on their heads and are turned when drawn
         strength = strength[::-1]
     np.testing.assert_allclose(strength, matrix / matrix.sum(axis=1, keepdims=True), atol=0.005)
 
 
 def test_class_without_videos_is_drawn_empty() -> None:
-    assert "nan" not in confusion_chart([[0, 0], [1, 1]], ["a", "b"]).markup.lower()
+    assert "nan" not in confusion_chart([[0, 0], [1, 1]], ["a", "b"]).light.lower()
 
 
 def test_confusion_of_another_shape_is_refused() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -27,10 +29,11 @@ from videomae.report.page import (
     versions,
     write_report,
 )
+from videomae.report.svg import DARK, LIGHT
 
 EVIL = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}"
 FRAME = thumbnail(np.zeros((12, 16, 3), dtype=np.uint8))
-VOID = {"meta", "img", "br", "hr", "link", "input"}
+VOID = {"meta", "img", "br", "hr", "link", "input", "source"}
 
 
 class Page(HTMLParser):
@@ -97,8 +100,16 @@ def test_text_from_outside_is_text_everywhere() -> None:
     tags = {tag for tag, _ in page.elements}
     assert "script" not in tags
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
-    assert page.values("img", "src") == [FRAME, FRAME]
-    assert sum(text.count(EVIL) for text in page.texts) >= 18
+    assert [value for value in page.values("img", "src") if "svg" not in str(value)] == [FRAME, FRAME]
+    assert sum(text.count(EVIL) for text in page.texts) >= 17
+    charts = [
+        value for value in (*page.values("img", "src"), *page.values("source", "srcset")) if "svg" in str(value)
+    ]
+    assert len(charts) == 4
+    for address in charts:
+        drawn = ElementTree.fromstring(base64.b64decode(str(address).partition(",")[2]))
+        assert not {"script", "image", "a"} & {element.tag.rpartition("}")[2] for element in drawn.iter()}
+        assert not [name for element in drawn.iter() for name in element.attrib if name.startswith("on")]
 
 
 def test_page_is_well_formed_html() -> None:
@@ -106,7 +117,7 @@ def test_page_is_well_formed_html() -> None:
     assert page.open == []
     assert "title" in page.texts
     ids = [value for _, attributes in page.elements if (value := attributes.get("id"))]
-    assert len(ids) == len(set(ids)) > 4
+    assert len(ids) == len(set(ids)) == 4, "one for each section"
 
 
 def test_page_loads_nothing_and_forbids_itself_to() -> None:
@@ -123,10 +134,16 @@ def test_page_loads_nothing_and_forbids_itself_to() -> None:
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def test_page_is_for_phones_and_for_the_dark() -> None:
+def test_page_is_for_phones_and_for_the_dark_with_a_chart_for_each() -> None:
     html = render_report("title", [])
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in html
     assert "@media (prefers-color-scheme: dark)" in html
+    page = Page(render_report("title", every_block("x")))
+    assert page.values("source", "media") == ["(prefers-color-scheme: dark)"] * 2
+    dark, light = page.values("source", "srcset"), page.values("img", "src")
+    assert not set(dark) & set(light)
+    assert LIGHT.ink in html.split("@media")[0]
+    assert DARK.ink in html.split("@media")[1]
     used = set(re.findall(r"var\((--[a-z0-9-]+)\)", render_report("title", every_block("x"))))
     for scheme in html.split("@media (prefers-color-scheme: dark)")[:2]:
         defined = set(re.findall(r"(--[a-z0-9-]+):", scheme.split("* { box-sizing")[0]))

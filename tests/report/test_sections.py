@@ -103,7 +103,7 @@ def test_training_draws_the_records_that_have_a_loss() -> None:
     loss, rate = blocks(section, Chart)
     assert loss.svg.alt.startswith("loss by step: loss from ")
     assert rate.svg.alt == "learning rate by step: learning rate from 0.001 to 0.001"
-    assert len(loss.svg.markup) < 40_000, "a long run must stay a light drawing"
+    assert len(loss.svg.light) < 40_000, "a long run must stay a light drawing"
     with pytest.raises(ValueError, match="no record has a step and a loss"):
         training_section([{"step": 1, "evaluation": {}}])
 

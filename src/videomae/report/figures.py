@@ -1,7 +1,4 @@
-"""Charts of results, and pictures as data addresses.
-
-Numbers in, `Svg` or `data:` text out. Knows nothing of pages, runs or files.
-"""
+"""Charts of results, and images as data addresses: numbers in, `Svg` or `data:` text out."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from videomae.evaluation.metrics import wilson_interval
-from videomae.report.svg import CHART_INCHES, INK, LINE, MUTED, SERIES, Svg, draw_chart, printable
+from videomae.report.svg import CHART_INCHES, Svg, Theme, draw_chart, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,19 +33,19 @@ class Curve:
     name: str
     """For the legend."""
     steps: Sequence[float]
-    """Places along x, ascending."""
+    """Positions along x, ascending."""
     values: Sequence[float]
     """Heights, as many as steps."""
 
 
 @dataclass(frozen=True)
 class SeedAccuracy:
-    """What one training seed reached on the test videos."""
+    """The accuracy that one training seed reached on the test videos."""
 
     seed: int
     """The seed."""
     num_correct: int
-    """Videos classified rightly."""
+    """Videos classified correctly."""
     num_videos: int
     """Videos in all."""
 
@@ -83,12 +80,12 @@ def loss_curves(curves: Sequence[Curve], *, x_label: str = "step", y_label: str 
                 "give as many of each, at least one"
             )
 
-    def draw(axes: Axes) -> None:
+    def draw(axes: Axes, theme: Theme) -> None:
         for number, curve in enumerate(curves):
             marker = "o" if len(curve.steps) == 1 else None
-            colour = SERIES[number % len(SERIES)]
+            color = theme.series[number % len(theme.series)]
             axes.plot(
-                curve.steps, curve.values, color=colour, linewidth=1.8, marker=marker, label=printable(curve.name)
+                curve.steps, curve.values, color=color, linewidth=1.8, marker=marker, label=printable(curve.name)
             )
         axes.grid(visible=True, linewidth=0.6)
         axes.set_xlabel(x_label)
@@ -105,8 +102,8 @@ def accuracy_comparison(runs: Sequence[RunAccuracy], *, chance: float | None = N
     """Draw the top-1 accuracy of several ways of training: each seed with its interval, and the mean over seeds.
 
     Args:
-        runs: At least one. A seed's bar is Wilson's 95 % interval: the chance in which videos were tested. How far
-            the seeds of a run lie apart is the chance of the training.
+        runs: At least one. A seed's bar is Wilson's 95 % interval, the spread due to the videos that were tested; the
+            distance between the seeds of a run is the spread due to training.
         chance: Accuracy of guessing, drawn as a line.
 
     Raises:
@@ -115,44 +112,44 @@ def accuracy_comparison(runs: Sequence[RunAccuracy], *, chance: float | None = N
     if not runs or not all(run.seeds for run in runs):
         raise ValueError("there are no accuracies to draw: give at least one run, each with at least one seed")
 
-    def draw(axes: Axes) -> None:
+    def draw(axes: Axes, theme: Theme) -> None:
         for row, run in enumerate(runs):
-            colour = SERIES[row % len(SERIES)]
-            shares = [one.num_correct / one.num_videos for one in run.seeds]
-            places = row + _spread(len(shares))
-            for place, share, one in zip(places, shares, run.seeds, strict=True):
+            color = theme.series[row % len(theme.series)]
+            accuracies = [one.num_correct / one.num_videos for one in run.seeds]
+            heights = row + _spread(len(accuracies))
+            for height, accuracy, one in zip(heights, accuracies, run.seeds, strict=True):
                 interval = wilson_interval(one.num_correct, one.num_videos)
-                axes.plot([interval.low, interval.high], [place, place], color=colour, linewidth=1.2, alpha=0.55)
-                axes.plot([share], [place], color=colour, marker="o", markersize=5, linestyle="none")
-            mean = sum(shares) / len(shares)
-            axes.plot([mean, mean], [row - 0.38, row + 0.38], color=colour, linewidth=2.2)
-            axes.annotate(f"{mean:.1%}", (mean, row - 0.42), color=INK, ha="center", va="bottom")
+                axes.plot([interval.low, interval.high], [height, height], color=color, linewidth=1.2, alpha=0.55)
+                axes.plot([accuracy], [height], color=color, marker="o", markersize=5, linestyle="none")
+            mean = sum(accuracies) / len(accuracies)
+            axes.plot([mean, mean], [row - 0.38, row + 0.38], color=color, linewidth=2.2)
+            axes.annotate(f"{mean:.1%}", (mean, row - 0.42), color=theme.ink, ha="center", va="bottom")
         if chance is not None:
-            axes.axvline(chance, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-            place = (chance, len(runs) - 0.48)
-            axes.annotate("chance", place, (4, 0), textcoords="offset points", color=MUTED, va="center")
+            axes.axvline(chance, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
+            point = (chance, len(runs) - 0.48)
+            axes.annotate("chance", point, (4, 0), textcoords="offset points", color=theme.muted, va="center")
         axes.set_yticks(range(len(runs)), [_shortened(run.name) for run in runs])
         axes.set_ylim(len(runs) - 0.35, -0.75)
         axes.set_xlim(-0.02, 1.02)
         axes.xaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
         axes.grid(visible=True, axis="x", linewidth=0.6)
-        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.tick_params(axis="y", length=0, labelcolor=theme.ink)
         axes.set_xlabel("top-1 accuracy")
 
-    said = "; ".join(
+    text = "; ".join(
         f"{run.name} {sum(one.num_correct / one.num_videos for one in run.seeds) / len(run.seeds):.1%} "
         f"over {len(run.seeds)} seed{'s' if len(run.seeds) > 1 else ''}"
         for run in runs
     )
     width, height = CHART_INCHES
-    return draw_chart(draw, alt=f"Top-1 accuracy: {said}", inches=(width, max(1.1 + 0.75 * len(runs), height / 2)))
+    return draw_chart(draw, alt=f"Top-1 accuracy: {text}", inches=(width, max(1.1 + 0.75 * len(runs), height / 2)))
 
 
 def confusion_chart(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Svg:
-    """Draw a confusion matrix; a cell's strength is its share of the videos of its true class.
+    """Draw a confusion matrix; a cell's strength is its fraction of the videos of its true class.
 
     Args:
-        confusion: `[K, K]` numbers of videos, row = true class, column = predicted class.
+        confusion: `[K, K]` counts of videos, row = true class, column = predicted class.
         classes: K names.
 
     Raises:
@@ -161,26 +158,26 @@ def confusion_chart(confusion: Sequence[Sequence[int]], classes: Sequence[str]) 
     counts = np.asarray(confusion, dtype=np.int64)
     if counts.shape != (len(classes), len(classes)) or not len(classes):
         raise ValueError(f"the confusion matrix has shape {list(counts.shape)}; {len(classes)} classes need a square")
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
-    def draw(axes: Axes) -> None:
+    def draw(axes: Axes, theme: Theme) -> None:
         if len(classes) <= MAX_COUNTED_CLASSES:
-            _draw_cells(axes, counts, shares)
-        else:  # thousands of rectangles would make a heavy page: one small transparent picture instead
-            colours = np.empty((*shares.shape, 4))
-            colours[..., :3], colours[..., 3] = DENSE_CELL_RGB, shares
-            axes.imshow(colours, interpolation="none", aspect="auto")
+            _draw_cells(axes, counts, fractions, theme)
+        else:  # thousands of rectangles would make a heavy page: one small transparent image instead
+            colors = np.empty((*fractions.shape, 4))
+            colors[..., :3], colors[..., 3] = DENSE_CELL_RGB, fractions
+            axes.imshow(colors, interpolation="none", aspect="auto")
         named = len(classes) <= MAX_NAMED_CLASSES
-        places = range(len(classes)) if named else range(0, len(classes), max(len(classes) // 10, 1))
-        names = [_shortened(classes[place]) if named else str(place) for place in places]
+        ticks = range(len(classes)) if named else range(0, len(classes), max(len(classes) // 10, 1))
+        names = [_shortened(classes[tick]) if named else str(tick) for tick in ticks]
         if named:
-            axes.set_xticks(list(places), names, rotation=45, ha="right", rotation_mode="anchor")
+            axes.set_xticks(list(ticks), names, rotation=45, ha="right", rotation_mode="anchor")
         else:
-            axes.set_xticks(list(places), names)
-        axes.set_yticks(list(places), names)
-        axes.tick_params(length=0, labelcolor=INK)
-        axes.set_xlabel("predicted" if named else "number of the predicted class")
-        axes.set_ylabel("true" if named else "number of the true class")
+            axes.set_xticks(list(ticks), names)
+        axes.set_yticks(list(ticks), names)
+        axes.tick_params(length=0, labelcolor=theme.ink)
+        axes.set_xlabel("predicted" if named else "id of the predicted class")
+        axes.set_ylabel("true" if named else "id of the true class")
 
     right, total = int(np.trace(counts)), int(counts.sum())
     return draw_chart(
@@ -202,7 +199,7 @@ def thumbnail(frame: NDArray[np.uint8], *, width: int = 320) -> str:
 
 
 def png_address(image: Image.Image) -> str:
-    """Return a picture as a PNG in a data address, pixel for pixel."""
+    """Return an image as a PNG in a data address, pixel for pixel."""
     return _data_address(image, "PNG", optimize=True)
 
 
@@ -213,7 +210,7 @@ def _data_address(image: Image.Image, kind: str, **options: Any) -> str:
 
 
 def _spread(count: int) -> NDArray[np.float64]:
-    """Return places around 0 for the points of one row."""
+    """Return heights around 0 for the points of one row."""
     return (np.arange(count, dtype=np.float64) - (count - 1) / 2) * min(0.16, 0.6 / count)
 
 
@@ -222,15 +219,15 @@ def _shortened(name: str, limit: int = 18) -> str:
     return name if len(name) <= limit else name[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def _draw_cells(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
+def _draw_cells(axes: Axes, counts: NDArray[np.int64], fractions: NDArray[np.float64], theme: Theme) -> None:
     num_classes = len(counts)
     for row in range(num_classes):
         for column in range(num_classes):
-            strength = FULL_CELL_OPACITY * float(shares[row, column])
-            colour = SERIES[0] if row == column else SERIES[1]
+            strength = FULL_CELL_OPACITY * float(fractions[row, column])
+            color = theme.series[0 if row == column else 1]
             corner = (column - 0.5, row - 0.5)
-            axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, alpha=strength, edgecolor="none"))
-            axes.add_patch(Rectangle(corner, 1, 1, facecolor="none", edgecolor=LINE, linewidth=0.6))
+            axes.add_patch(Rectangle(corner, 1, 1, facecolor=color, alpha=strength, edgecolor="none"))
+            axes.add_patch(Rectangle(corner, 1, 1, facecolor="none", edgecolor=theme.line, linewidth=0.6))
             if counts[row, column]:
                 axes.text(column, row, str(counts[row, column]), ha="center", va="center")
     axes.set_xlim(-0.5, num_classes - 0.5)

@@ -1,8 +1,8 @@
 """A self-contained HTML page of results: one file, no script, nothing fetched from anywhere.
 
 A page is a title and sections; a section is a title and blocks, each a small dataclass below. All text is escaped by
-the template; the only markup taken as it is comes from `svg.draw_chart`. The page forbids itself scripts and foreign
-addresses, so that a mistake there could load nothing either. Knows nothing of runs, networks or files of video.
+the template, and no markup is taken from outside. The page forbids itself scripts and foreign addresses, so that a
+mistake there could load nothing either.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import ClassVar
 import jinja2
 
 from videomae import __version__
-from videomae.atomic import atomic_file
+from videomae.atomic import write_text_atomic
 from videomae.errors import RunError
-from videomae.report.svg import Svg, printable
+from videomae.report.svg import DARK, LIGHT, Svg, printable
 
 TEMPLATE = "report.html.j2"
 VERSIONS_OF = ("torch", "numpy", "av", "safetensors")  # packages whose version a result may depend on
@@ -207,6 +207,8 @@ def render_report(title: str, sections: Sequence[Section], *, summary: str = "")
             summary=summary,
             sections=sections,
             version=__version__,
+            light=LIGHT,
+            dark=DARK,
         )
     )
     return printable(html)
@@ -219,8 +221,7 @@ def write_report(path: Path, html: str) -> None:
         RunError: If it cannot be written.
     """
     try:
-        with atomic_file(path) as stream:
-            stream.write(html.encode("utf-8"))
+        write_text_atomic(path, html)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from None
 
@@ -264,9 +265,7 @@ def _exact(value: object) -> object:
 
 def _check_address(address: str) -> None:
     if not DATA_ADDRESS.fullmatch(address):
-        raise ValueError(
-            f"the picture's address {address[:40]!r} is no PNG or JPEG data: make it with report.figures"
-        )
+        raise ValueError(f"the image's address {address[:40]!r} is no PNG or JPEG data: make it with report.figures")
 
 
 @cache
