@@ -38,8 +38,8 @@ def test_two_folders_are_never_one_class() -> None:
         match_classes(("riding a bike", "x"), ("riding a bike", "riding_a_bike"))
 
 
-def test_nameless_classifier_is_taken_by_order_aloud() -> None:
-    with pytest.warns(UserWarning, match="have no names; its 2 numbers are taken .* from cut to run"):
+def test_nameless_classifier_is_taken_by_order_with_a_warning() -> None:
+    with pytest.warns(UserWarning, match="have no names; its 2 class ids are taken .* from cut to run"):
         assert match_classes(("LABEL_0", "LABEL_1"), ("cut", "run")) == (0, 1)
     with pytest.raises(ConfigError, match="cut, jump, run, which are not among the classifier's 2"):
         match_classes(("LABEL_0", "LABEL_1"), ("cut", "jump", "run"))
@@ -50,7 +50,7 @@ def test_unknown_classes_are_named_with_those_that_are_known() -> None:
         match_classes(("cut", "run"), ("cut", "swim"))
 
 
-def test_labels_are_the_classifiers_numbers() -> None:
+def test_labels_are_the_classifiers_ids() -> None:
     rows = tuple(VideoRow(Path(f"/v/{number}.mp4"), label) for number, label in enumerate((0, 1, 1)))
     manifest = Manifest(Path("/v"), rows, ("cut", "run"))
     names, labels = names_and_labels(VideoMAEConfig(id2label={0: "run", 1: "jump", 2: "cut"}), manifest)
@@ -65,7 +65,7 @@ def test_video_without_label_is_refused() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"num_labels": 1}, {"problem_type": "multi_label_classification"}])
-def test_network_that_chooses_between_no_classes_is_refused(settings: dict[str, object]) -> None:
+def test_model_that_does_not_choose_between_classes_is_refused(settings: dict[str, object]) -> None:
     manifest = Manifest(Path("/v"), (VideoRow(Path("/v/0.mp4"), 0),), ("LABEL_0", "LABEL_1"))
     with pytest.raises(ConfigError, match="only a choice between classes can be evaluated"):
         names_and_labels(VideoMAEConfig(**settings), manifest)

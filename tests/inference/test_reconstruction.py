@@ -1,4 +1,4 @@
-"""Reconstructions: what is exact, what leaks, what does not, and the picture of it."""
+"""Reconstructions: what is exact, what leaks, what does not, and the image of it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from PIL import Image
 from videomae.errors import ConfigError, RunError, WeightsError
 from videomae.inference.loaded import LoadedModel, load_pretraining
 from videomae.inference.reconstruction import (
-    HONEST_LABEL,
-    LEAKY_LABEL,
+    PREDICTION_LABEL,
+    TRUE_STATISTICS_LABEL,
     Reconstruction,
     compose_versions,
     reconstruct,
@@ -50,7 +50,7 @@ def clip_pixels(loaded: Loaded, video: Path) -> torch.Tensor:
 
 
 def make_constant(loaded: Loaded, value: float) -> None:
-    """Make a network that predicts the same number everywhere."""
+    """Make a model that predicts the same number everywhere."""
     with torch.no_grad():
         loaded.model.decoder.head.weight.zero_()
         loaded.model.decoder.head.bias.fill_(value)
@@ -67,15 +67,15 @@ def test_visible_patches_are_shown_exactly_in_every_version(loaded: Loaded, vide
     assert np.array_equal(result.original, processed.permute(0, 2, 3, 1).numpy())
     seen = ~pixel_mask(result.hidden)
     assert 0 < seen.sum() < seen.size
-    assert result.leaky is not None
-    for version in (result.seen, result.leaky, result.honest):
+    assert result.with_true_statistics is not None
+    for version in (result.masked, result.with_true_statistics, result.prediction):
         assert np.array_equal(version[seen], result.original[seen])
         assert not np.array_equal(version[~seen], result.original[~seen])
 
 
 def test_hidden_patches_are_grey_in_what_the_encoder_saw(loaded: Loaded, video: Path) -> None:
     result = reconstruct_video(loaded, video, mask=MASK)
-    assert np.all(result.seen[pixel_mask(result.hidden)] == 128)
+    assert np.all(result.masked[pixel_mask(result.hidden)] == 128)
 
 
 def test_the_mask_is_the_one_asked_for_and_the_seeds(loaded: Loaded, video: Path) -> None:
@@ -84,32 +84,32 @@ def test_the_mask_is_the_one_asked_for_and_the_seeds(loaded: Loaded, video: Path
     assert first.hidden.sum() == 2 * 12
     assert np.array_equal(first.hidden[0], first.hidden[1]), "tubes are constant in time"
     assert np.array_equal(first.hidden, again.hidden)
-    assert np.array_equal(first.honest, again.honest)
+    assert np.array_equal(first.prediction, again.prediction)
     assert not np.array_equal(first.hidden, other.hidden)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.7])
-def test_network_that_predicts_constants_looks_constant_in_the_honest_row_alone(
+def test_model_that_predicts_constants_looks_constant_in_the_prediction_row_alone(
     loaded: Loaded, video: Path, value: float
 ) -> None:
     make_constant(loaded, value)
     result = reconstruct_video(loaded, video, mask=MASK)
     hidden = pixel_mask(result.hidden)
-    assert len(np.unique(result.honest[hidden], axis=0)) == 1, "one colour for everything hidden"
-    assert result.leaky is not None
-    colours = np.unique(result.leaky[hidden], axis=0)
-    assert len(colours) > 10, "the leaky row shows the truth's mean colours though the network knows nothing"
+    assert len(np.unique(result.prediction[hidden], axis=0)) == 1, "one color for everything hidden"
+    assert result.with_true_statistics is not None
+    colors = np.unique(result.with_true_statistics[hidden], axis=0)
+    assert len(colors) > 10, "true statistics show the original's mean colors though the model predicts a constant"
 
 
-def test_constant_prediction_of_zero_is_the_mean_colour_of_the_visible_patches(loaded: Loaded, video: Path) -> None:
+def test_constant_prediction_of_zero_is_the_mean_color_of_the_visible_patches(loaded: Loaded, video: Path) -> None:
     make_constant(loaded, 0.0)
     result = reconstruct_video(loaded, video, mask=MASK)
     hidden = pixel_mask(result.hidden)
     mean = result.original[~hidden].mean(axis=0)  # all patches are equally large
-    np.testing.assert_allclose(np.unique(result.honest[hidden], axis=0)[0], mean, atol=0.51)
+    np.testing.assert_allclose(np.unique(result.prediction[hidden], axis=0)[0], mean, atol=0.51)
 
 
-def test_honest_row_does_not_depend_on_hidden_pixels(loaded: Loaded, video: Path) -> None:
+def test_prediction_row_does_not_depend_on_hidden_pixels(loaded: Loaded, video: Path) -> None:
     pixel_values = clip_pixels(loaded, video)
     visible = some_visible()
     predictions = torch.randn(1, 24, 2 * 8 * 8 * 3, generator=torch.Generator().manual_seed(0))
@@ -121,20 +121,20 @@ def test_honest_row_does_not_depend_on_hidden_pixels(loaded: Loaded, video: Path
         mask, torch.randn(pixel_values.shape, generator=torch.Generator().manual_seed(1)), pixel_values
     )
     changed = compose_versions(loaded, other, visible, predictions)
-    assert np.array_equal(changed.honest, versions.honest)
-    assert changed.leaky is not None
-    assert versions.leaky is not None
-    assert not np.array_equal(changed.leaky, versions.leaky)
+    assert np.array_equal(changed.prediction, versions.prediction)
+    assert changed.with_true_statistics is not None
+    assert versions.with_true_statistics is not None
+    assert not np.array_equal(changed.with_true_statistics, versions.with_true_statistics)
 
 
-def test_perfect_predictions_give_the_original_in_the_leaky_row(loaded: Loaded, video: Path) -> None:
+def test_perfect_predictions_give_the_original_in_the_row_with_true_statistics(loaded: Loaded, video: Path) -> None:
     pixel_values, visible = clip_pixels(loaded, video), some_visible()
     assert loaded.model.config.norm_pix_loss
     perfect = loaded.model.targets(pixel_values, complement(visible, 32))
     versions = compose_versions(loaded, pixel_values, visible, perfect)
-    assert versions.leaky is not None
-    assert np.array_equal(versions.leaky, versions.original)
-    assert not np.array_equal(versions.honest, versions.original), "brightness and contrast are not predicted"
+    assert versions.with_true_statistics is not None
+    assert np.array_equal(versions.with_true_statistics, versions.original)
+    assert not np.array_equal(versions.prediction, versions.original), "brightness and contrast are not predicted"
 
 
 @pytest.mark.parametrize(("mean", "std"), [(None, None), ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
@@ -143,19 +143,19 @@ def test_without_pixel_normalisation_there_is_one_row_and_perfect_predictions_gi
 ) -> None:
     source = load_pretraining(pretraining_folder, device="cpu")
     model = VideoMAEForPreTraining(source.model.config.replace(norm_pix_loss=False)).eval()
-    # Not the processor that the network's pixels are defined by: the predictions must be taken back through both.
+    # Not the processor that the model's pixels are defined by: the predictions must be taken back through both.
     processor = VideoMAEImageProcessor(size=32, crop_size=32, image_mean=mean, image_std=std)
     loaded = LoadedModel(str(pretraining_folder), model, processor, source.clip)
     pixel_values, visible = clip_pixels(loaded, video), some_visible()
     versions = compose_versions(loaded, pixel_values, visible, model.targets(pixel_values, complement(visible, 32)))
-    assert versions.leaky is None
-    assert np.array_equal(versions.honest, versions.original)
+    assert versions.with_true_statistics is None
+    assert np.array_equal(versions.prediction, versions.original)
     result = reconstruct_video(loaded, video, mask=MASK)
-    assert result.leaky is None
-    assert not np.array_equal(result.honest, result.original)
+    assert result.with_true_statistics is None
+    assert not np.array_equal(result.prediction, result.original)
 
 
-def test_loss_is_the_networks_own(loaded: Loaded, video: Path) -> None:
+def test_loss_is_the_models_own(loaded: Loaded, video: Path) -> None:
     result = reconstruct_video(loaded, video, mask=MASK)
     hidden = torch.from_numpy(result.hidden.reshape(1, -1))
     with torch.no_grad():
@@ -181,26 +181,26 @@ def test_frames_and_times_are_those_of_the_middle_clip(loaded: Loaded, video: Pa
 def test_strip_shows_each_version_where_it_says(loaded: Loaded, video: Path, tmp_path: Path) -> None:
     result = reconstruct(loaded.source, video, tmp_path / "out.png", mask=MASK, device="cpu")
     with Image.open(tmp_path / "out.png") as image:
-        picture = np.asarray(image.convert("RGB"))
-    assert np.array_equal(picture, np.asarray(reconstruction_strip(result, title=Path(loaded.source).name)))
+        pixels = np.asarray(image.convert("RGB"))
+    assert np.array_equal(pixels, np.asarray(reconstruction_strip(result, title=Path(loaded.source).name)))
     scale = 5  # frames of 32 pixels are enlarged by whole numbers to at least 144
-    assert result.leaky is not None
+    assert result.with_true_statistics is not None
     tops = []
-    for version in (result.original, result.seen, result.leaky, result.honest):
+    for version in (result.original, result.masked, result.with_true_statistics, result.prediction):
         for frame in (version[0], version[2]):
-            tops.append(row_of(picture, frame.repeat(scale, axis=0).repeat(scale, axis=1)))
+            tops.append(row_of(pixels, frame.repeat(scale, axis=0).repeat(scale, axis=1)))
     assert tops[0::2] == tops[1::2], "the frames of one version stand in one row"
     assert sorted(set(tops)) == tops[0::2], "the versions stand below each other in order"
 
 
-def row_of(picture: np.ndarray, tile: np.ndarray) -> int:
-    """Return the row at which a tile stands in a picture, whatever the column."""
+def row_of(image: np.ndarray, tile: np.ndarray) -> int:
+    """Return the row at which a tile stands in an image, whatever the column."""
     height, width = tile.shape[:2]
-    matches = np.all(picture[: len(picture) - height + 1, : picture.shape[1] - width + 1] == tile[0, 0], axis=-1)
+    matches = np.all(image[: len(image) - height + 1, : image.shape[1] - width + 1] == tile[0, 0], axis=-1)
     for top, left in np.argwhere(matches):
-        if np.array_equal(picture[top : top + height, left : left + width], tile):
+        if np.array_equal(image[top : top + height, left : left + width], tile):
             return int(top)
-    raise AssertionError("the tile is not in the picture")
+    raise AssertionError("the tile is not in the image")
 
 
 def test_strip_takes_eight_frames_of_many_tubelets(loaded: Loaded, video: Path) -> None:
@@ -210,7 +210,15 @@ def test_strip_takes_eight_frames_of_many_tubelets(loaded: Loaded, video: Path) 
             **{name: getattr(small, name) for name in ("path", "mask", "seed", "loss")},
             **{
                 name: getattr(small, name).repeat(6, axis=0)
-                for name in ("original", "seen", "leaky", "honest", "hidden", "frame_indices", "frame_seconds")
+                for name in (
+                    "original",
+                    "masked",
+                    "with_true_statistics",
+                    "prediction",
+                    "hidden",
+                    "frame_indices",
+                    "frame_seconds",
+                )
             },
         }
     )
@@ -219,10 +227,10 @@ def test_strip_takes_eight_frames_of_many_tubelets(loaded: Loaded, video: Path) 
 
 
 def test_labels_say_which_row_leaks() -> None:
-    assert "true mean and deviation" in LEAKY_LABEL
-    assert "leaks" in LEAKY_LABEL
-    assert "visible patches" in HONEST_LABEL
-    assert "nothing hidden" in HONEST_LABEL
+    assert "true mean and std" in TRUE_STATISTICS_LABEL
+    assert "leaks" in TRUE_STATISTICS_LABEL
+    assert "visible patches" in PREDICTION_LABEL
+    assert "nothing hidden" in PREDICTION_LABEL
 
 
 @pytest.mark.parametrize("name", ["out.jpg", "out", "missing/out.png"])
@@ -239,7 +247,7 @@ def test_failed_write_is_told_and_leaves_nothing(loaded: Loaded, video: Path, tm
     assert [path.name for path in tmp_path.iterdir()] == ["out.png"]
 
 
-def test_network_without_decoder_is_refused(classifier_folder: Path, video: Path) -> None:
+def test_model_without_decoder_is_refused(classifier_folder: Path, video: Path) -> None:
     with pytest.raises(WeightsError, match="without a decoder"):
         reconstruct(classifier_folder, video)
 

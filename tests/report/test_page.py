@@ -18,7 +18,7 @@ from videomae.report.page import (
     Command,
     Facts,
     Gallery,
-    Picture,
+    Image,
     PredictionCard,
     Section,
     Table,
@@ -75,7 +75,7 @@ def every_block(text: str) -> list[Section]:
             [
                 Chart(loss_curves([Curve(text, [1, 2], [1, 2]), Curve("b", [1, 2], [1, 1])]), text),
                 Chart(confusion_chart([[1, 0], [1, 2]], [text, "b"]), text),
-                Picture(FRAME, text, caption=text, min_pixels=300),
+                Image(FRAME, text, caption=text, min_pixels=300),
             ],
         ),
         Section(
@@ -195,9 +195,9 @@ def test_row_of_another_length_is_refused() -> None:
 @pytest.mark.parametrize(
     "address", ["https://example.org/x.png", "data:text/html;base64,AAAA", 'data:image/png;base64,A"onload=x', ""]
 )
-def test_picture_from_elsewhere_is_refused(address: str) -> None:
+def test_image_from_elsewhere_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match="is no PNG or JPEG data: make it with report"):
-        Picture(address, "alt")
+        Image(address, "alt")
     if address:
         with pytest.raises(ValueError, match="is no PNG or JPEG data"):
             PredictionCard("a", "b", 0.5, thumbnail=address)

@@ -13,7 +13,7 @@ from videomae.evaluation.results import EvaluationConfig, EvaluationResult, Vide
 from videomae.evaluation.views import ViewsConfig
 from videomae.inference.reconstruction import Reconstruction
 from videomae.masking import MaskConfig
-from videomae.report.page import Chart, Facts, Gallery, Picture, Section, Table, Text, render_report
+from videomae.report.page import Chart, Facts, Gallery, Image, Section, Table, Text, render_report
 from videomae.report.sections import (
     evaluation_section,
     predictions_section,
@@ -108,15 +108,15 @@ def test_training_draws_the_records_that_have_a_loss() -> None:
         training_section([{"step": 1, "evaluation": {}}])
 
 
-@pytest.mark.parametrize("has_leaky", [True, False])
-def test_reconstruction_is_explained_where_a_row_leaks(has_leaky: bool) -> None:
+@pytest.mark.parametrize("has_true_statistics", [True, False])
+def test_reconstruction_is_explained_where_a_row_leaks(has_true_statistics: bool) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
     result = Reconstruction(
         path="videos/dog.mp4",
         original=frames,
-        seen=frames,
-        leaky=frames if has_leaky else None,
-        honest=frames,
+        masked=frames,
+        with_true_statistics=frames if has_true_statistics else None,
+        prediction=frames,
         hidden=np.ones((2, 2, 2), dtype=bool),
         frame_indices=np.arange(4),
         frame_seconds=np.arange(4) / 25,
@@ -126,9 +126,9 @@ def test_reconstruction_is_explained_where_a_row_leaks(has_leaky: bool) -> None:
     )
     section = reconstruction_section([("first", result), ("second", result)])
     explained = blocks(section, Text)
-    assert bool(explained) == has_leaky
-    assert not has_leaky or "looks good whatever the network has learnt" in explained[0].text
-    pictures = blocks(section, Picture)
+    assert bool(explained) == has_true_statistics
+    assert not has_true_statistics or "looks good whatever the model has learnt" in explained[0].text
+    pictures = blocks(section, Image)
     assert len(pictures) == 2
     assert pictures[0].address != pictures[1].address, "the strip names its network"
     assert "videos/dog.mp4" in pictures[0].alt

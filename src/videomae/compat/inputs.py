@@ -115,7 +115,7 @@ def check_counts(num_frames: Any, fps: Any) -> None:
     if num_frames is not None and (isinstance(num_frames, bool) or int(num_frames) != num_frames or num_frames < 1):
         raise ConfigError(f"num_frames is {num_frames!r}; it must be a whole number, at least 1")
     if fps is not None and (isinstance(fps, bool) or not 0 < float(fps) < float("inf")):
-        raise ConfigError(f"fps is {fps!r}; it must be a positive number of frames a second")
+        raise ConfigError(f"fps is {fps!r}; it must be a positive number of frames per second")
 
 
 def listed_paths(videos: Any) -> list[str] | None:
@@ -201,7 +201,7 @@ def sample_videos(
     for number, (frames, entry) in enumerate(zip(batch, known, strict=True)):
         total = len(frames)
         if total == 0:
-            raise ValueError(f"video {number} has no frames: leave it out or give it at least one")
+            raise ValueError(f"video {number} has no frames: remove it or give it at least one")
         if sampling.wanted and entry.get("total_num_frames") not in (None, total):
             raise ValueError(
                 f"video_metadata says that video {number} has {entry['total_num_frames']} frames, but {total} are "

@@ -35,7 +35,7 @@ PROCESSOR_NAMES = ("image_processor", "video_processor", "feature_extractor")
 HUB_NAMES = tuple(HubOptions.__dataclass_fields__)
 Activation = Literal["softmax", "sigmoid", "none"]
 FilePath = str | os.PathLike[str]
-Answer = list[dict[str, Any]]
+Labels = list[dict[str, Any]]
 
 
 class VideoClassificationPipeline:
@@ -76,7 +76,7 @@ class VideoClassificationPipeline:
         num_frames: int | None = None,
         frame_sampling_rate: int | None = None,
         function_to_apply: Activation | None = None,
-    ) -> Answer | list[Answer]:
+    ) -> Labels | list[Labels]:
         """Classify one file or several.
 
         Args:
@@ -113,10 +113,10 @@ class VideoClassificationPipeline:
             raise ConfigError(
                 f"inputs is a {type(inputs).__name__}; give the path of a video file, or a list of paths"
             )
-        answers = [self._classify(path, clip, activation, count) for path in paths]
-        return answers[0] if isinstance(inputs, str | os.PathLike) else answers
+        results = [self._classify(path, clip, activation, count) for path in paths]
+        return results[0] if isinstance(inputs, str | os.PathLike) else results
 
-    def _classify(self, path: str, clip: ClipConfig, activation: str, top_k: int) -> Answer:
+    def _classify(self, path: str, clip: ClipConfig, activation: str, top_k: int) -> Labels:
         logits = self._predictor.view_logits(path, clip=clip).logits[0]  # [K]
         scores: Tensor = logits
         if activation != "none":

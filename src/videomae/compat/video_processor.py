@@ -147,13 +147,13 @@ class VideoMAEVideoProcessor(VideoMAEImageProcessor):
     def _sampling(self, asked: Mapping[str, Any], *, by_default: bool) -> Sampling:
         """Choose which frames are taken: what the call asks for, else what the settings say."""
         num_frames, fps, wanted = asked["num_frames"], asked["fps"], asked["do_sample_frames"]
-        is_said = num_frames is not None or fps is not None
-        if wanted is False and is_said:
+        is_given = num_frames is not None or fps is not None
+        if wanted is False and is_given:
             raise ConfigError("do_sample_frames is False, but num_frames or fps is given: leave one of them out")
-        if not is_said:
+        if not is_given:
             num_frames, fps = self.num_frames, self.fps
         check_counts(num_frames, fps)
-        return Sampling(is_said or (by_default if wanted is None else bool(wanted)), num_frames, fps, self.clip)
+        return Sampling(is_given or (by_default if wanted is None else bool(wanted)), num_frames, fps, self.clip)
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike[str], **settings: Any) -> Self:

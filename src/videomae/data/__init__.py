@@ -1,4 +1,4 @@
-"""Data sets: which videos there are, which part of each a step sees, and batches that never depend on luck.
+"""Data sets: which videos there are, which part of each a step uses, and deterministic batches.
 
 Every random draw - order, clip position, crop, flip, mask - is a function of (seed, epoch, sample) alone. Knows
 nothing of models and training.

@@ -108,7 +108,7 @@ def resized_box(
         rng: Source of all draws.
 
     Returns:
-        A box inside the frame; after 10 draws that do not fit, the largest centred one of allowed aspect.
+        A box inside the frame; after 10 draws that do not fit, the largest centered one of allowed aspect.
 
     Source: VideoMAE (Tong et al. 2022) fine-tuning augmentation.
     """

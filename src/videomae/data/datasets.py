@@ -2,7 +2,6 @@
 
 Every random draw comes from (seed, epoch, index, purpose) and from nothing else, so a sample is the same in any
 process, in any order, and after a resume. A video that cannot be read becomes a `BadVideo`, never another video.
-Knows nothing of batches and models.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class ClipSample:
     clip: Tensor
     """`[T, C, S, S]` uint8."""
     label: int
-    """Class number; -1 where there is none."""
+    """Class id; -1 where there is none."""
     visible: Tensor | None
     """`[V]` int64, tokens that the encoder sees; None without masks."""
     decoded: Tensor | None

@@ -1,7 +1,6 @@
 """Which videos make a data set: a scan of a folder, its checks, its fingerprint and its split.
 
-Reads names and sizes only. Knows nothing of decoding: a file that is no video at all passes here and is reported by
-the loader.
+Reads names and sizes only: a file that does not decode passes here and is reported by the loader.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class VideoRow:
     path: Path
     """The file."""
     label: int | None
-    """Class number; None where the data set has no labels."""
+    """Class id; None where the data set has no labels."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def scan_unlabelled(root: str | os.PathLike[str]) -> Manifest:
 def scan_labelled(root: str | os.PathLike[str]) -> Manifest:
     """List the videos of a folder that has one subfolder for each class.
 
-    Class numbers follow the alphabetical order of the names. A class folder may have subfolders of its own. What
+    Class ids follow the alphabetical order of the names. A class folder may have subfolders of its own. What
     counts as a video is as for `scan_unlabelled`.
 
     Args:
@@ -135,7 +134,7 @@ def split_manifest(manifest: Manifest, *, val_fraction: float) -> tuple[Manifest
 
     Args:
         manifest: With or without labels.
-        val_fraction: Share of the second manifest, in (0, 1).
+        val_fraction: Fraction of videos in the second manifest, in (0, 1).
 
     Returns:
         (training, validation), with the root and the classes of the whole.
@@ -145,8 +144,8 @@ def split_manifest(manifest: Manifest, *, val_fraction: float) -> tuple[Manifest
         ManifestError: If no class has two videos, so that nothing is left to validate on.
     """
     if not 0.0 < val_fraction < 1.0:
-        cure = f": did you mean {val_fraction / 100:g}?" if 1.0 < val_fraction < 100.0 else ""
-        raise ConfigError(f"val_fraction is {val_fraction:g}; it is a fraction in (0, 1){cure}")
+        hint = f": did you mean {val_fraction / 100:g}?" if 1.0 < val_fraction < 100.0 else ""
+        raise ConfigError(f"val_fraction is {val_fraction:g}; it is a fraction in (0, 1){hint}")
     by_class: dict[int | None, list[VideoRow]] = {}
     for row in manifest.rows:
         by_class.setdefault(row.label, []).append(row)

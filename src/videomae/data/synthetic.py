@@ -1,13 +1,13 @@
-"""Motion videos made on the spot: sprites over a moving background, in classes that only motion tells apart.
+"""Synthetic motion videos: sprites over a moving background, in classes that only motion tells apart.
 
 A model that reads single frames stays at chance on them, so an accuracy above chance proves that time is used.
-That holds by construction, not by luck: the picture is a torus, every sprite starts at a uniform place of it, and
-its path is a displacement that does not depend on that place. Hence every single frame of every class has the
-same distribution, whatever the path. Sprites (shape, size, angle, stripes, colours) and background (texture,
+That holds by construction: the frame is a torus, every sprite starts at a uniform position on it, and its trajectory
+is a displacement that does not depend on that position. Hence every single frame of every class has the same
+distribution, whatever the trajectory. Sprites (shape, size, angle, stripes, colors) and background (texture,
 direction and speed of its drift) are drawn without looking at the class. With the same generator state, frame 0 of
-all classes is the very same picture.
+all classes is the very same image.
 
-Knows nothing of models and training. The files are ordinary H.264 videos, one folder per class.
+The files are ordinary H.264 videos, one folder per class.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class _Path:
-    """One sprite's way. Lengths in frame sides, times in frames; every class draws all of them, uses some."""
+class _Trajectory:
+    """How one sprite moves. Lengths in frame sides, times in frames; every class draws all of them, uses some."""
 
     start: tuple[float, float]
     speed: float
@@ -59,8 +59,8 @@ class _Path:
 
 
 @dataclass(frozen=True)
-class _Look:
-    """One sprite's appearance. Lengths in frame sides, angles in radians, colours in 0..255."""
+class _Appearance:
+    """One sprite's appearance. Lengths in frame sides, angles in radians, colors in 0..255."""
 
     num_sides: int
     radius: float
@@ -68,7 +68,7 @@ class _Look:
     stripe_angle: float
     stripe_length: float
     stripe_phase: float
-    colours: FloatArray
+    colors: FloatArray
 
 
 def motion_frames(class_name: str, *, size: int, num_frames: int, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -95,9 +95,9 @@ def motion_frames(class_name: str, *, size: int, num_frames: int, rng: np.random
     frames = _background(size, num_frames, rng)
     times = np.arange(num_frames, dtype=np.float64)
     for _ in range(NUM_SPRITES):
-        look, path = _draw_look(rng), _draw_path(rng)
-        places = np.asarray(path.start) + _displacement(class_name, path, times)  # [T, 2]
-        _paint(frames, look, places * size)
+        appearance, trajectory = _draw_appearance(rng), _draw_trajectory(rng)
+        centers = np.asarray(trajectory.start) + _displacement(class_name, trajectory, times)  # [T, 2]
+        _paint(frames, appearance, centers * size)
     return np.rint(frames).clip(0, 255).astype(np.uint8)
 
 
@@ -160,13 +160,13 @@ def _refuse_other_videos(root: Path, planned: set[Path]) -> None:
             )
 
 
-def _draw_path(rng: np.random.Generator) -> _Path:
+def _draw_trajectory(rng: np.random.Generator) -> _Trajectory:
     """Draw where a sprite starts and how far and fast it goes.
 
     At 64 pixels: 1.4 to 2.6 pixels per frame for the straight classes, circles and shakes of 7 to 10 pixels to
     each side. Periods of 12 to 18 frames keep a shake readable at every second or fourth frame.
     """
-    return _Path(
+    return _Trajectory(
         start=(float(rng.uniform()), float(rng.uniform())),
         speed=float(rng.uniform(0.022, 0.040)),
         radius=float(rng.uniform(0.11, 0.16)),
@@ -175,12 +175,12 @@ def _draw_path(rng: np.random.Generator) -> _Path:
     )
 
 
-def _displacement(class_name: str, path: _Path, times: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the way gone since frame 0, `[T, 2]` as (x, y) in frame sides, y downwards."""
-    angles = path.phase + 2.0 * math.pi * times / path.period  # [T]
-    along = path.radius * (np.cos(angles) - math.cos(path.phase))
-    across = path.radius * (np.sin(angles) - math.sin(path.phase))
-    straight = path.speed * times
+def _displacement(class_name: str, trajectory: _Trajectory, times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the displacement since frame 0, `[T, 2]` as (x, y) in frame sides, y downwards."""
+    angles = trajectory.phase + 2.0 * math.pi * times / trajectory.period  # [T]
+    along = trajectory.radius * (np.cos(angles) - math.cos(trajectory.phase))
+    across = trajectory.radius * (np.sin(angles) - math.sin(trajectory.phase))
+    straight = trajectory.speed * times
     rest = np.zeros_like(times)
     match class_name:
         case "right":
@@ -202,19 +202,19 @@ def _displacement(class_name: str, path: _Path, times: NDArray[np.float64]) -> N
     return np.stack([x, y], axis=1)
 
 
-def _draw_look(rng: np.random.Generator) -> _Look:
-    """Draw a sprite's appearance: a regular polygon or a disc with stripes of two opposite, vivid colours."""
-    corner = rng.integers(0, 2, size=3) * 205.0  # a corner of the colour cube, softened by up to 50
+def _draw_appearance(rng: np.random.Generator) -> _Appearance:
+    """Draw a sprite's appearance: a regular polygon or a disc with stripes of two opposite, vivid colors."""
+    corner = rng.integers(0, 2, size=3) * 205.0  # a corner of the color cube, softened by up to 50
     softness = rng.uniform(0.0, 50.0, size=3)
     vivid = corner + softness
-    return _Look(
+    return _Appearance(
         num_sides=int(rng.choice([0, 3, 4, 5, 6])),  # 0: a disc
         radius=float(rng.uniform(0.24, 0.32)),
         angle=float(rng.uniform(0.0, 2.0 * math.pi)),
         stripe_angle=float(rng.uniform(0.0, 2.0 * math.pi)),
         stripe_length=float(rng.uniform(0.30, 0.60)),
         stripe_phase=float(rng.uniform(0.0, 2.0 * math.pi)),
-        colours=np.stack([vivid, 255.0 - vivid]).astype(np.float32),
+        colors=np.stack([vivid, 255.0 - vivid]).astype(np.float32),
     )
 
 
@@ -226,7 +226,7 @@ def _background(size: int, num_frames: int, rng: np.random.Generator) -> FloatAr
     """
     periods = rng.integers(-MAX_WAVES_PER_FRAME, MAX_WAVES_PER_FRAME + 1, size=(NUM_WAVES, 2))
     phases = rng.uniform(0.0, 2.0 * math.pi, size=NUM_WAVES)
-    colours = rng.normal(0.0, 7.0, size=(NUM_WAVES, 3))
+    colors = rng.normal(0.0, 7.0, size=(NUM_WAVES, 3))
     base = rng.uniform(80.0, 175.0, size=3)
     direction = rng.uniform(0.0, 2.0 * math.pi)
     speed = rng.uniform(0.003, 0.012)  # 0.2 to 0.8 pixels per frame at 64 pixels: slower than the sprites
@@ -236,41 +236,41 @@ def _background(size: int, num_frames: int, rng: np.random.Generator) -> FloatAr
     angles = angles + phases[:, None, None]  # [K, S, S]
     drift = speed * np.asarray([math.cos(direction), math.sin(direction)])
     turns = -2.0 * math.pi * np.outer(np.arange(num_frames), periods @ drift)  # [T, K]
-    # cos(angle + turn) = cos(turn) cos(angle) - sin(turn) sin(angle): 2K pictures, weighted anew for each frame
-    pictures = np.concatenate([np.cos(angles), np.sin(angles)])  # [2K, S, S]
-    coloured = pictures[..., None] * np.concatenate([colours, colours])[:, None, None]  # [2K, S, S, 3]
+    # cos(angle + turn) = cos(turn) cos(angle) - sin(turn) sin(angle): 2K images, weighted anew for each frame
+    images = np.concatenate([np.cos(angles), np.sin(angles)])  # [2K, S, S]
+    colored = images[..., None] * np.concatenate([colors, colors])[:, None, None]  # [2K, S, S, 3]
     weights = np.concatenate([np.cos(turns), -np.sin(turns)], axis=1).astype(np.float32)  # [T, 2K]
-    # einsum, not matmul: a product this thin is faster than waking up the threads of a linear algebra library.
-    waves = np.einsum("tk,kp->tp", weights, coloured.reshape(2 * NUM_WAVES, -1).astype(np.float32))
+    # einsum, not matmul: a matrix multiplication this thin is not worth the threads of a linear algebra library.
+    waves = np.einsum("tk,kp->tp", weights, colored.reshape(2 * NUM_WAVES, -1).astype(np.float32))
     frames: FloatArray = waves.reshape(num_frames, size, size, 3) + base.astype(np.float32)
     return frames
 
 
-def _paint(frames: FloatArray, look: _Look, places: NDArray[np.float64]) -> None:
+def _paint(frames: FloatArray, appearance: _Appearance, centers: NDArray[np.float64]) -> None:
     """Lay a sprite over all frames, in place.
 
     Args:
         frames: float32 `[T, S, S, 3]`.
-        look: The sprite.
-        places: `[T, 2]` centres (x, y) in pixels, any fraction; outside the frame they wrap around.
+        appearance: The sprite.
+        centers: `[T, 2]` (x, y) in pixels, any fraction; outside the frame they wrap around.
     """
     size = frames.shape[1]
     pixels = np.arange(size)
-    offsets = (pixels - places[..., None] + size / 2) % size - size / 2  # [T, 2, S], nearest way round
+    offsets = (pixels - centers[..., None] + size / 2) % size - size / 2  # [T, 2, S], nearest way round
     x = offsets[:, 0, None, :].astype(np.float32)  # [T, 1, S]
     y = offsets[:, 1, :, None].astype(np.float32)  # [T, S, 1]
-    radius = look.radius * size
-    if look.num_sides == 0:
+    radius = appearance.radius * size
+    if appearance.num_sides == 0:
         outside = np.sqrt(x * x + y * y) - radius  # [T, S, S] signed distance to the edge
     else:
-        inner = radius * math.cos(math.pi / look.num_sides)  # centre to the middle of a side
+        inner = radius * math.cos(math.pi / appearance.num_sides)  # center to the middle of a side
         outside = np.full(frames.shape[:3], -np.inf, dtype=np.float32)
-        for side in range(look.num_sides):
-            normal = look.angle + 2.0 * math.pi * side / look.num_sides
+        for side in range(appearance.num_sides):
+            normal = appearance.angle + 2.0 * math.pi * side / appearance.num_sides
             np.maximum(outside, x * math.cos(normal) + y * math.sin(normal) - inner, out=outside)
     cover = np.clip(0.5 - outside, 0.0, 1.0)[..., None]  # one pixel of soft edge carries the fraction of a pixel
-    frequency = 2.0 * math.pi / (look.stripe_length * size)
-    along = x * (frequency * math.cos(look.stripe_angle)) + y * (frequency * math.sin(look.stripe_angle))
-    stripes = np.clip(0.5 + 2.0 * np.sin(along + np.float32(look.stripe_phase)), 0.0, 1.0)[..., None]
-    first, second = look.colours
+    frequency = 2.0 * math.pi / (appearance.stripe_length * size)
+    along = x * (frequency * math.cos(appearance.stripe_angle)) + y * (frequency * math.sin(appearance.stripe_angle))
+    stripes = np.clip(0.5 + 2.0 * np.sin(along + np.float32(appearance.stripe_phase)), 0.0, 1.0)[..., None]
+    first, second = appearance.colors
     frames += cover * (second + stripes * (first - second) - frames)

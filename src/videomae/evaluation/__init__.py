@@ -1,1 +1,1 @@
-"""Multi-view testing of classifiers: views of a video, merging, metrics."""
+"""Multi-view evaluation of classifiers: views of a video, averaging, metrics."""

@@ -1,7 +1,4 @@
-"""Which of the classifier's classes a folder of the data means: matched by name, never by order.
-
-Knows nothing of videos.
-"""
+"""Which of the classifier's classes a folder of the data means: matched by name, never by order."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from videomae.model.config import VideoMAEConfig
 
 
 def names_and_labels(config: VideoMAEConfig, manifest: Manifest) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Return the classifier's class names, and each video's true class by the classifier's numbers.
+    """Return the classifier's class names, and each video's true class by the classifier's ids.
 
     Args:
         config: Of the classifier.
@@ -27,35 +24,35 @@ def names_and_labels(config: VideoMAEConfig, manifest: Manifest) -> tuple[tuple[
         K names, and labels `[n]` int64 in [0, K).
 
     Raises:
-        ConfigError: If the network chooses between no classes, or does not know one of the data.
+        ConfigError: If the model does not choose between classes, or does not know one of the data.
         ManifestError: If a video has no label.
     """
     if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
         raise ConfigError(
-            f"the network has {config.num_labels} output(s) and problem type {config.problem_type}; only a choice "
+            f"the model has {config.num_labels} output(s) and problem type {config.problem_type}; only a choice "
             "between classes can be evaluated: use a classifier of at least two classes"
         )
-    names = tuple(config.id2label[number] for number in range(config.num_labels))
-    numbers = match_classes(names, manifest.classes)
-    labels = [numbers[row.label] for row in manifest.rows if row.label is not None]
+    names = tuple(config.id2label[label_id] for label_id in range(config.num_labels))
+    ids = match_classes(names, manifest.classes)
+    labels = [ids[row.label] for row in manifest.rows if row.label is not None]
     if len(labels) < len(manifest.rows):
         raise ManifestError(f"{manifest.root} has videos without a label: give one folder of videos for each class")
     return names, np.asarray(labels, dtype=np.int64)
 
 
 def match_classes(model_classes: Sequence[str], data_classes: Sequence[str]) -> tuple[int, ...]:
-    """Find the classifier's number of each class of the data, by name: their alphabetical orders may differ.
+    """Find the classifier's id of each class of the data, by name: their alphabetical orders may differ.
 
     Names are compared without regard to case and to underscores for spaces, unless that makes two of them alike. A
-    classifier that was saved without names (LABEL_0, ...) is taken by order, with a warning, if the numbers of
-    classes agree.
+    classifier that was saved without names (LABEL_0, ...) is taken by order, with a warning, if there are as
+    many classes in both.
 
     Args:
-        model_classes: K names, by the classifier's numbers.
+        model_classes: K names, by the classifier's ids.
         data_classes: Names of some or all of them, in the data's order.
 
     Returns:
-        The classifier's number of each of `data_classes`.
+        The classifier's id of each of `data_classes`.
 
     Raises:
         ConfigError: If the classifier does not know a class.
@@ -63,7 +60,7 @@ def match_classes(model_classes: Sequence[str], data_classes: Sequence[str]) -> 
     nameless = [f"LABEL_{number}" for number in range(len(model_classes))]
     if list(model_classes) == nameless != list(data_classes) and len(data_classes) == len(nameless):
         warnings.warn(
-            f"the classifier's classes have no names; its {len(nameless)} numbers are taken to be those of the "
+            f"the classifier's classes have no names; its {len(nameless)} class ids are taken to be those of the "
             f"folders in alphabetical order, from {data_classes[0]} to {data_classes[-1]}",
             UserWarning,
             stacklevel=2,

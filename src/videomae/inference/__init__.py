@@ -1,1 +1,1 @@
-"""Using saved networks on videos: predictions, features, reconstructions."""
+"""Trained models applied to video files: predictions, features, reconstructions."""

@@ -12,9 +12,9 @@ from videomae.errors import ConfigError, ManifestError
 
 
 def list_videos(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path | BadVideo]:
-    """Yield every file as it is given, and in place of a folder its videos, of any depth, in order of their names.
+    """Yield every file as it is given, and for a folder its videos, of any depth, in order of their names.
 
-    A folder that gives none is yielded as a `BadVideo` with the reason. A file is not looked at, whatever its suffix.
+    A folder without any is yielded as a `BadVideo` with the reason. A file is not opened, whatever its suffix.
     """
     for path in map(Path, paths):
         if not path.is_dir():

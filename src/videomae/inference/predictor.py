@@ -1,4 +1,4 @@
-"""What is going on in this video: class probabilities for files or frames.
+"""Class probabilities of videos, given as files or frames.
 
 One view is the middle of the video, as in validation; several are those of the published test protocols, each with
 the processor's center crop. Probabilities are averaged over the views. Everything in the package that classifies a
@@ -41,7 +41,7 @@ SOME_FAILED = 2  # exit status
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one video, and what they were judged from."""
+    """The most probable classes of one video, and the frames that were sampled."""
 
     path: str | None
     """The file; None for frames."""

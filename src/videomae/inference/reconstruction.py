@@ -1,10 +1,10 @@
-"""What a pre-trained network makes of the patches that it cannot see, shown with and without help.
+"""A pre-trained model's predictions of hidden patches, shown with and without ground-truth patch statistics.
 
-A network trained with `norm_pix_loss` predicts each hidden tubelet normalised: its structure, but neither its
-brightness nor its contrast. To show such a prediction these two must come from somewhere. The usual pictures take
-them from the hidden tubelet itself, and so show something close to the truth even for a network that has learnt
-nothing. Here that version (`leaky`) stands beside one (`honest`) that uses nothing hidden: one mean and one deviation
-for each channel, averaged over the visible tubelets of the clip. All structure in it is the network's.
+A model trained with `norm_pix_loss` predicts each hidden tubelet normalized: its structure, but neither its
+brightness nor its contrast. To show such a prediction these two must come from somewhere. The usual figures take them
+from the hidden tubelet itself, and so are close to the original even for a model that has learned nothing. Here that
+version (`with_true_statistics`) stands beside one (`prediction`) that uses nothing hidden: one mean and one std for
+each channel, averaged over the visible tubelets of the clip. All structure in it is the model's.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from videomae.video.decode import VideoReader
 from videomae.video.sampling import clip_indices
 
 Frames = NDArray[np.uint8]
-GREY = 128  # hidden patches in what the encoder saw
+GRAY = 128  # hidden patches in the encoder's input
 MAX_COLUMNS = 8  # frames in a strip
 
-LEAKY_LABEL = "prediction with each hidden patch's true mean and deviation: leaks what the network did not predict"
-HONEST_LABEL = "prediction with the average mean and deviation of the visible patches: uses nothing hidden"
+TRUE_STATISTICS_LABEL = "prediction with each hidden patch's true mean and std: leaks what the model did not predict"
+PREDICTION_LABEL = "prediction with the average mean and std of the visible patches: uses nothing hidden"
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ class Reconstruction:
     path: str
     """The video."""
     original: Frames
-    """`[T, H, W, 3]` the clip as the network gets it: resized and cropped."""
-    seen: Frames
-    """What the encoder saw: hidden patches are grey."""
-    leaky: Frames | None
-    """Predictions with the true mean and deviation of each hidden tubelet and channel, which the network did not
-    predict; None without `norm_pix_loss`, where there is nothing to add."""
-    honest: Frames
-    """Predictions with nothing taken from what was hidden."""
+    """`[T, H, W, 3]` the clip as the model gets it: resized and cropped."""
+    masked: Frames
+    """What the encoder gets: hidden patches are gray."""
+    with_true_statistics: Frames | None
+    """Predictions with the true mean and std of each hidden tubelet and channel, which the model did not predict;
+    None without `norm_pix_loss`, where there is nothing to add."""
+    prediction: Frames
+    """Predictions without ground-truth patch statistics: nothing is taken from what was hidden."""
     hidden: NDArray[np.bool_]
     """`[t, h, w]`, True = hidden from the encoder."""
     frame_indices: NDArray[np.int64]
@@ -75,7 +75,7 @@ class Reconstruction:
     seed: int
     """Of the mask."""
     loss: float
-    """The network's loss on this clip and mask."""
+    """The model's loss on this clip and mask."""
 
 
 def reconstruct(
@@ -87,11 +87,11 @@ def reconstruct(
     seed: int = 0,
     device: DeviceName = "auto",
 ) -> Reconstruction:
-    """Hide patches of the middle of a video and let a pre-trained network predict them.
+    """Hide patches of the middle of a video and let a pre-trained model predict them.
 
     Args:
-        source: Folder of a pre-trained network with its decoder or of a finished pre-training run, weights file, or
-            Hub name.
+        source: Folder of a pre-trained model with its decoder or of a finished pre-training run, weights file, or Hub
+            name.
         video: The video file.
         output: PNG file for a strip of frames, one a tubelet, in all versions, labelled; its folder must exist.
         mask: How patches are hidden; tubes over 90 % of the frame where not given. All hidden ones are predicted.
@@ -104,7 +104,7 @@ def reconstruct(
     Raises:
         WeightsError: If the source cannot be loaded or holds no decoder.
         VideoReadError: If the video cannot be read.
-        ConfigError: If the mask does not fit the network, or the output is no PNG file in a folder that exists.
+        ConfigError: If the mask does not fit the model, or the output is no PNG file in a folder that exists.
         RunError: If the output cannot be written.
     """
     if output is not None:
@@ -124,7 +124,7 @@ def reconstruct_video(
     mask: MaskConfig | None = None,
     seed: int = 0,
 ) -> Reconstruction:
-    """Do what `reconstruct` does with a network that is loaded already, without writing a file."""
+    """Do what `reconstruct` does with a model that is loaded already, without writing a file."""
     mask = mask or MaskConfig()
     model = loaded.model
     with VideoReader(video) as reader:
@@ -143,9 +143,9 @@ def reconstruct_video(
     return Reconstruction(
         path=os.fspath(video),
         original=versions.original,
-        seen=versions.seen,
-        leaky=versions.leaky,
-        honest=versions.honest,
+        masked=versions.masked,
+        with_true_statistics=versions.with_true_statistics,
+        prediction=versions.prediction,
         hidden=hidden.reshape(grid.frames, grid.height, grid.width),
         frame_indices=indices[0],
         frame_seconds=seconds,
@@ -161,11 +161,11 @@ class Versions:
 
     original: Frames
     """All patches true."""
-    seen: Frames
-    """Hidden patches grey."""
-    leaky: Frames | None
+    masked: Frames
+    """Hidden patches gray."""
+    with_true_statistics: Frames | None
     """Hidden patches predicted, with their true statistics."""
-    honest: Frames
+    prediction: Frames
     """Hidden patches predicted, with the statistics of the visible ones."""
 
 
@@ -175,10 +175,10 @@ def compose_versions(
     """Put predictions of hidden tubelets into a clip.
 
     Args:
-        loaded: The network, whose configuration says what predictions mean, and its processor.
+        loaded: The model, whose configuration says what predictions mean, and its processor.
         pixel_values: `[1, T, 3, H, W]`.
-        visible: `[1, V]` int64 token numbers.
-        predictions: `[1, N - V, P]`, for the other tokens in raster order, as the network gives them.
+        visible: `[1, V]` int64 token indices.
+        predictions: `[1, N - V, P]`, for the other tokens in raster order: the model's logits.
 
     Returns:
         The clip in its versions.
@@ -186,39 +186,39 @@ def compose_versions(
     model = loaded.model
     tubelet = model.videomae.embeddings.tubelet
     grid = model.videomae.embeddings.grid_of(pixel_values)
-    # The network predicts pixels before the ImageNet normalisation, whatever the processor used.
+    # The model predicts pixels before the ImageNet normalization, whatever the processor used.
     mean, std = (
         torch.tensor(one, device=pixel_values.device).view(-1, 1, 1) for one in (IMAGENET_MEAN, IMAGENET_STD)
     )
     true = patchify(pixel_values.float() * std + mean, tubelet)  # [1, N, P]
     hidden = complement(visible, grid.num_tokens)  # [1, N - V]
     original = loaded.processor.inverse(pixel_values)  # [1, T, C, H, W] uint8
-    place = torch.zeros_like(true, dtype=torch.bool).index_fill_(1, hidden[0], True)
-    is_hidden = unpatchify(place, grid, tubelet)  # [1, T, C, H, W]
+    hidden_values = torch.zeros_like(true, dtype=torch.bool).index_fill_(1, hidden[0], True)
+    is_hidden = unpatchify(hidden_values, grid, tubelet)  # [1, T, C, H, W]
 
     def with_hidden(patches: Tensor) -> Frames:
         filled = true.index_copy(1, hidden[0], patches.float())
         frames = loaded.processor.inverse((unpatchify(filled, grid, tubelet) - mean) / std)
         return _channels_last(torch.where(is_hidden, frames, original))  # visible patches: exact by construction
 
-    leaky, honest = None, predictions.float()
+    with_true, prediction = None, predictions.float()
     if model.config.norm_pix_loss:
         statistics = patch_statistics(gather_tokens(true, hidden), model.config.num_channels)
-        leaky = denormalize_patches(predictions.float(), statistics)
-        honest = denormalize_patches(predictions.float(), visible_statistics(gather_tokens(true, visible)))
+        with_true = denormalize_patches(predictions.float(), statistics)
+        prediction = denormalize_patches(predictions.float(), visible_statistics(gather_tokens(true, visible)))
     return Versions(
         original=_channels_last(original),
-        seen=_channels_last(torch.where(is_hidden, torch.full_like(original, GREY), original)),
-        leaky=None if leaky is None else with_hidden(leaky),
-        honest=with_hidden(honest),
+        masked=_channels_last(torch.where(is_hidden, torch.full_like(original, GRAY), original)),
+        with_true_statistics=None if with_true is None else with_hidden(with_true),
+        prediction=with_hidden(prediction),
     )
 
 
 def visible_statistics(patches: Tensor, num_channels: int = 3) -> PatchStatistics:
-    """Return one mean and one deviation for each channel, averaged over the given tubelets.
+    """Return one mean and one std for each channel, averaged over the given tubelets.
 
-    The deviation is that inside a tubelet, which is what a normalised prediction is to be multiplied by; the
-    deviation over the whole clip would be larger.
+    The std is that inside a tubelet, which is what a normalized prediction is to be multiplied by; the std over the
+    whole clip would be larger.
 
     Args:
         patches: `[B, V, P]`, visible tubelets.
@@ -236,10 +236,10 @@ def reconstruction_strip(result: Reconstruction, *, title: str = "") -> Image.Im
 
     Args:
         result: What to draw. Of more than eight tubelets, eight are taken at even distances.
-        title: The network's name, for the heading.
+        title: The model's name, for the heading.
 
     Returns:
-        An RGB picture.
+        An RGB image.
     """
     num_tubelets = result.hidden.shape[0]
     chosen = np.linspace(0, num_tubelets - 1, min(num_tubelets, MAX_COLUMNS)).round().astype(np.int64)
@@ -248,13 +248,13 @@ def reconstruction_strip(result: Reconstruction, *, title: str = "") -> Image.Im
     visible = 1.0 - float(result.hidden.mean())
     rows = [
         StripRow("original", result.original[shown]),
-        StripRow(f"what the encoder saw: {visible:.1%} of the patches", result.seen[shown]),
+        StripRow(f"input of the encoder: {visible:.1%} of the patches", result.masked[shown]),
     ]
-    if result.leaky is None:
-        rows.append(StripRow("prediction", result.honest[shown]))
+    if result.with_true_statistics is None:
+        rows.append(StripRow("prediction", result.prediction[shown]))
     else:
-        rows.append(StripRow(LEAKY_LABEL, result.leaky[shown], is_warning=True))
-        rows.append(StripRow(HONEST_LABEL, result.honest[shown]))
+        rows.append(StripRow(TRUE_STATISTICS_LABEL, result.with_true_statistics[shown], is_warning=True))
+        rows.append(StripRow(PREDICTION_LABEL, result.prediction[shown]))
     return draw_strip(
         rows,
         heading=[

@@ -1,7 +1,4 @@
-"""Versions of a clip as one picture: a row of frames for each, with words that say what it is.
-
-Knows nothing of networks and of how the frames came about.
-"""
+"""Versions of a clip as one image: a row of frames for each, with a label that says what it is."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ class StripRow:
     frames: NDArray[np.uint8]
     """`[n, H, W, 3]`, of one size in all rows."""
     is_warning: bool = False
-    """Draw the label in the colour of warnings."""
+    """Draw the label in the color of warnings."""
 
 
 def draw_strip(rows: Sequence[StripRow], *, heading: Sequence[str], columns: Sequence[str]) -> Image.Image:
@@ -40,7 +37,7 @@ def draw_strip(rows: Sequence[StripRow], *, heading: Sequence[str], columns: Seq
         columns: A few letters above each column.
 
     Returns:
-        An RGB picture.
+        An RGB image.
     """
     font = ImageFont.load_default(FONT_PIXELS)
     tile = _tile_size(rows[0].frames.shape[2], rows[0].frames.shape[1])
@@ -81,6 +78,6 @@ def _tile(frame: NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:
     image = Image.fromarray(frame)
     if image.size == size:
         return image
-    # Enlarged patches keep their hard edges: what is one pixel in the network's input looks like one.
+    # Enlarged patches keep their hard edges: what is one pixel in the model's input looks like one.
     enlarged = size[0] > image.width
     return image.resize(size, Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS)

@@ -1,1 +1,1 @@
-"""Pictures of results and self-contained HTML pages that show them."""
+"""Figures of results, and self-contained HTML pages that show them."""

@@ -100,10 +100,10 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Image:
     """An image; one wider than the page is scrolled, not shrunk."""
 
-    kind: ClassVar[str] = "picture"
+    kind: ClassVar[str] = "image"
     address: str
     """From `figures.png_address` or `figures.thumbnail`."""
     alt: str
@@ -164,7 +164,7 @@ class Command:
     """A command line, ready to be copied."""
 
     kind: ClassVar[str] = "command"
-    words: Sequence[str]
+    arguments: Sequence[str]
     """Program and arguments; quoted here where a shell needs it."""
     caption: str = ""
     """Above it."""
@@ -172,10 +172,10 @@ class Command:
     @property
     def line(self) -> str:
         """The command as one line for a POSIX shell."""
-        return shlex.join(self.words)
+        return shlex.join(self.arguments)
 
 
-Block = Text | Facts | Table | Chart | Picture | Gallery | Command
+Block = Text | Facts | Table | Chart | Image | Gallery | Command
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ def flat_settings(settings: Mapping[str, object], prefix: str = "") -> dict[str,
 
 
 def shown(value: object) -> str:
-    """Return a value as text for people: floats with four figures, lists with commas."""
+    """Return a value as text: floats with four figures, lists with commas."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list | tuple):

@@ -1,6 +1,6 @@
-"""Ready sections of a page for what the rooms below produce: training records, evaluations, reconstructions.
+"""Sections of a page for results of lower layers: training metrics, evaluations, reconstructions.
 
-Each takes results that exist and returns a `Section`. Knows nothing of how they came about.
+Each takes results in memory and returns a `Section`; `evaluation.results.load_evaluation` reads those of a file.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from videomae.errors import VideoReadError
 from videomae.evaluation.results import EvaluationResult, VideoResult
 from videomae.inference.reconstruction import Reconstruction, reconstruction_strip
 from videomae.report.figures import Curve, confusion_chart, loss_curves, png_address, thumbnail
-from videomae.report.page import Block, Chart, Facts, Gallery, Picture, PredictionCard, Section, Table, Text
+from videomae.report.page import Block, Chart, Facts, Gallery, Image, PredictionCard, Section, Table, Text
 from videomae.video.decode import VideoReader
 
 MAX_CURVE_POINTS = 600  # more points than pixels only make the page heavy
-MIN_STRIP_PIXELS = 780  # the width of a card on a desktop; narrower, the words in it are hard to read
+MIN_STRIP_PIXELS = 780  # the width of a card on a desktop; narrower, its labels are hard to read
 MAX_BAD_VIDEOS = 20  # named on the page; the JSON result names all
 
 
@@ -43,7 +43,7 @@ def training_section(records: Sequence[Mapping[str, object]], *, title: str = "T
 
 
 def evaluation_section(result: EvaluationResult, *, title: str = "Evaluation") -> Section:
-    """Show accuracy with its interval, every class, the confusions, and what was left out."""
+    """Show accuracy with its interval, every class, the confusion matrix, and the skipped videos."""
     metrics, views = result.metrics, result.config.views
     interval = f"{metrics.top1_interval.low:.1%} to {metrics.top1_interval.high:.1%}"
     facts: dict[str, object] = {"top-1 accuracy": f"{metrics.top1:.2%}", "95 % interval": interval}
@@ -65,12 +65,12 @@ def evaluation_section(result: EvaluationResult, *, title: str = "Evaluation") -
             )
         )
         shown = result.bad[:MAX_BAD_VIDEOS]
-        caption = f"The first {len(shown)} of them" if len(shown) < len(result.bad) else "Left out"
+        caption = f"The first {len(shown)} of them" if len(shown) < len(result.bad) else "Skipped"
         blocks.append(Table(("video", "reason"), [(one.path, one.reason) for one in shown], caption))
     blocks.append(
         Chart(
             confusion_chart(metrics.confusion, result.classes),
-            "Rows are true classes, columns predicted ones; a cell is as strong as its share of the row.",
+            "Rows are true classes, columns predicted ones; a cell is as strong as its fraction of the row.",
         )
     )
     rows = [
@@ -108,27 +108,27 @@ def predictions_section(result: EvaluationResult, *, num_cards: int = 12, title:
 def reconstruction_section(
     results: Sequence[tuple[str, Reconstruction]], *, title: str = "Reconstructions"
 ) -> Section:
-    """Show clips with what a pre-trained network made of their hidden patches.
+    """Show clips with a pre-trained model's predictions of their hidden patches.
 
     Args:
-        results: Name of the network, and the clip.
+        results: Name of the model, and the clip.
         title: Heading.
     """
     blocks: list[Block] = []
-    if any(result.leaky is not None for _, result in results):
+    if any(result.with_true_statistics is not None for _, result in results):
         blocks.append(
             Text(
-                "The network predicts the structure of each hidden patch, but neither its brightness nor its "
-                "contrast. The third row takes both from the truth, and so looks good whatever the network has "
+                "The model predicts the structure of each hidden patch, but neither its brightness nor its "
+                "contrast. The third row takes both from the truth, and so looks good whatever the model has "
                 "learnt. The last row gives every hidden patch the same average of the visible ones: whatever "
-                "differs between hidden patches there comes from the network. A loss of 1 is that of predicting "
+                "differs between hidden patches there comes from the model. A loss of 1 is that of predicting "
                 "nothing."
             )
         )
     for name, result in results:
         image = reconstruction_strip(result, title=name)
-        alt = f"Frames of {result.path}: original, what the encoder saw, and the prediction"
-        blocks.append(Picture(png_address(image), alt, min_pixels=min(image.width, MIN_STRIP_PIXELS)))
+        alt = f"Frames of {result.path}: original, input of the encoder, and the prediction"
+        blocks.append(Image(png_address(image), alt, min_pixels=min(image.width, MIN_STRIP_PIXELS)))
     return Section(title, blocks)
 
 
@@ -158,13 +158,13 @@ def _thinned(steps: list[float], values: list[float]) -> tuple[list[float], list
 def _card(row: VideoResult, result: EvaluationResult) -> PredictionCard:
     try:
         with VideoReader(Path(result.root) / row.path) as reader:
-            picture = thumbnail(reader.frames([len(reader) // 2])[0])
+            image = thumbnail(reader.frames([len(reader) // 2])[0])
     except VideoReadError:
-        picture = None  # gone since the evaluation; the numbers still hold
+        image = None  # gone since the evaluation; the numbers still hold
     return PredictionCard(
         name=row.path,
         predicted=result.classes[row.prediction],
         probability=min(row.probabilities[row.prediction], 1.0),
         true_label=result.classes[row.label],
-        thumbnail=picture,
+        thumbnail=image,
     )
