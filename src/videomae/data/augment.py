@@ -157,7 +157,8 @@ def resize_centre(frames: NDArray[np.uint8], *, size: int) -> Tensor:
     Returns:
         `[T, C, S, S]` uint8, contiguous.
     """
-    target = output_size(*frames.shape[1:3], {"shortest_edge": size})
+    height, width = frames.shape[1:3]
+    target = output_size(height, width, {"shortest_edge": size})
     return center_crop(resize(_channels_first(frames), target, BILINEAR), size, size).contiguous()
 
 
