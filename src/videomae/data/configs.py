@@ -14,7 +14,7 @@ class AugmentConfig:
     """How a clip is cropped and flipped in training."""
 
     crop: Literal["multi_scale", "resized", "centre"] = "multi_scale"
-    """multi_scale: one of four sizes at one of 13 places; resized: any area and aspect; centre: no randomness."""
+    """multi_scale: one of four sizes at one of 13 positions; resized: any area and aspect; centre: no randomness."""
     flip: bool = False
     """Mirror every second clip left to right; leave it off where left and right carry meaning."""
     min_area: float = 0.08
