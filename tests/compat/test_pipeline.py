@@ -138,6 +138,13 @@ def test_a_finished_run_and_a_weights_file_alone_are_models_too(
         pipeline(TASK, tmp_path / "run", device="cpu")
 
 
+def test_a_processor_that_samples_does_not_sample_the_frames_again(
+    classify: VideoClassificationPipeline, classifier_folder: Path, video: Path
+) -> None:
+    processor = VideoMAEVideoProcessor.from_pretrained(classifier_folder, do_sample_frames=True, num_frames=2)
+    assert pipeline(TASK, classifier_folder, device="cpu", image_processor=processor)(video) == classify(video)
+
+
 def test_transformers_gives_the_same_for_the_same_frames(
     classify: VideoClassificationPipeline, classifier_folder: Path, video: Path
 ) -> None:

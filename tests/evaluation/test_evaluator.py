@@ -294,6 +294,11 @@ def test_output_into_a_missing_folder_is_refused_before_anything_is_read(tmp_pat
         evaluate_folder(tmp_path / "no model", tmp_path, output=tmp_path / "gone" / "result.json")
 
 
+def test_output_that_is_a_folder_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"output .* is a folder: give the name of a file in it"):
+        evaluate_folder(tmp_path / "no model", tmp_path, output=tmp_path)
+
+
 def test_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError):
         evaluate_folder(tmp_path, tmp_path)
