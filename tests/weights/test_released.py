@@ -53,7 +53,7 @@ def model_class(name: str) -> type[nn.Module]:
 
 
 def write_with_holes(path: Path, shapes: dict[str, list[int]]) -> None:
-    """Write a safetensors file whose values take no space on the disk; in half precision, as mapping costs by size."""
+    """Write a safetensors file whose values take no space on the disk, in half precision: mapping costs by size."""
     header: dict[str, Any] = {}
     end = 0
     for name, shape in shapes.items():

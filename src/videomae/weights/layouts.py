@@ -1,6 +1,6 @@
 """Names of the tensors in each known checkpoint layout, as literal tables.
 
-"Ours" is the module tree of this package. Knows nothing of files.
+"Ours" is the module tree of this package, which is that of transformers 5.
 """
 
 from __future__ import annotations
