@@ -21,10 +21,10 @@ from videomae.errors import CheckpointError, RunError
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe
 from videomae.report.sections import training_section
+from videomae.sharing.record import load_record
 from videomae.train import pretrain as pretrain_module
 from videomae.train.finetune import finetune
 from videomae.train.pretrain import pretrain
-from videomae.weights.saving import load_record
 
 Pretrain = Callable[..., PretrainRecipe]
 Finetune = Callable[..., FinetuneRecipe]
@@ -81,7 +81,7 @@ def test_a_step_with_a_nan_gradient_and_a_finite_loss_changes_nothing_and_is_log
     assert math.isnan(records[3]["grad_norm"])
     assert math.isfinite(records[3]["loss"])
     assert [Path(name).suffix for name in records[3]["videos"]] == [".mp4", ".mp4"]
-    assert load_record(folder)["training"]["skipped_steps"] == 1
+    assert load_record(folder).to_dict()["training"]["skipped_steps"] == 1
     output = capsys.readouterr()
     assert "step 4 is skipped: its loss or gradient is not finite" in output.err
     assert "1 steps were skipped because loss or gradient was not finite" in output.out
