@@ -46,7 +46,7 @@ def one(folder: Path, video: Path, pooling: Pooling, **settings: object) -> tupl
 
 @pytest.mark.parametrize("kind", ["classifier", "pretraining", "encoder"])
 @pytest.mark.parametrize("pooling", list(SHAPES))
-def test_every_kind_of_network_gives_the_documented_shape(
+def test_every_kind_of_model_gives_the_documented_shape(
     kind: str, pooling: Pooling, video: Path, request: pytest.FixtureRequest
 ) -> None:
     features, spans = one(request.getfixturevalue(f"{kind}_folder"), video, pooling)
@@ -104,7 +104,7 @@ def test_fc_norm_of_the_mean_of_any_rows_is_the_clip_row(
     torch.testing.assert_close(pooled, one(classifier_folder, video, "clip")[0], atol=1e-5, rtol=0)
 
 
-def test_clip_row_of_a_pretrained_network_is_the_mean_of_its_tokens(pretraining_folder: Path, video: Path) -> None:
+def test_clip_row_of_a_pretrained_model_is_the_mean_of_its_tokens(pretraining_folder: Path, video: Path) -> None:
     tokens, _ = one(pretraining_folder, video, "token")
     torch.testing.assert_close(one(pretraining_folder, video, "clip")[0], tokens.mean(dim=0), atol=1e-6, rtol=0)
 

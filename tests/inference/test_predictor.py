@@ -28,7 +28,7 @@ def predictor(classifier_folder: Path) -> Predictor:
     return Predictor(classifier_folder, device="cpu")
 
 
-def test_prediction_is_the_softmax_of_the_network_on_the_middle_clip(predictor: Predictor, video: Path) -> None:
+def test_prediction_is_the_softmax_of_the_model_on_the_middle_clip(predictor: Predictor, video: Path) -> None:
     prediction = predictor.predict(video)
     frames = centre_clip(30, ClipConfig(4, 3))
     pixel_values = predictor.processor(read_clip(video, frames), return_tensors="pt").pixel_values
@@ -140,7 +140,7 @@ def test_bad_file_raises_the_readers_error(predictor: Predictor, bad_video: Path
         predictor.predict(bad_video)
 
 
-def test_answer_that_is_not_finite_is_an_error(predictor: Predictor, video: Path) -> None:
+def test_output_that_is_not_finite_is_an_error(predictor: Predictor, video: Path) -> None:
     with torch.no_grad():
         predictor.model.classifier.bias.fill_(float("inf"))
     with pytest.raises(RunError, match=r"clip\.mp4 is not finite: its weights are damaged"):
