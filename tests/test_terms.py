@@ -38,7 +38,7 @@ RETIRED = {
     r"of one's own|of your own": "custom",
     r"\brecompute(?!d)\w*\b": "gradient checkpointing, activation checkpointing",
     r"\bbridged?\b": "projection",
-    r"\bhouse\b|\brooms?\b|(?<!\.)\bfloors?\b|neighbour on": "architecture, package, layer",
+    r"\bhouse\b|\broom(?!s? (is|left|for))s?\b(?! \+| =|$)|(?<!\.)\bfloors?\b|neighbour on": "architecture, package, layer",
     r"\bhonest\b": "say what it is: without ground-truth patch statistics",
     r"knows? nothing of": "leave it out, or 'independent of'",
 }

@@ -66,8 +66,8 @@ def pretrain(
     dtype = compute_dtype(loop.precision, device)
     manifest = scan_unlabelled(recipe.data.train)
     model, report = build_model(recipe, model_class)
-    network = as_built(recipe.model, model.config, init=recipe.init, has_decoder=True)
-    recipe = replace(recipe, model=network)
+    built = as_built(recipe.model, model.config, init=recipe.init, has_decoder=True)
+    recipe = replace(recipe, model=built)
     model = model.to(device).train()
     dataset = PretrainingDataset(
         manifest,
