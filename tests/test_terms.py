@@ -38,14 +38,14 @@ RETIRED = {
     r"of one's own|of your own": "custom",
     r"\brecompute(?!d)\w*\b": "gradient checkpointing, activation checkpointing",
     r"\bbridged?\b": "projection",
-    r"\bhouse\b|\broom(?!s? (is|left|for))s?\b(?! \+| =|$)|(?<!\.)\bfloors?\b|neighbour on": "architecture, package, layer",
+    r"\bhouse\b|\brooms?\b|(?<!\.)\bfloors?\b|neighbour on": "architecture, package, layer",
     r"\bhonest\b": "say what it is: without ground-truth patch statistics",
     r"knows? nothing of": "leave it out, or 'independent of'",
 }
 
 # Ordinary uses of those words, taken out before the search.
 ALLOWED = re.compile(
-    r"standard deviation|network file system|-m network|network connection|(seeking to a|exact) frame numbers?",
+    r"no room for|room (for it )?is left|room left for|standard deviation|network file system|-m network|network connection|(seeking to a|exact) frame numbers?",
     flags=re.IGNORECASE,
 )
 

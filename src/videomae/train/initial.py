@@ -82,7 +82,9 @@ def check_agreement(settings: NetworkConfig, config: VideoMAEConfig, *, source: 
         )
 
 
-def as_built(settings: NetworkConfig, config: VideoMAEConfig, *, init: str | None, has_decoder: bool) -> NetworkConfig:
+def as_built(
+    settings: NetworkConfig, config: VideoMAEConfig, *, init: str | None, has_decoder: bool
+) -> NetworkConfig:
     """Return what the recipe that is saved with a run says of the model.
 
     Without `init`, the preset and overrides are the whole truth. With it, every field that decides what was built is
