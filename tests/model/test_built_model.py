@@ -55,9 +55,11 @@ def test_what_outputs_hold_follows_the_configuration() -> None:
 class PositiveEncoder(VideoMAEModel):
     """An encoder that is not VideoMAE's own: its token states have no sign."""
 
-    def encode(self, *arguments: Any) -> torch.Tensor:
+    def forward(self, *arguments: Any, **options: Any) -> Any:
         """Return the absolute values of the token states."""
-        return super().encode(*arguments).abs()
+        output = super().forward(*arguments, **options)
+        output.last_hidden_state = output.last_hidden_state.abs()
+        return output
 
 
 @pytest.mark.parametrize("cls", [VideoMAEForPreTraining, VideoMAEForVideoClassification])
