@@ -73,8 +73,8 @@ def options_of(name: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
     with pytest.raises(SystemExit) as stop:
         main([name, "--help"])
     assert stop.value.code == 0
-    words = (word.strip("[],") for word in capsys.readouterr().out.split())
-    names = {word.removeprefix("--").split("=")[0].split(".")[0] for word in words if word.startswith("--")}
+    arguments = (word.strip("[],") for word in capsys.readouterr().out.split())
+    names = {word.removeprefix("--").split("=")[0].split(".")[0] for word in arguments if word.startswith("--")}
     return names - {"help", "config", "print_config[", "print_config"}
 
 
@@ -132,10 +132,10 @@ def test_predict_json_is_one_object_on_standard_output(
 def test_predict_uses_the_stored_sampling_unless_told_otherwise(
     models: Path, labelled_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["predict", str(models / "fine"), str(labelled_folder / "left" / "0.mp4"), "--json"]
+    arguments = ["predict", str(models / "fine"), str(labelled_folder / "left" / "0.mp4"), "--json"]
     found = []
     for extra in ([], ["--clip.num_frames", "8", "--clip.stride", "2"]):
-        assert main([*words, *extra]) == 0
+        assert main([*arguments, *extra]) == 0
         found.append(json.loads(capsys.readouterr().out)["predictions"][0]["frame_indices"])
     stored, other = np.asarray(found[0]).ravel(), np.asarray(found[1]).ravel()
     assert len(stored) == len(other) == 8
@@ -168,10 +168,10 @@ def test_features_have_the_shape_of_their_pooling_and_a_time_span_for_each_row(
     assert tensors["time_spans"].shape == (*rows, 2)
 
 
-def test_reconstruct_writes_a_picture(models: Path, labelled_folder: Path, tmp_path: Path) -> None:
+def test_reconstruct_writes_an_image(models: Path, labelled_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "strip.png"
-    words = ["--mask.ratio", "0.75", "--out", str(out)]
-    assert main(["reconstruct", str(models / "pre"), str(labelled_folder / "left" / "0.mp4"), *words]) == 0
+    arguments = ["--mask.ratio", "0.75", "--out", str(out)]
+    assert main(["reconstruct", str(models / "pre"), str(labelled_folder / "left" / "0.mp4"), *arguments]) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
@@ -273,9 +273,9 @@ def write_sound(path: Path) -> None:
 def test_bad_input_is_one_line_and_status_2_and_nothing_is_written(
     case: str, places: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words, named = BAD_INPUT[case]
+    arguments, named = BAD_INPUT[case]
     places = {**places, "OUT": str(tmp_path)}
-    filled = ["/".join(places.get(part, part) for part in word.split("/")) for word in words]
+    filled = ["/".join(places.get(part, part) for part in word.split("/")) for word in arguments]
     assert main(filled) == 2
     error = capsys.readouterr().err
     lines = [line for line in error.splitlines() if "error: " in line]
@@ -290,8 +290,8 @@ def test_an_existing_output_folder_is_left_alone(
 ) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("years of work")
-    words = ["--data.train", str(labelled_folder), "--overwrite", "--out", str(tmp_path / "run")]
-    assert main(["pretrain", "--config", "tiny", *words]) == 2
+    arguments = ["--data.train", str(labelled_folder), "--overwrite", "--out", str(tmp_path / "run")]
+    assert main(["pretrain", "--config", "tiny", *arguments]) == 2
     assert "other content" in capsys.readouterr().err
     assert (tmp_path / "run" / "thesis.txt").read_text() == "years of work"
 
@@ -396,8 +396,17 @@ def test_a_chosen_recipe_leaves_model_and_clip_to_init(
     models: Path, labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "fine"
-    words = ["--init", str(models / "pre"), "--out", str(run), "--schedule.steps", "1", "--evaluation.workers", "0"]
-    assert main(["finetune", str(labelled_folder), "--data.val_fraction", "0.34", *words]) == 0
+    arguments = [
+        "--init",
+        str(models / "pre"),
+        "--out",
+        str(run),
+        "--schedule.steps",
+        "1",
+        "--evaluation.workers",
+        "0",
+    ]
+    assert main(["finetune", str(labelled_folder), "--data.val_fraction", "0.34", *arguments]) == 0
     assert f"model, image size and clip: those of {models / 'pre'}, not the recipe's" in capsys.readouterr().out
     recipe = saved_recipe(FinetuneRecipe, run)
     assert (recipe.model.image_size, recipe.model.overrides["hidden_size"]) == (32, SIZES["hidden_size"])
@@ -407,8 +416,8 @@ def test_a_chosen_recipe_leaves_model_and_clip_to_init(
 def test_a_named_recipe_is_taken_without_a_word(
     labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--config", "demo", *SMALL_RUN, "--out", str(tmp_path / "run")]
-    assert main(["pretrain", str(labelled_folder), *words]) == 0
+    arguments = ["--config", "demo", *SMALL_RUN, "--out", str(tmp_path / "run")]
+    assert main(["pretrain", str(labelled_folder), *arguments]) == 0
     assert "chosen" not in capsys.readouterr().out
 
 
