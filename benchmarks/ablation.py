@@ -22,14 +22,16 @@ from torch import Tensor, nn
 from benchmarks.contenders import SIZES, pretraining_task
 from benchmarks.measure import time_in_turn
 from videomae.model import cpu_attention, layers, pretraining
-from videomae.model.encoder import Embeddings
-from videomae.model.layers import FusedSelfAttention, QueryKeyValue, run_blocks
-from videomae.model.pretraining import Decoder, VideoMAEForPreTraining
+from videomae.model.embeddings import VideoMAEEmbeddings
+from videomae.model.layers import VideoMAESelfAttention, run_layers
+from videomae.model.outputs import VideoMAEDecoderOutput
+from videomae.model.pretraining import VideoMAEDecoder, VideoMAEForPreTraining
 from videomae.patches import NORM_EPS, TubeletSize, gather_tokens, gather_tubelets, patch_statistics
 from videomae.presets import IMAGENET_MEAN, IMAGENET_STD
 
-_embed = Embeddings.forward
-_decode = Decoder.forward
+_embed = VideoMAEEmbeddings.forward
+_decode = VideoMAEDecoder.forward
+_attend = VideoMAESelfAttention.forward
 Change = tuple[object, str, Any]
 
 
@@ -45,38 +47,44 @@ def plain_products_up_to_512_keys(query: Tensor, key: Tensor, value: Tensor) -> 
     return F.scaled_dot_product_attention(query, key, value)
 
 
-def three_projections(self: FusedSelfAttention, tokens: Tensor, num_queries: int | None) -> tuple[Tensor, ...]:
-    """Project queries, keys and values by three matrix products."""
-    assert isinstance(self.qkv, QueryKeyValue)
-    query, key, value = self.qkv.weight.chunk(3)
-    asking = tokens if num_queries is None else tokens[:, -num_queries:]
-    projected = (
-        F.linear(asking, query, self.qkv.q_bias),
-        F.linear(tokens, key),
-        F.linear(tokens, value, self.qkv.v_bias),
-    )
-    return tuple(one.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for one in projected)
+def one_projection(
+    self: VideoMAESelfAttention, hidden_states: Tensor, *, num_queries: int | None = None, **options: Any
+) -> tuple[Tensor, Tensor | None]:
+    """Project queries, keys and values by one matrix product, of weights put together in every step."""
+    if num_queries is not None:
+        return _attend(self, hidden_states, num_queries=num_queries, **options)
+    zeros = torch.zeros_like(self.query.bias)
+    weight = torch.cat((self.query.weight, self.key.weight, self.value.weight))
+    fused = F.linear(hidden_states, weight, torch.cat((self.query.bias, zeros, self.value.bias)))
+    query, key, value = (self._split_heads(one) for one in fused.chunk(3, dim=-1))
+    if cpu_attention.blocked_is_faster(query):
+        context = cpu_attention.blocked_attention(query, key, value)
+    else:
+        context = F.scaled_dot_product_attention(query, key, value)
+    return context.transpose(1, 2).flatten(2), None
 
 
-def embed_in_float32(self: Embeddings, pixel_values: Tensor, visible_indices: Tensor | None) -> Tensor:
+def embed_in_float32(self: VideoMAEEmbeddings, *args: Any, **options: Any) -> Tensor:
     """Start the encoder's residual stream in float32."""
-    return _embed(self, pixel_values, visible_indices).float()
+    return _embed(self, *args, **options).float()
 
 
-def decode_in_float32(self: Decoder, tokens: Tensor, num_decoded: int, recompute: int = 0) -> Tensor:
+def decode_in_float32(self: VideoMAEDecoder, hidden_states: Tensor, return_token_num: int) -> VideoMAEDecoderOutput:
     """Start the decoder's residual stream in float32."""
-    return _decode(self, tokens.float(), num_decoded, recompute)
+    return _decode(self, hidden_states.float(), return_token_num)
 
 
-def embed_everything(self: Embeddings, pixel_values: Tensor, visible_indices: Tensor) -> Tensor:
+def embed_everything(
+    self: VideoMAEEmbeddings, pixel_values: Tensor, bool_masked_pos: None, *, visible_indices: Tensor
+) -> Tensor:
     """Embed every tubelet and keep the visible ones."""
-    return gather_tokens(_embed(self, pixel_values, None), visible_indices)
+    return gather_tokens(_embed(self, pixel_values), visible_indices)
 
 
-def decode_everything(self: Decoder, tokens: Tensor, num_decoded: int, recompute: int = 0) -> Tensor:
-    """Compute every token of the last decoder block."""
-    predictions: Tensor = self.head(self.norm(run_blocks(self.decoder_layers, tokens)[:, -num_decoded:]))
-    return predictions
+def decode_everything(self: VideoMAEDecoder, hidden_states: Tensor, return_token_num: int) -> VideoMAEDecoderOutput:
+    """Compute every token of the last decoder layer."""
+    decoded = run_layers(self.decoder_layers, hidden_states)[:, -return_token_num:]
+    return VideoMAEDecoderOutput(logits=self.head(self.norm(decoded)))
 
 
 def norm_in_float32(self: nn.LayerNorm, tokens: Tensor) -> Tensor:
@@ -112,14 +120,14 @@ DECISIONS: dict[str, tuple[Change, ...]] = {
     "plain products by autograd, all heads at once": ((layers, "blocked_attention", plain_products),),
     "one head's scores at once": ((cpu_attention, "CHUNK_BYTES", 1),),
     "all scores at once, and kept": ((cpu_attention, "CHUNK_BYTES", 2**40),),
-    "three projections instead of one": ((FusedSelfAttention, "_project", three_projections),),
+    "one projection instead of three": ((VideoMAESelfAttention, "forward", one_projection),),
     "residual stream in float32": (
-        (Embeddings, "forward", embed_in_float32),
-        (Decoder, "forward", decode_in_float32),
+        (VideoMAEEmbeddings, "forward", embed_in_float32),
+        (VideoMAEDecoder, "forward", decode_in_float32),
     ),
     "LayerNorm in float32": ((nn.LayerNorm, "forward", norm_in_float32),),
-    "all tubelets embedded": ((Embeddings, "forward", embed_everything),),
-    "last decoder block whole": ((Decoder, "forward", decode_everything),),
+    "all tubelets embedded": ((VideoMAEEmbeddings, "forward", embed_everything),),
+    "last decoder block whole": ((VideoMAEDecoder, "forward", decode_everything),),
     "targets not in place": ((VideoMAEForPreTraining, "targets", plain_targets),),
     "loss by single operations": ((pretraining, "reconstruction_loss", plain_loss),),
 }

@@ -18,7 +18,7 @@ from videomae.engine.precision import autocast
 from videomae.masking import MaskIndices, tube_masks
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
-from videomae.model.encoder import native_grid
+from videomae.model.embeddings import native_grid
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.patches import membership
 from videomae.weights.layouts import to_transformers

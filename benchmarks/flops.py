@@ -7,7 +7,7 @@ from typing import Literal
 
 from videomae.masking import hidden_count
 from videomae.model.config import VideoMAEConfig
-from videomae.model.encoder import native_grid
+from videomae.model.embeddings import native_grid
 from videomae.train.flops import Flops as Flops
 from videomae.train.flops import block_flops as block_flops
 from videomae.train.flops import classification_flops as classification_flops

@@ -67,7 +67,7 @@ class Outcome:
 class Subject:
     """A training command and the run that nobody killed."""
 
-    verb: str
+    subcommand: str
     """`pretrain` or `finetune`."""
     words: tuple[str, ...]
     """All arguments but those of the run folder."""
@@ -80,11 +80,11 @@ class Subject:
 
     def command(self, run: Path) -> list[str]:
         """Return the command that starts a run."""
-        return [sys.executable, "-m", "videomae", self.verb, *self.words, "--out", str(run)]
+        return [sys.executable, "-m", "videomae", self.subcommand, *self.words, "--out", str(run)]
 
     def resume(self, run: Path) -> list[str]:
         """Return the command that resumes a run."""
-        return [sys.executable, "-m", "videomae", self.verb, "--resume", "--out", str(run)]
+        return [sys.executable, "-m", "videomae", self.subcommand, "--resume", "--out", str(run)]
 
 
 Moment = Callable[[Path], bool]
@@ -97,28 +97,28 @@ MOMENTS: dict[str, Moment] = {
 """Moments that are known by what is in the run folder."""
 
 
-def make_subject(verb: str, folder: Path) -> Subject:
+def make_subject(subcommand: str, folder: Path) -> Subject:
     """Write videos, and run a training command on them to its end."""
     if not (folder / "videos").exists():
         write_motion_videos(folder / "videos", videos_per_class=2, size=32, num_frames=16)
     words = [f"--data.train={folder / 'videos'}", f"--schedule.steps={STEPS}", "--model.image_size=32"]
     words += ["--clip.num_frames=8", "--clip.stride=1", "--loop.batch_size=4", "--loop.device=cpu"]
     words += ["--loop.workers=1", "--loop.checkpoint_steps=7", "--loop.log_steps=5"]
-    if verb == "pretrain":
+    if subcommand == "pretrain":
         sizes: dict[str, object] = {**MODEL, **DECODER, "drop_path_rate": 0.1}
         words += ["--mask.ratio=0.75"]
     else:
         sizes = {**MODEL}
         words += ["--data.val_fraction=0.5", "--head.dropout=0.1"]
     words += [f"--model.overrides.{name}={value}" for name, value in sizes.items()]
-    subject = Subject(verb, ("--config", "tiny", *words), folder / f"{verb}-whole", 0.0, 0.0)
+    subject = Subject(subcommand, ("--config", "tiny", *words), folder / f"{subcommand}-whole", 0.0, 0.0)
     begun = time.monotonic()
     process = start(subject.command(subject.whole))
     wait_until(lambda: subject.whole.exists(), process)
     found = time.monotonic()
     if process.wait(timeout=WAIT_SECONDS) != 0:
-        raise SystemExit(f"the uninterrupted {verb} run failed with status {process.returncode}")
-    return Subject(verb, subject.words, subject.whole, found - begun, time.monotonic() - found)
+        raise SystemExit(f"the uninterrupted {subcommand} run failed with status {process.returncode}")
+    return Subject(subcommand, subject.words, subject.whole, found - begun, time.monotonic() - found)
 
 
 def kill_and_resume(
@@ -165,11 +165,11 @@ def random_moments(
     subject: Subject, folder: Path, number: signal.Signals, count: int, seed: int
 ) -> Iterator[Outcome]:
     """Kill runs at moments that are spread at random over the time of the uninterrupted run."""
-    draw = random.Random(f"{seed} {subject.verb} {number.name}")
+    draw = random.Random(f"{seed} {subject.subcommand} {number.name}")
     for index in range(count):
         fraction = draw.random()
         group = number != signal.SIGKILL or index % 2 == 0
-        run = folder / f"{subject.verb}-{number.name}-{index}"
+        run = folder / f"{subject.subcommand}-{number.name}-{index}"
         yield kill_and_resume(subject, run, number, fraction, name=f"{fraction:.3f}", group=group)
 
 
@@ -254,14 +254,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for verb in options.loops.split(","):
-            subject = make_subject(verb, folder)
+        for subcommand in options.loops.split(","):
+            subject = make_subject(subcommand, folder)
             for signal_name in options.signals.split(","):
                 number = signal.Signals[signal_name]
                 for one in random_moments(subject, folder, number, options.moments, options.seed):
                     outcomes.append(one)
                     then = "started again" if one.restarted else "resumed"
-                    row = (verb, signal_name, one.moment, one.phase, one.status, f"{one.seconds:.1f}", then)
+                    row = (subcommand, signal_name, one.moment, one.phase, one.status, f"{one.seconds:.1f}", then)
                     cells = (*row, ", ".join(one.differing) or "-", one.left_over)
                     print("| " + " | ".join(map(str, cells)) + " |", flush=True)
     failed = sum(bool(one.differing or one.left_over) for one in outcomes)

@@ -40,8 +40,8 @@ def model_terms(model: nn.Module, *, tokens: int) -> int:
         weight = getattr(module, "weight", None)
         if isinstance(weight, Tensor):  # of a projection, or of a norm with its mean and variance
             terms += weight[0].numel() if weight.dim() > 1 else 2 * weight.numel()
-        if hasattr(module, "qkv"):
-            terms += module.qkv.in_features // module.num_heads + 2 * tokens  # scores, then softmax and contexts
+        if hasattr(module, "attention_head_size"):
+            terms += module.attention_head_size + 2 * tokens  # scores, then softmax and contexts
     return terms
 
 

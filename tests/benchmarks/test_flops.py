@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
-from videomae.model.encoder import native_grid
+from videomae.model.embeddings import native_grid
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.patches import membership
 

@@ -1,4 +1,4 @@
-"""The pipeline: transformers' arguments and return value, and the frames that the network was trained with."""
+"""The pipeline: transformers' arguments and return value, and the frames that the model was trained with."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.video.decode import read_clip
 from videomae.video.sampling import ClipConfig, centre_clip
 
-CLASSES = ("cut", "jump", "run")  # of the room's classifier, as its sampling is
+CLASSES = ("cut", "jump", "run")  # of the shared classifier, as its sampling is
 CLIP = ClipConfig(num_frames=4, stride=3)
 TASK = "video-classification"
-NUM_FRAMES = 30  # of the room's `video`
+NUM_FRAMES = 30  # of the shared `video`
 
 
 @pytest.fixture(scope="module")
@@ -32,31 +32,31 @@ def classify(classifier_folder: Path) -> VideoClassificationPipeline:
 
 
 def logits(classify: VideoClassificationPipeline, video: Path, clip: ClipConfig) -> torch.Tensor:
-    """Return `[K]` the network's answer to the middle clip, taken by hand."""
+    """Return `[K]` the logits of the middle clip, sampled here."""
     frames = read_clip(video, centre_clip(NUM_FRAMES, clip))
     with torch.no_grad():
         return classify.model(classify.processor(frames, return_tensors="pt").pixel_values).logits[0].double()
 
 
-def by_label(answer: list[dict[str, Any]]) -> list[float]:
-    scores = {one["label"]: one["score"] for one in answer}
+def by_label(result: list[dict[str, Any]]) -> list[float]:
+    scores = {one["label"]: one["score"] for one in result}
     return [scores[name] for name in CLASSES]
 
 
-def test_answer_has_transformers_form_and_the_predictors_numbers(
+def test_the_result_has_transformers_form_and_the_predictors_numbers(
     classify: VideoClassificationPipeline, classifier_folder: Path, video: Path
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        answer = classify(str(video))
-    assert [set(one) for one in answer] == [{"score", "label"}] * 3  # five are asked for, three there are
+        result = classify(str(video))
+    assert [set(one) for one in result] == [{"score", "label"}] * 3  # five are asked for, three there are
     prediction = Predictor(classifier_folder, device="cpu").predict(video)
-    assert [one["label"] for one in answer] == list(prediction.labels)
-    np.testing.assert_allclose([one["score"] for one in answer], prediction.probabilities, atol=1e-6)
-    assert answer[0]["score"] - answer[-1]["score"] > 0.05
+    assert [one["label"] for one in result] == list(prediction.labels)
+    np.testing.assert_allclose([one["score"] for one in result], prediction.probabilities, atol=1e-6)
+    assert result[0]["score"] - result[-1]["score"] > 0.05
 
 
-def test_several_files_give_a_list_of_answers(classify: VideoClassificationPipeline, video: Path) -> None:
+def test_several_files_give_a_list_of_results(classify: VideoClassificationPipeline, video: Path) -> None:
     one = classify(video, top_k=1)
     assert len(one) == 1
     assert classify([video], top_k=1) == [one]
@@ -66,23 +66,23 @@ def test_several_files_give_a_list_of_answers(classify: VideoClassificationPipel
 def test_frame_sampling_rate_and_num_frames_choose_the_frames(
     classify: VideoClassificationPipeline, video: Path
 ) -> None:
-    answers = []
+    results = []
     for count, stride in ((4, 1), (4, 7), (8, 2)):
         wanted = logits(classify, video, ClipConfig(count, stride)).softmax(dim=0)
         got = by_label(classify(video, num_frames=count, frame_sampling_rate=stride))
         np.testing.assert_allclose(got, wanted, atol=1e-6)
-        answers.append(got)
-    assert np.ptp(answers, axis=0).max() > 1e-3, "the frames make a difference"
+        results.append(got)
+    assert np.ptp(results, axis=0).max() > 1e-3, "the frames make a difference"
     trained = logits(classify, video, ClipConfig(8, CLIP.stride)).softmax(dim=0)
     np.testing.assert_allclose(by_label(classify(video, num_frames=8)), trained, atol=1e-6)
 
 
 def test_arguments_of_pipeline_are_defaults_of_the_call(classifier_folder: Path, video: Path) -> None:
     made = pipeline(TASK, classifier_folder, device=-1, top_k=2, frame_sampling_rate=1, function_to_apply="none")
-    answer = made(video)
-    assert len(answer) == 2
+    result = made(video)
+    assert len(result) == 2
     raw = logits(made, video, ClipConfig(4, 1))
-    np.testing.assert_allclose([one["score"] for one in answer], raw.sort(descending=True).values[:2], atol=1e-5)
+    np.testing.assert_allclose([one["score"] for one in result], raw.sort(descending=True).values[:2], atol=1e-5)
     assert len(made(video, top_k=3, function_to_apply="softmax")) == 3
 
 
@@ -109,7 +109,7 @@ def test_what_makes_scores_follows_the_problem(
     assert by_label(classify(video)) == by_label(classify(video, function_to_apply=usual))  # type: ignore[arg-type]
 
 
-def test_a_network_of_unknown_sampling_is_sampled_as_published_aloud(
+def test_a_model_of_unknown_sampling_is_sampled_as_published_with_a_warning(
     classifier_folder: Path, tmp_path: Path, video: Path
 ) -> None:
     folder = tmp_path / "as transformers writes it"
@@ -117,13 +117,13 @@ def test_a_network_of_unknown_sampling_is_sampled_as_published_aloud(
     (folder / "videomae.json").unlink()
     classify = pipeline(TASK, model=str(folder), device="cpu")
     with pytest.warns(UserWarning, match="assuming stride 4; give frame_sampling_rate"):
-        answer = classify(video)
-    np.testing.assert_allclose(by_label(answer), logits(classify, video, ClipConfig(4, 4)).softmax(dim=0), atol=1e-6)
+        result = classify(video)
+    np.testing.assert_allclose(by_label(result), logits(classify, video, ClipConfig(4, 4)).softmax(dim=0), atol=1e-6)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert by_label(classify(video, frame_sampling_rate=4)) == by_label(answer)
+        assert by_label(classify(video, frame_sampling_rate=4)) == by_label(result)
         told = pipeline(TASK, str(folder), device="cpu", clip=ClipConfig(4, 4))
-        assert by_label(told(video)) == by_label(answer)
+        assert by_label(told(video)) == by_label(result)
 
 
 def test_a_finished_run_and_a_weights_file_alone_are_models_too(
@@ -138,6 +138,13 @@ def test_a_finished_run_and_a_weights_file_alone_are_models_too(
         pipeline(TASK, tmp_path / "run", device="cpu")
 
 
+def test_a_processor_that_samples_does_not_sample_the_frames_again(
+    classify: VideoClassificationPipeline, classifier_folder: Path, video: Path
+) -> None:
+    processor = VideoMAEVideoProcessor.from_pretrained(classifier_folder, do_sample_frames=True, num_frames=2)
+    assert pipeline(TASK, classifier_folder, device="cpu", image_processor=processor)(video) == classify(video)
+
+
 def test_transformers_gives_the_same_for_the_same_frames(
     classify: VideoClassificationPipeline, classifier_folder: Path, video: Path
 ) -> None:
@@ -147,9 +154,9 @@ def test_transformers_gives_the_same_for_the_same_frames(
     with torch.no_grad():
         wanted = theirs(classify.processor(frames, return_tensors="pt").pixel_values).logits[0]
         scores, order = wanted.softmax(dim=0).topk(3)
-    answer = classify(video)
-    assert [one["label"] for one in answer] == [theirs.config.id2label[number] for number in order.tolist()]
-    np.testing.assert_allclose([one["score"] for one in answer], scores, atol=1e-5)
+    result = classify(video)
+    assert [one["label"] for one in result] == [theirs.config.id2label[number] for number in order.tolist()]
+    np.testing.assert_allclose([one["score"] for one in result], scores, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The usage examples that the published networks' cards and transformers' documentation show, run as they stand.
+"""The usage examples that the published models' cards and transformers' documentation show, run as they stand.
 
 Only the line of the import is another. The files come from a server on loopback through the real Hub client, and
 then, with the server not asked, from its cache.

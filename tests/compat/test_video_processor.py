@@ -27,7 +27,7 @@ from videomae.video.write import write_video
 
 SMALL = {"size": {"shortest_edge": 20}, "crop_size": {"height": 18, "width": 18}}
 CLIP = ClipConfig(num_frames=4, stride=3)
-NUM_FRAMES = 30  # of the room's `video`, at 20 frames per second
+NUM_FRAMES = 30  # of the shared `video`, at 20 frames per second
 FRAMES = np.random.default_rng(0).integers(0, 256, (8, 30, 40, 3), dtype=np.uint8)
 CHW = np.ascontiguousarray(FRAMES.transpose(0, 3, 1, 2))
 PIL_FRAMES = [Image.fromarray(frame) for frame in FRAMES]
@@ -99,7 +99,7 @@ def test_transformers_own_class_gives_the_same() -> None:
         assert (got - wanted).abs().max() <= 1.001 * 2 / 255, name
 
 
-def test_a_file_gives_the_middle_clip_with_the_networks_sampling(
+def test_a_file_gives_the_middle_clip_with_the_models_sampling(
     processor: VideoMAEVideoProcessor, video: Path
 ) -> None:
     with warnings.catch_warnings():
@@ -115,7 +115,7 @@ def test_a_file_gives_the_middle_clip_with_the_networks_sampling(
     assert dict(facts)["frames_indices"] == facts.frames_indices
 
 
-def test_without_any_sampling_the_published_one_is_taken_aloud(video: Path) -> None:
+def test_without_any_sampling_the_published_one_is_taken_with_a_warning(video: Path) -> None:
     with pytest.warns(
         UserWarning, match="taking 16 frames, stride 4, from the middle.*give num_frames, fps, or clip"
     ):
@@ -250,7 +250,7 @@ def test_a_saved_processor_loads_to_the_same_and_wins_over_the_image_processors_
     again = VideoMAEVideoProcessor.from_pretrained(folder)
     assert again.crop_size == {"height": 18, "width": 18}
     assert (again.num_frames, again.do_sample_frames, again.extra) == (6, True, {"note": ["kept"]})
-    assert again.clip == CLIP, "the record of the model folder is what the network was trained with"
+    assert again.clip == CLIP, "the record of the model folder is what the model was trained with"
     processor.save_pretrained(tmp_path / "alone")
     alone = VideoMAEVideoProcessor.from_pretrained(tmp_path / "alone", fps=None, image_mean=0.25)
     assert alone.to_dict() == {**processor.to_dict(), "image_mean": 0.25}

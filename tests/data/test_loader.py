@@ -1,4 +1,4 @@
-"""Claims about batches: the same whatever the workers and the start, complete, honest about bad videos."""
+"""Claims about batches: the same whatever the workers and the start, complete, with bad videos named."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def motion(videos: Frames, *, step: int = 3) -> Floats:
     return np.stack([x.mean(1), y.mean(1), x.std(1), y.std(1), turn.mean(1)], axis=1)
 
 
-# 36 looks at single frames; the bound is passed by luck less than once in 1000 such tests.
+# 36 looks at single frames; the bound is passed by chance less than once in 1000 such tests.
 LOOKS = 3 * len(FEATURES) * len(CLASSIFIERS)
 FRAME_BOUND = chance_bound(NUM_TEST, one_in=1000 * LOOKS)
 
@@ -177,7 +177,7 @@ def test_shuffled_in_time_the_clip_tells_directions_no_more(clips: tuple[Frames,
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_frame_0_of_all_classes_is_the_same_picture_for_one_generator_state(seed: int) -> None:
+def test_frame_0_of_all_classes_is_the_same_frame_for_one_generator_state(seed: int) -> None:
     videos = [motion_frames(name, size=48, num_frames=5, rng=np.random.default_rng(seed)) for name in MOTION_CLASSES]
     assert all(np.array_equal(videos[0][0], video[0]) for video in videos)
     assert len({video[4].tobytes() for video in videos}) == NUM_CLASSES

@@ -122,7 +122,7 @@ def empty(path):
 
 
 @pytest.mark.parametrize("damage", [truncate, empty, flip_a_bit])
-def test_damaged_newest_falls_back_to_the_one_before_aloud(tmp_path, damage):
+def test_damaged_newest_falls_back_to_the_one_before_with_a_warning(tmp_path, damage):
     first, second = save_steps(tmp_path, 10, 20)
     damage(second)
     message = "checkpoint .*checkpoint-00000020.pt is damaged .* skipped for the one before it"
@@ -298,7 +298,7 @@ def test_a_data_worker_that_dies_during_a_save_is_not_taken_for_a_full_disk(tmp_
 
 
 # The driver forks children that save without end, and kills each in the middle of a save: it waits until the
-# partial file has grown to a given share of a whole one.
+# partial file has grown to a given fraction of a whole one.
 KILLED = """
 import os, signal, sys
 from pathlib import Path

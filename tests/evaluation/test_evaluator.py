@@ -294,12 +294,17 @@ def test_output_into_a_missing_folder_is_refused_before_anything_is_read(tmp_pat
         evaluate_folder(tmp_path / "no model", tmp_path, output=tmp_path / "gone" / "result.json")
 
 
+def test_output_that_is_a_folder_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"output .* is a folder: give the name of a file in it"):
+        evaluate_folder(tmp_path / "no model", tmp_path, output=tmp_path)
+
+
 def test_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError):
         evaluate_folder(tmp_path, tmp_path)
 
 
-def test_network_without_classifier_is_refused_instead_of_given_a_fresh_one(
+def test_model_without_classifier_is_refused_instead_of_given_a_fresh_one(
     model: VideoMAEForVideoClassification, videos: Path, processor: VideoMAEImageProcessor, tmp_path: Path
 ) -> None:
     model.videomae.save_pretrained(tmp_path)
@@ -308,7 +313,7 @@ def test_network_without_classifier_is_refused_instead_of_given_a_fresh_one(
         evaluate_folder(tmp_path, videos, config=SMALL, device="cpu")
 
 
-def test_clip_that_does_not_fit_the_network_is_refused(
+def test_clip_that_does_not_fit_the_model_is_refused(
     model: VideoMAEForVideoClassification, videos: Path, processor: VideoMAEImageProcessor
 ) -> None:
     with pytest.raises(ConfigError, match=r"clip\.num_frames is 3"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,16 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from videomae.errors import ConfigError, WeightsError
-from videomae.inference.features import FeatureSet, Pooling, extract_features, frame_times, load_features
+from videomae.errors import ConfigError, VideoReadError, WeightsError
+from videomae.inference.features import (
+    FeatureSet,
+    Pooling,
+    VideoFeatures,
+    extract_features,
+    frame_times,
+    load_features,
+    write_features,
+)
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
 from videomae.model.encoder import VideoMAEModel
@@ -37,7 +46,7 @@ def one(folder: Path, video: Path, pooling: Pooling, **settings: object) -> tupl
 
 @pytest.mark.parametrize("kind", ["classifier", "pretraining", "encoder"])
 @pytest.mark.parametrize("pooling", list(SHAPES))
-def test_every_kind_of_network_gives_the_documented_shape(
+def test_every_kind_of_model_gives_the_documented_shape(
     kind: str, pooling: Pooling, video: Path, request: pytest.FixtureRequest
 ) -> None:
     features, spans = one(request.getfixturevalue(f"{kind}_folder"), video, pooling)
@@ -95,7 +104,7 @@ def test_fc_norm_of_the_mean_of_any_rows_is_the_clip_row(
     torch.testing.assert_close(pooled, one(classifier_folder, video, "clip")[0], atol=1e-5, rtol=0)
 
 
-def test_clip_row_of_a_pretrained_network_is_the_mean_of_its_tokens(pretraining_folder: Path, video: Path) -> None:
+def test_clip_row_of_a_pretrained_model_is_the_mean_of_its_tokens(pretraining_folder: Path, video: Path) -> None:
     tokens, _ = one(pretraining_folder, video, "token")
     torch.testing.assert_close(one(pretraining_folder, video, "clip")[0], tokens.mean(dim=0), atol=1e-6, rtol=0)
 
@@ -184,6 +193,82 @@ def test_file_holds_every_video_under_its_number_and_path(
         assert torch.equal(read.frame_indices, written.frame_indices)
 
 
+@pytest.mark.parametrize("pooling", list(SHAPES))
+@pytest.mark.parametrize("step_frames", [None, 5])
+def test_features_written_as_they_are_computed_are_those_that_are_returned(
+    classifier_folder: Path, video: Path, bad_video: Path, tmp_path: Path, pooling: Pooling, step_frames: int | None
+) -> None:
+    (tmp_path / "none").mkdir()
+    videos, output = [video, tmp_path / "none", bad_video, video], tmp_path / "written.safetensors"
+    settings = {"pooling": pooling, "step_frames": step_frames, "device": "cpu", "batch_size": 2}
+    wanted = extract_features(classifier_folder, videos, **settings)  # type: ignore[arg-type]
+    written = write_features(classifier_folder, videos, output, **settings)  # type: ignore[arg-type]
+    assert written.bad == wanted.bad
+    assert [Path(one.path).name for one in written.bad] == ["none", "bad.mp4"]
+    assert written.shapes == tuple((one.path, tuple(one.features.shape)) for one in wanted.videos)
+    found = load_features(output)
+    assert (found.model, found.pooling, found.clip, found.step_frames) == (
+        wanted.model,
+        wanted.pooling,
+        wanted.clip,
+        wanted.step_frames,
+    )
+    for one, other in zip(found.videos, wanted.videos, strict=True):
+        assert one.path == other.path
+        for name in ("features", "time_spans", "frame_indices"):
+            assert torch.equal(getattr(one, name), getattr(other, name)), name
+    many = extract_features(classifier_folder, videos, **{**settings, "batch_size": 64})  # type: ignore[arg-type]
+    torch.testing.assert_close(many.videos[0].features, wanted.videos[0].features, atol=1e-6, rtol=0)
+
+
+def test_a_video_that_breaks_off_leaves_no_part_of_itself_in_the_file(
+    classifier_folder: Path, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames, broken = VideoReader.frames, tmp_path / "broken.mp4"
+    shutil.copy(video, broken)
+
+    def fails_late(self: VideoReader, indices: np.ndarray) -> np.ndarray:
+        if self.info.path == broken and max(indices) > 20:
+            raise VideoReadError("broken.mp4 breaks off")
+        return frames(self, indices)
+
+    monkeypatch.setattr(VideoReader, "frames", fails_late)
+    settings = {"pooling": "token", "step_frames": 3, "device": "cpu", "batch_size": 1}
+    videos, output = [video, broken, video], tmp_path / "f.safetensors"
+    written = write_features(classifier_folder, videos, output, **settings)  # type: ignore[arg-type]
+    assert [one.reason for one in written.bad] == ["broken.mp4 breaks off"]
+    first, second = load_features(output).videos
+    assert first.path == second.path == str(video)
+    assert torch.equal(first.features, second.features)
+
+
+def test_without_any_readable_video_no_file_is_written_and_an_old_one_stays(
+    classifier_folder: Path, bad_video: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "f.safetensors"
+    output.write_text("old")
+    written = write_features(classifier_folder, [bad_video], output, device="cpu")
+    assert (written.shapes, len(written.bad)) == ((), 1)
+    assert output.read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.mp4", "f.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("features.npz", r"output is '.*features\.npz'; its name must end with \.safetensors"),
+        ("gone/f.safetensors", r"the folder of output .*f\.safetensors does not exist: make it"),
+        ("f.safetensors", r"output .*f\.safetensors is a folder: give the name of a file in it"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_loaded(
+    tmp_path: Path, name: str, message: str
+) -> None:
+    (tmp_path / "f.safetensors").mkdir()
+    with pytest.raises(ConfigError, match=message):
+        write_features(tmp_path / "no model", [tmp_path / "no video"], tmp_path / name)
+
+
 def test_failed_write_leaves_the_old_file_and_nothing_else(
     classifier_folder: Path, video: Path, tmp_path: Path
 ) -> None:
@@ -217,6 +302,19 @@ def test_path_with_bytes_that_are_no_text_can_be_saved(classifier_folder: Path, 
     )
     strange.save(tmp_path / "f.safetensors")
     assert load_features(tmp_path / "f.safetensors").videos[0].path == "a?.mp4"
+
+
+def test_rows_of_an_odd_number_of_values_are_read_back_equal(tmp_path: Path) -> None:
+    videos = [
+        VideoFeatures(f"{n}.mp4", torch.full((3,), n + 0.5), torch.tensor([0.0, n]).double(), torch.arange(4))
+        for n in range(3)
+    ]
+    FeatureSet("a model", "clip", CLIP, None, tuple(videos)).save(tmp_path / "f.safetensors")
+    for one, other in zip(load_features(tmp_path / "f.safetensors").videos, videos, strict=True):
+        for name in ("path", "features", "time_spans", "frame_indices"):
+            found, wanted = getattr(one, name), getattr(other, name)
+            assert found == wanted if name == "path" else torch.equal(found, wanted)
+            assert name == "path" or found.dtype == wanted.dtype
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

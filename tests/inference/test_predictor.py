@@ -28,7 +28,7 @@ def predictor(classifier_folder: Path) -> Predictor:
     return Predictor(classifier_folder, device="cpu")
 
 
-def test_prediction_is_the_softmax_of_the_network_on_the_middle_clip(predictor: Predictor, video: Path) -> None:
+def test_prediction_is_the_softmax_of_the_model_on_the_middle_clip(predictor: Predictor, video: Path) -> None:
     prediction = predictor.predict(video)
     frames = centre_clip(30, ClipConfig(4, 3))
     pixel_values = predictor.processor(read_clip(video, frames), return_tensors="pt").pixel_values
@@ -58,6 +58,23 @@ def test_several_views_are_averaged_as_in_testing(predictor: Predictor, video: P
     single = [predictor.probabilities(read_clip(video, row)[None]) for row in np.array(prediction.frame_indices)]
     expected = np.mean(single, axis=0)
     np.testing.assert_allclose(prediction.probabilities, np.sort(expected)[::-1], atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 64])
+def test_views_are_classified_in_batches_and_the_result_is_the_same(
+    classifier_folder: Path, video: Path, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = Predictor(classifier_folder, device="cpu").predict(video, num_views=5)
+    predictor = Predictor(classifier_folder, device="cpu", batch_size=batch_size)
+    sizes: list[int] = []
+    forward = predictor.model.forward
+    monkeypatch.setattr(predictor.model, "forward", lambda pixels: (sizes.append(len(pixels)), forward(pixels))[1])
+    found = predictor.predict(video, num_views=5)
+    assert sizes == [min(batch_size, 5 - start) for start in range(0, 5, batch_size)]
+    assert found.frame_indices == wanted.frame_indices
+    np.testing.assert_allclose(found.probabilities, wanted.probabilities, atol=1e-6)
+    with pytest.raises(ConfigError, match="batch_size is 0; it is a number of clips, at least 1"):
+        Predictor(classifier_folder, device="cpu", batch_size=0)
 
 
 @pytest.mark.parametrize("num_views", [1, 3])
@@ -123,7 +140,7 @@ def test_bad_file_raises_the_readers_error(predictor: Predictor, bad_video: Path
         predictor.predict(bad_video)
 
 
-def test_answer_that_is_not_finite_is_an_error(predictor: Predictor, video: Path) -> None:
+def test_output_that_is_not_finite_is_an_error(predictor: Predictor, video: Path) -> None:
     with torch.no_grad():
         predictor.model.classifier.bias.fill_(float("inf"))
     with pytest.raises(RunError, match=r"clip\.mp4 is not finite: its weights are damaged"):

@@ -257,7 +257,7 @@ def test_mask_that_hides_nothing_is_refused(loaded: Loaded, video: Path) -> None
         reconstruct_video(loaded, video, mask=MaskConfig(ratio=0.01))
 
 
-def test_folder_that_transformers_wrote_works_and_the_sampling_is_assumed_aloud(
+def test_folder_that_transformers_wrote_works_and_the_sampling_is_assumed_with_a_warning(
     pretraining_folder: Path, video: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tiny_models import relative_error
+from tiny_models import relative_error, tiny_config
 from videomae.model import cpu_attention, layers
 from videomae.model.cpu_attention import blocked_attention, blocked_is_faster
-from videomae.model.layers import FusedSelfAttention
+from videomae.model.layers import VideoMAESelfAttention
 
 CHUNKS = {"one head at a time": 1, "four heads, then two": 4 * 4 * 7 * 8, "all heads at once": 2**20}
 
@@ -105,6 +105,8 @@ def test_attention_takes_it_in_bfloat16_without_dropout(
 
     monkeypatch.setattr(layers, "blocked_attention", blocked)
     monkeypatch.setattr(F, "scaled_dot_product_attention", fused)
-    module = FusedSelfAttention(12, 3, qv_bias=True, dropout=dropout).to(dtype)
+    module = VideoMAESelfAttention(
+        tiny_config(hidden_size=12, num_attention_heads=3, attention_probs_dropout_prob=dropout)
+    ).to(dtype)
     module(torch.randn(2, 9, 12, dtype=dtype))
     assert taken == [expected]

@@ -11,11 +11,10 @@ import torch
 from torch import nn
 
 from tiny_models import ALL_CLASSES, inputs_for, make_model, random_mask, random_video, scalar, tiny_config
-from tolerances import assert_near, model_terms
 from videomae.model.base import VideoMAEPreTrainedModel
-from videomae.model.embeddings import MAX_GRIDS, PatchEmbeddings, PositionTable, interpolate_table
+from videomae.model.embeddings import MAX_TABLES, Positions, VideoMAEPatchEmbeddings, interpolate_table
 from videomae.model.encoder import VideoMAEModel
-from videomae.patches import TokenGrid, TubeletSize, cut_tubelets
+from videomae.patches import TokenGrid
 from videomae.positions import sinusoid_table
 
 NATIVE = TokenGrid(4, 6, 8)
@@ -47,59 +46,106 @@ def test_table_is_bit_identical_to_the_published_formula_at_full_size(num_tokens
     assert np.array_equal(table[0].numpy(), published_table(num_tokens, width))
 
 
+def make_patches(kernel: tuple[int, int, int] = (2, 4, 4), num_channels: int = 3) -> VideoMAEPatchEmbeddings:
+    """Return the projection of tubelets of a size to width 10."""
+    frames, height, width = kernel
+    sizes = {"num_frames": 6, "tubelet_size": frames, "image_size": 8, "patch_size": (height, width)}
+    heads = {"hidden_size": 10, "num_attention_heads": 2, "num_channels": num_channels}
+    return VideoMAEPatchEmbeddings(tiny_config(**sizes, **heads))
+
+
 @pytest.mark.parametrize("kernel", [(2, 4, 4), (1, 8, 2), (3, 2, 4)])
 @pytest.mark.parametrize("num_channels", [1, 3])
 def test_projection_equals_conv3d(kernel: tuple[int, int, int], num_channels: int) -> None:
-    ours = PatchEmbeddings(num_channels, 10, kernel)
-    conv = nn.Conv3d(num_channels, 10, kernel, stride=kernel)
-    conv.load_state_dict(ours.projection.state_dict())
+    ours = make_patches(kernel, num_channels)
+    assert type(ours.projection) is nn.Conv3d
     video = torch.randn(2, 6, num_channels, 8, 8)
-    expected = conv(video.transpose(1, 2)).flatten(2).transpose(1, 2)
-    assert_near(ours(cut_tubelets(video, TubeletSize(*kernel))), expected, terms=model_terms(ours, tokens=0))
+    expected = ours.projection(video.transpose(1, 2)).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(ours(video), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_projection_starts_as_conv3d_does() -> None:
-    torch.manual_seed(3)
-    ours = PatchEmbeddings(3, 10, (2, 4, 4)).projection
-    torch.manual_seed(3)
-    conv = nn.Conv3d(3, 10, (2, 4, 4))
-    assert torch.equal(ours.weight, conv.weight)
-    assert torch.equal(ours.bias, conv.bias)
+def test_a_projection_that_is_listened_to_or_replaced_is_called_as_upstream() -> None:
+    model = make_model(VideoMAEModel)
+    video, mask, seen = random_video(model.config), random_mask(), []
+    expected = model(video, mask).last_hidden_state
+    handle = model.embeddings.patch_embeddings.projection.register_forward_hook(
+        lambda *call: seen.append((call[1][0].shape, call[2].shape))
+    )
+    torch.testing.assert_close(model(video, mask).last_hidden_state, expected, atol=1e-5, rtol=1e-5)
+    assert seen == [((2, 3, 4, 16, 16), (2, 24, 2, 4, 4))]
+    handle.remove()
+
+    class Doubled(nn.Conv3d):
+        """A projection of one's own."""
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(pixels)
+
+    model.embeddings.patch_embeddings.projection.__class__ = Doubled
+    positions = model.embeddings.position_embeddings.expand(2, -1, -1)[~mask].view(2, 8, 24)
+    doubled = model.embeddings(video, mask) - positions
+    model.embeddings.patch_embeddings.projection.__class__ = nn.Conv3d
+    single = model.embeddings(video, mask) - positions
+    torch.testing.assert_close(doubled, 2 * single, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("cls", ALL_CLASSES)
-def test_tables_are_buffers_that_no_file_has(cls: type[VideoMAEPreTrainedModel]) -> None:
+def test_tables_are_attributes_that_no_file_has_and_nothing_rounds_or_empties(
+    cls: type[VideoMAEPreTrainedModel],
+) -> None:
     model = make_model(cls)
-    tables = [name for name, _ in model.named_buffers() if "positions.table" in name]
-    assert len(tables) == (2 if hasattr(model, "decoder") else 1)
-    assert not set(tables) & set(model.state_dict())
-    assert len(list(model.buffers())) == len(tables)
-    assert {buffer.dtype for buffer in model.to(torch.float64).buffers()} == {torch.float64}
-    assert {buffer.device.type for buffer in model.to("meta").buffers()} == {"meta"}
+    encoder = model.base_model
+    assert not list(model.buffers())
+    assert not any("position" in name for name in model.state_dict())
+    model.to(torch.bfloat16).to_empty(device="cpu")
+    assert torch.equal(encoder.embeddings.position_embeddings, sinusoid_table(32, 24))
+    if hasattr(model, "decoder"):
+        assert torch.equal(model.position_embeddings, sinusoid_table(32, 16))
 
 
-def test_tables_for_other_grids_follow_the_module_too() -> None:
-    positions = PositionTable(NATIVE, 12)
-    positions(TokenGrid(2, 3, 4))
-    assert not positions.state_dict()
-    assert positions.to(torch.float64)(TokenGrid(2, 3, 4)).dtype == torch.float64
-    assert positions.to("meta")(TokenGrid(2, 3, 4)).device.type == "meta"
+@pytest.mark.parametrize("cls", ALL_CLASSES)
+def test_a_model_that_started_on_the_meta_device_computes_what_its_state_dict_says(
+    cls: type[VideoMAEPreTrainedModel],
+) -> None:
+    model = make_model(cls).eval()
+    inputs = inputs_for(model)
+    with torch.device("meta"):
+        other = cls(model.config)
+    other.to_empty(device="cpu").load_state_dict(model.state_dict())
+    torch.testing.assert_close(other.eval()(**inputs).to_tuple(), model(**inputs).to_tuple(), atol=0, rtol=0)
 
 
-def test_a_table_is_computed_once_for_each_grid(monkeypatch: pytest.MonkeyPatch) -> None:
-    positions = PositionTable(NATIVE, 12)
-    assert positions(NATIVE) is positions.table
-    other, third = TokenGrid(8, 6, 8), TokenGrid(4, 3, 4)
-    first, second = positions(other), positions(third)
+def test_what_is_put_in_the_place_of_a_table_is_used() -> None:
+    model = make_model(VideoMAEModel).eval()
+    video, longer = random_video(model.config), torch.randn(2, 8, 3, 16, 16)
+    before = model(video).last_hidden_state, model(longer).last_hidden_state
+    table = model.embeddings.position_embeddings
+    assert table.shape == (1, model.embeddings.num_patches, 24)
+    model.embeddings.position_embeddings = table.flip(1)
+    for clip, old in zip((video, longer), before, strict=True):
+        assert not torch.allclose(model(clip).last_hidden_state, old, atol=1e-3)
+    model.embeddings.position_embeddings = table
+    for clip, old in zip((video, longer), before, strict=True):
+        assert torch.equal(model(clip).last_hidden_state, old)
+    model.embeddings.position_embeddings = nn.Parameter(table.clone())
+    scalar(model(longer)).backward()
+    assert model.embeddings.position_embeddings.grad.abs().max() > 0
+
+
+def test_a_table_is_computed_once_for_each_grid_and_few_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    positions, native, cpu = Positions(NATIVE), sinusoid_table(NATIVE.num_tokens, 12), torch.device("cpu")
+    assert positions.table(native, NATIVE, cpu) is native
+    grids = [TokenGrid(frames, 6, 8) for frames in range(5, 25)]
+    tables = [positions.table(native, grid, cpu) for grid in grids]
+    assert len(positions._tables) == MAX_TABLES
     monkeypatch.setattr("videomae.model.embeddings.interpolate_table", None)  # a second computation would fail
-    assert positions(other) is first
-    assert positions(third) is second
-    assert first is not second
+    for grid, table in zip(grids[-MAX_TABLES:], tables[-MAX_TABLES:], strict=True):
+        assert positions.table(native, grid, cpu) is table
 
 
 def test_interpolation_to_the_same_grid_changes_nothing() -> None:
     table = sinusoid_table(NATIVE.num_tokens, 12)
-    assert_near(interpolate_table(table, NATIVE, NATIVE), table, terms=8)  # two neighbours a side
+    torch.testing.assert_close(interpolate_table(table, NATIVE, NATIVE), table, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("grid", [TokenGrid(8, 6, 8), TokenGrid(4, 12, 16), TokenGrid(8, 12, 16)])
@@ -153,15 +199,14 @@ def test_embedding_adds_the_code_of_each_visible_place() -> None:
     model = make_model(VideoMAEModel)
     video = random_video(model.config)
     visible = torch.tensor([[3, 31, 7], [0, 9, 20]])
-    tokens = model.embeddings(video, visible)
+    tokens = model.embeddings(video, visible_indices=visible)
     conv = nn.functional.conv3d(
         video.transpose(1, 2), *model.embeddings.patch_embeddings.projection.parameters(), stride=(2, 4, 4)
     )
     every = conv.flatten(2).transpose(1, 2) + torch.from_numpy(published_table(32, 24))
     expected = torch.stack([row[numbers] for row, numbers in zip(every, visible, strict=True)])
-    terms = model_terms(model.embeddings, tokens=0)
-    assert_near(tokens, expected, terms=terms)
-    assert_near(model.embeddings(video, None), every, terms=terms)
+    torch.testing.assert_close(tokens, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.embeddings(video, None), every, atol=1e-5, rtol=1e-5)
 
 
 def test_a_table_first_used_in_inference_mode_serves_training() -> None:
@@ -169,7 +214,7 @@ def test_a_table_first_used_in_inference_mode_serves_training() -> None:
     video = torch.randn(1, 8, 3, 16, 16)
     with torch.inference_mode():
         model(video)
-    assert not any(buffer.is_inference() for buffer in model.buffers())
+    assert not any(table.is_inference() for table in model.embeddings.positions._tables.values())
     for one in (model, copy.deepcopy(model)):
         scalar(one(video)).backward()
 
@@ -185,45 +230,6 @@ def test_a_model_made_on_the_meta_device_works_once_its_weights_are_assigned(
     shell.load_state_dict(model.state_dict(), assign=True)
     inputs = inputs_for(model)
     assert torch.equal(scalar(shell(**inputs)), scalar(model(**inputs)))
-
-
-@pytest.mark.parametrize("cls", ALL_CLASSES)
-def test_a_model_made_on_the_meta_device_works_once_it_is_emptied_and_loaded(
-    cls: type[VideoMAEPreTrainedModel], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = make_model(cls)
-    with torch.device("meta"):
-        shell = cls(model.config)
-    empty_like = torch.empty_like
-    # Memory that nobody wrote to holds anything: here 7 everywhere.
-    monkeypatch.setattr(torch, "empty_like", lambda one, **options: empty_like(one, **options).fill_(7.0))
-    shell.to_empty(device="cpu")
-    monkeypatch.undo()
-    assert all(bool((parameter == 7.0).all()) for parameter in shell.parameters()), "to_empty takes another way"
-    shell.load_state_dict(model.state_dict())
-    inputs = inputs_for(model)
-    assert torch.equal(scalar(shell(**inputs)), scalar(model(**inputs)))
-    tables = dict(model.named_buffers())
-    assert all(torch.equal(buffer, tables[name]) for name, buffer in shell.named_buffers())
-
-
-def test_a_table_on_the_meta_device_comes_back_with_the_module() -> None:
-    positions = PositionTable(NATIVE, 12).to("meta")
-    assert positions.table.is_meta
-    assert torch.equal(positions.to_empty(device="cpu").table, sinusoid_table(NATIVE.num_tokens, 12))
-
-
-def test_a_table_that_was_rounded_is_exact_again_in_float32() -> None:
-    positions = PositionTable(NATIVE, 12).to(torch.bfloat16).to(torch.float32)
-    assert torch.equal(positions.table, sinusoid_table(NATIVE.num_tokens, 12))
-
-
-def test_tables_of_the_last_few_grids_alone_are_kept() -> None:
-    positions = PositionTable(NATIVE, 12)
-    grids = [TokenGrid(frames, 6, 8) for frames in range(5, 5 + 3 * MAX_GRIDS)]
-    for grid in grids:
-        positions(grid)
-    assert list(positions._interpolated) == grids[-MAX_GRIDS:]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -32,7 +32,7 @@ def difference(ours: Any, theirs: Any) -> float:
     inputs = inputs_for(ours)
     with torch.no_grad():
         mine, other = ours.eval()(**inputs), theirs.eval()(**inputs)
-    assert mine.keys() == tuple(other.keys())
+    assert list(mine) == list(other)
     return max((mine[name] - other[name]).abs().max().item() for name in mine.keys())  # noqa: SIM118
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils import _pytree
 
-from videomae.model.outputs import EncoderOutput, ImageClassifierOutput, VideoMAEForPreTrainingOutput
+from videomae.model.outputs import BaseModelOutput, ImageClassifierOutput, VideoMAEForPreTrainingOutput
 
 LOSS, LOGITS = torch.tensor(0.5), torch.ones(2, 3)
 
@@ -24,7 +24,7 @@ def test_a_field_is_reached_by_name_key_and_number() -> None:
 
 def test_fields_that_are_none_are_left_out() -> None:
     output = ImageClassifierOutput(logits=LOGITS)
-    assert output.keys() == ("logits",)
+    assert list(output.keys()) == ["logits"]
     assert (list(output), len(output), output[0] is LOGITS) == (["logits"], 1, True)
     assert "loss" not in output
     assert "logits" in output
@@ -32,7 +32,7 @@ def test_fields_that_are_none_are_left_out() -> None:
 
 
 def test_an_output_unpacks_as_a_dictionary() -> None:
-    output = EncoderOutput(last_hidden_state=LOGITS, attentions=(LOSS,))
+    output = BaseModelOutput(last_hidden_state=LOGITS, attentions=(LOSS,))
     assert dict(**output) == {"last_hidden_state": LOGITS, "attentions": (LOSS,)}
 
 
@@ -56,6 +56,6 @@ def test_torch_sees_the_tensors_inside() -> None:
 
 
 def test_an_output_can_be_copied_and_pickled() -> None:
-    output = EncoderOutput(last_hidden_state=LOGITS)
+    output = BaseModelOutput(last_hidden_state=LOGITS)
     for other in (copy.deepcopy(output), pickle.loads(pickle.dumps(output))):
         assert torch.equal(other.last_hidden_state, LOGITS)

@@ -154,7 +154,7 @@ def test_same_input_gives_the_same_page() -> None:
     assert render_report("t", every_block("x")) == render_report("t", every_block("x"))
 
 
-def test_cards_say_right_and_wrong_in_words_and_colours() -> None:
+def test_cards_say_right_and_wrong_in_words_and_colors() -> None:
     cards = [
         PredictionCard("a.mp4", "run", 0.876, "run"),
         PredictionCard("b.mp4", "run", 0.5, "cut"),

@@ -26,12 +26,12 @@ from videomae.video.write import write_video
 
 def evaluation(root: Path, *, bad: int = 0) -> EvaluationResult:
     """Return ten videos of two classes: 0 to 6 right with 0.9, 0.8, ... , 7 to 9 wrong with 0.7, 0.8, 0.9."""
-    shares = [0.9, 0.8, 0.7, 0.6, 0.9, 0.8, 0.7, 0.7, 0.8, 0.9]
+    fractions = [0.9, 0.8, 0.7, 0.6, 0.9, 0.8, 0.7, 0.7, 0.8, 0.9]
     labels = [number % 2 for number in range(10)]
     rows = []
-    for number, (share, label) in enumerate(zip(shares, labels, strict=True)):
+    for number, (fraction, label) in enumerate(zip(fractions, labels, strict=True)):
         prediction = label if number < 7 else 1 - label
-        probabilities = (share, 1 - share) if prediction == 0 else (1 - share, share)
+        probabilities = (fraction, 1 - fraction) if prediction == 0 else (1 - fraction, fraction)
         rows.append(VideoResult(f"{number}.mp4", label, prediction, probabilities))
     metrics = compute_metrics(np.array([row.probabilities for row in rows]), np.array(labels))
     return EvaluationResult(
@@ -75,8 +75,8 @@ def test_videos_left_out_are_a_warning_with_their_number_and_names(tmp_path: Pat
 
 
 def test_predictions_show_confident_mistakes_and_then_right_ones(tmp_path: Path) -> None:
-    colours = {number: 25 * number for number in range(9)}  # the tenth video is gone
-    for number, grey in colours.items():
+    colors = {number: 25 * number for number in range(9)}  # the tenth video is gone
+    for number, grey in colors.items():
         write_video(tmp_path / f"{number}.mp4", np.full((4, 32, 48, 3), grey, dtype=np.uint8))
     (gallery,) = blocks(predictions_section(evaluation(tmp_path), num_cards=4), Gallery)
     assert [card.name for card in gallery.cards] == ["9.mp4", "8.mp4", "0.mp4", "3.mp4"]
@@ -128,10 +128,10 @@ def test_reconstruction_is_explained_where_a_row_leaks(has_true_statistics: bool
     explained = blocks(section, Text)
     assert bool(explained) == has_true_statistics
     assert not has_true_statistics or "looks good whatever the model has learnt" in explained[0].text
-    pictures = blocks(section, Image)
-    assert len(pictures) == 2
-    assert pictures[0].address != pictures[1].address, "the strip names its network"
-    assert "videos/dog.mp4" in pictures[0].alt
+    images = blocks(section, Image)
+    assert len(images) == 2
+    assert images[0].address != images[1].address, "the strip names its model"
+    assert "videos/dog.mp4" in images[0].alt
 
 
 def test_sections_can_be_rendered(tmp_path: Path) -> None:

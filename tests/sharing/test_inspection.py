@@ -84,7 +84,7 @@ def test_a_sound_folder_has_no_problems(folder: Path) -> None:
     assert found.files == ("model.safetensors",)
     assert found.size_bytes == (folder / "model.safetensors").stat().st_size
     assert found.report is not None
-    assert set(found.report.counts()) == {"loaded", "renamed", "merged"}
+    assert set(found.report.counts()) == {"loaded", "renamed"}
     text = shown(found)
     for fact in ("a classifier", "16 wide, 2 deep", "float32", "4 frames, stride 3", "no problems found"):
         assert fact in text

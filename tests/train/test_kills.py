@@ -50,12 +50,12 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def test_killed_runs_resume_to_the_same_bytes_and_leave_no_process(subject: Subject, tmp_path: Path) -> None:
     draw = random.Random(SEED)
     outcomes: list[tuple[signal.Signals, Outcome]] = []
-    for index, (number, name) in enumerate(PLANS[subject.verb]):
+    for index, (number, name) in enumerate(PLANS[subject.subcommand]):
         fraction = draw.uniform(0.1, 0.95)
         moment = MOMENTS.get(name, fraction)
         title = f"{name} {fraction:.3f}" if name == "at random" else name
         one = kill_and_resume(subject, tmp_path / f"run-{index}", number, moment, name=title, group=index % 2 == 0)
-        print(f"seed {SEED}: {subject.verb} {number.name} {one}")  # pytest shows it where the test fails
+        print(f"seed {SEED}: {subject.subcommand} {number.name} {one}")  # pytest shows it where the test fails
         outcomes.append((number, one))
     for number, one in outcomes:
         assert one.differing == (), one

@@ -71,16 +71,18 @@ def last_step(run: Path) -> int:
     return max(record["step"] for record in MetricsLog.read(run / "metrics.jsonl"))
 
 
-@pytest.mark.parametrize("verb", ["pretrain", "finetune"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("subcommand", "number"),
+    [("pretrain", signal.SIGINT), ("pretrain", signal.SIGTERM), ("finetune", signal.SIGTERM)],
+)
 def test_a_signal_to_the_process_group_saves_the_run_and_says_how_to_resume(
-    verb: str, number: signal.Signals, tmp_path: Path, request: pytest.FixtureRequest
+    subcommand: str, number: signal.Signals, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    recipes: Recipes = request.getfixturevalue(f"{verb}_recipe")
+    recipes: Recipes = request.getfixturevalue(f"{subcommand}_recipe")
     file, run = tmp_path / "recipe.yaml", tmp_path / "my run"
     words = ("--schedule.steps", "100000", "--loop.workers", "2", "--loop.checkpoint_steps", "100000")
     file.write_text(recipe_to_yaml(recipes(*words)))
-    process = start("-m", "videomae", verb, "--config", str(file), "--out", str(run))
+    process = start("-m", "videomae", subcommand, "--config", str(file), "--out", str(run))
     assert process.stderr is not None
     for line in process.stderr:  # the first line of progress comes with the first step
         if "step 1/100000" in line:
@@ -89,7 +91,7 @@ def test_a_signal_to_the_process_group_saves_the_run_and_says_how_to_resume(
     _, errors = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 128 + number, errors
     step = last_step(run)
-    assert f"saved at step {step}; resume with: videomae {verb} --resume --out '{run}'" in errors
+    assert f"saved at step {step}; resume with: videomae {subcommand} --resume --out '{run}'" in errors
     assert "Traceback" not in errors
     assert [path.name for path in (run / "checkpoints").iterdir()] == [f"checkpoint-{step:08d}.pt"]
     assert group_members(process.pid) == []

@@ -1,4 +1,4 @@
-"""What the tests of this room share: odd files, and the truth that reading is measured against.
+"""What the tests of `video/` have in common: odd files, and the reference that reading is measured against.
 
 Files are made, and the truth is decoded, with the codec library directly and nothing of the package.
 """
@@ -65,7 +65,7 @@ def turn(path: Path, matrix: Sequence[int]) -> Path:
 
 
 def sequential_decode(path: Path, stream_index: int = 0, *, num_threads: int = 2) -> Iterator[NDArray[np.uint8]]:
-    """The truth: every frame that a plain decode from the beginning gives, as stored, damaged packets left out.
+    """The truth: every frame that a plain decode from the beginning gives, as stored, damaged packets skipped.
 
     Several threads show that the number of threads changes nothing; for damaged files use one, because the library
     loses pictures when several threads meet damage at the end.

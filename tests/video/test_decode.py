@@ -90,7 +90,7 @@ def test_random_access_equals_sequential_decode_for_every_codec_and_container(tm
 
 
 @pytest.mark.parametrize(("suffix", "picture_format"), [("gif", "GIF"), ("apng", "PNG")])
-def test_animated_pictures_equal_those_of_another_decoder(tmp_path, suffix, picture_format):
+def test_animated_images_equal_those_of_another_decoder(tmp_path, suffix, picture_format):
     """A frame of these holds only what changes, yet may be called a keyframe."""
     path = tmp_path / f"animation.{suffix}"
     background = next(textured_frames(1, 48, 64)) // 64 * 64

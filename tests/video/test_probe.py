@@ -96,7 +96,7 @@ def test_a_clockwise_rotation_agrees_with_the_library_s_angle(tmp_path):
     assert probe(path).rotation_degrees == 90
 
 
-def test_a_matrix_that_slants_the_picture_is_not_followed(tmp_path):
+def test_a_matrix_that_slants_the_frame_is_not_followed(tmp_path):
     slant = [int(0.8 * ONE), int(0.6 * ONE), 0, int(-0.6 * ONE), int(0.8 * ONE), 0, 0, 0, 1 << 30]
     info = probe(turn(encode_video(tmp_path / "slanted.mp4", num_frames=2), slant))
     assert (info.rotation_degrees, info.width, info.height) == (0, 64, 48)
@@ -132,7 +132,7 @@ def test_the_first_of_several_video_streams_is_read(tmp_path):
     assert (info.stream_index, info.width, info.has_audio) == (0, 64, True)
 
 
-def test_a_cover_picture_is_not_the_video(tmp_path):
+def test_a_cover_image_is_not_the_video(tmp_path):
     path = two_streams(tmp_path / "cover.mp4", cover_first=True)
     with av.open(str(path)) as container:
         covers = [bool(stream.disposition & Disposition.attached_pic) for stream in container.streams.video]

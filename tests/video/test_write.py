@@ -29,7 +29,7 @@ def test_written_frames_read_back_in_order_and_nearly_as_they_were(tmp_path, tin
 
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
-def test_plain_colours_survive(tmp_path, codec):
+def test_plain_colors_survive(tmp_path, codec):
     colours = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (200, 100, 50)], np.uint8)
     frames = np.broadcast_to(colours[:, None, None], (6, 32, 48, 3))
     write_video(tmp_path / "colours.mp4", frames, codec=codec, quality=5)

@@ -60,7 +60,7 @@ def test_the_published_small_networks_get_their_six_heads(tmp_path: Path, num_la
     save_as_transformers(model, tmp_path, id2label=names, label2id=None)
     loaded, report, warned = load(VideoMAEForVideoClassification, tmp_path)
     assert loaded.config.num_attention_heads == 6
-    assert loaded.videomae.encoder.layer[0].attention.attention.num_heads == 6
+    assert loaded.videomae.encoder.layer[0].attention.attention.num_attention_heads == 6
     assert len(warned) == len(report.repairs) == 1
     assert "says 16 heads at hidden_size 384" in warned[0]
     assert "6 are used; give num_attention_heads=16 to compute as the file says" in warned[0]
@@ -120,7 +120,7 @@ def test_biases_that_the_configuration_denies_are_used(tmp_path: Path, spelling:
 def test_a_caller_who_denies_biases_is_told_that_there_are_some(tmp_path: Path) -> None:
     save_as_transformers(make_model(VideoMAEForVideoClassification), tmp_path)
     with pytest.raises(
-        WeightsError, match=r"it also has videomae\.encoder\.layer\.\{0-2\}\.attention\.attention\.qkv\.q_b"
+        WeightsError, match=r"it also has videomae\.encoder\.layer\.\{0-2\}\.attention\.attention\.query\.bias"
     ):
         VideoMAEForVideoClassification.from_pretrained(tmp_path, qkv_bias=False)
 

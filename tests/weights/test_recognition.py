@@ -11,7 +11,7 @@ from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.encoder import VideoMAEModel
 from videomae.model.pretraining import VideoMAEForPreTraining
-from videomae.weights.layouts import assemble, to_original, to_transformers
+from videomae.weights.layouts import ATTENTION, FUSED, PARTS, assemble, parts_of, to_original, to_transformers
 from videomae.weights.recognition import recognise, whole_name
 
 WRAPPERS = [
@@ -92,7 +92,21 @@ def test_transformers_own_spelling_of_the_biases_is_known(cls: type[VideoMAEPreT
 @pytest.mark.parametrize("cls", ALL_CLASSES)
 def test_our_own_modules_are_known(cls: type[VideoMAEPreTrainedModel]) -> None:
     state = state_of(cls)
-    check(state, state, "videomae")
+    check(state, state, "transformers")
+
+
+@pytest.mark.parametrize("cls", ALL_CLASSES)
+def test_the_fused_projection_of_this_packages_first_versions_is_known(cls: type[VideoMAEPreTrainedModel]) -> None:
+    state, theirs = state_of(cls), {}
+    for name, tensor in state.items():
+        prefix, found, part = name.rpartition(ATTENTION)
+        if part == "query.weight":
+            theirs[prefix + FUSED] = torch.cat([state[prefix + found + one] for one in PARTS])
+        elif found and part.endswith("bias"):
+            theirs[f"{prefix}{found}qkv.{part[0]}_bias"] = tensor
+        elif not found:
+            theirs[name] = tensor
+    check(theirs, state, "videomae")
 
 
 def test_mmaction2s_names_are_known() -> None:
@@ -112,7 +126,8 @@ def test_a_pretrained_encoder_without_its_decoder_is_an_encoder() -> None:
     found = recognise(encoder.keys())
     assert found.kind.name == "encoder"
     with_final_norm = make_model(VideoMAEModel, use_mean_pooling=False).state_dict()
-    assert set(found.names.values()) == {whole_name(name) for name in with_final_norm}
+    ours = {part for name in found.names.values() for part in parts_of(name)}
+    assert ours == {whole_name(name) for name in with_final_norm}
 
 
 def test_compilation_in_the_middle_of_a_name_is_seen_through() -> None:

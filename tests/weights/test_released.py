@@ -53,12 +53,12 @@ def model_class(name: str) -> type[nn.Module]:
 
 
 def write_with_holes(path: Path, shapes: dict[str, list[int]]) -> None:
-    """Write a safetensors file whose values take no space on the disk."""
+    """Write a safetensors file whose values take no space on the disk, in half precision: mapping costs by size."""
     header: dict[str, Any] = {}
     end = 0
     for name, shape in shapes.items():
-        start, end = end, end + 4 * prod(shape)
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
+        start, end = end, end + 2 * prod(shape)
+        header[name] = {"dtype": "F16", "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     with path.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
@@ -68,7 +68,7 @@ def write_with_holes(path: Path, shapes: dict[str, list[int]]) -> None:
 def assert_all_used(report: LoadReport, shapes: dict[str, list[int]], own: set[str]) -> None:
     """Assert that every tensor of the file is in the model and every one of the model from the file."""
     assert {one.tensor for one in report.statuses} == set(shapes)
-    assert {one.status for one in report.statuses} <= {"loaded", "renamed"}
+    assert {one.status for one in report.statuses} <= {"loaded", "renamed", "split"}
     assert set(report.loaded) == own
     assert not report.fresh
     assert not report.unused
@@ -105,7 +105,8 @@ def test_the_encoder_of_a_released_checkpoint_is_found_by_itself(name: str, tmp_
     plan = plan_load(VideoMAEModel, open_checkpoint(path, VideoMAEConfig), LoadOptions(), {})
     assert set(plan.report.loaded) == set(plan.model.state_dict())
     assert not plan.report.fresh
-    assert len(plan.report.loaded) + len(plan.report.unused) == len(RELEASED[name])
+    num_cut = 2 * sum(".qkv.weight" in key for key in RELEASED[name])  # each is three tensors here
+    assert len(plan.report.loaded) + len(plan.report.unused) == len(RELEASED[name]) + num_cut
 
 
 @pytest.mark.parametrize("container", ["model", "module", None])

@@ -105,7 +105,8 @@ def sampled_indices(
             UserWarning,
             stacklevel=6,
         )
-    return clip_rule(total_frames, clip)[0]
+    indices: IntArray = clip_rule(total_frames, clip)[0]
+    return indices
 
 
 def check_counts(num_frames: Any, fps: Any) -> None:

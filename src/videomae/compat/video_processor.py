@@ -35,7 +35,9 @@ VIDEO_PROCESSOR_FILE = "video_preprocessor_config.json"
 TYPE_KEY = "video_processor_type"
 SAMPLING = ("do_sample_frames", "num_frames", "fps")
 OWN_SETTINGS = (*SAMPLING, "do_convert_rgb")
-NO_STEPS = {name: False for name in SETTINGS if name.startswith("do_")}  # of pixel values, which have had them all
+NO_STEPS: dict[str, Any] = {
+    name: False for name in SETTINGS if name.startswith("do_")
+}  # of pixel values, which have had them all
 
 FilePath: TypeAlias = str | os.PathLike[str]
 VideoInput: TypeAlias = "Videos | FilePath | Sequence[FilePath]"

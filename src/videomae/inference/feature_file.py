@@ -48,9 +48,9 @@ class FeatureWriter:
         largest = {"dtype": "F32", "shape": [_LARGEST] * _MAX_DIMS, "data_offsets": [_LARGEST] * 2}
         names = [_text(path) for path in paths]
         entries = {f"{number:05d}:{name}/{kind}": largest for number, name in enumerate(names) for kind in KINDS}
-        room = len(self._header(entries, names))
-        self._room = room + -room % 8  # data start at a multiple of eight bytes
-        self._stream.write(bytes(8 + self._room))
+        reserved = len(self._header(entries, names))
+        self._reserved = reserved + -reserved % 8  # data start at a multiple of eight bytes
+        self._stream.write(bytes(8 + self._reserved))
 
     def add(self, path: str, tensors: Mapping[str, Iterable[Tensor]]) -> dict[str, list[int]]:
         """Write one video.
@@ -77,7 +77,7 @@ class FeatureWriter:
                     self._stream.write(part.contiguous().numpy().data)
                     shape = [shape[0] + len(part), *shape[1:]] if shape else list(part.shape)
                 assert shape, "a tensor has at least one part, of at least one dimension"
-                offsets = [position - 8 - self._room for position in (begin, self._stream.tell())]
+                offsets = [position - 8 - self._reserved for position in (begin, self._stream.tell())]
                 entries[f"{prefix}/{kind}"] = {"dtype": DTYPES[kind], "shape": shape, "data_offsets": offsets}
                 shapes[kind] = shape
         except BaseException:
@@ -92,7 +92,7 @@ class FeatureWriter:
         """Write the header into the room left for it."""
         header = self._header(self._entries, self._paths)
         self._stream.seek(0)
-        self._stream.write(struct.pack("<Q", self._room) + header.ljust(self._room, b" "))
+        self._stream.write(struct.pack("<Q", self._reserved) + header.ljust(self._reserved, b" "))
 
     def _header(self, entries: Mapping[str, Mapping[str, Any]], paths: Sequence[str]) -> bytes:
         metadata = {METADATA_KEY: json.dumps({**self._settings, "paths": list(paths)})}

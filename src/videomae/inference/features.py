@@ -39,8 +39,7 @@ from videomae.inference.feature_file import FeatureWriter, feature_settings, rea
 from videomae.inference.files import check_output, list_videos
 from videomae.inference.loaded import LoadedModel, load_encoder
 from videomae.model.classification import VideoMAEForVideoClassification
-from videomae.model.encoder import VideoMAEModel
-from videomae.model.layers import Trace
+from videomae.model.encoder import VideoMAEModel, encode
 from videomae.video.decode import VideoReader
 from videomae.video.sampling import ClipConfig, IntArray, clip_indices, sliding_clips
 
@@ -320,7 +319,7 @@ def _encoded(loaded: Encoder, pixel_values: Tensor, pooling: Pooling) -> Tensor:
     """Return the rows of a batch of clips, `[b, ...]` float32 on the CPU."""
     model = loaded.model
     encoder = model.videomae if isinstance(model, VideoMAEForVideoClassification) else model
-    states = encoder.encode(pixel_values, None, Trace(states=False, attentions=False))  # [b, N, D], CLS in front
+    states = encode(encoder, pixel_values).last_hidden_state  # [b, N, D], CLS in front
     tokens = states[:, 1:] if model.config.use_cls_token else states  # [b, N, D]
     grid = encoder.embeddings.grid_of(pixel_values)
     tubelets = rearrange(tokens, "b (t p) d -> b t p d", t=grid.frames)

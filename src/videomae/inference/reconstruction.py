@@ -184,7 +184,7 @@ def compose_versions(
         The clip in its versions.
     """
     model = loaded.model
-    tubelet = model.videomae.embeddings.tubelet
+    tubelet = model.tubelet
     grid = model.videomae.embeddings.grid_of(pixel_values)
     # The model predicts pixels before the ImageNet normalization, whatever the processor used.
     mean, std = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, overload
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from videomae.errors import ConfigError
 from videomae.model.config import VideoMAEConfig
-from videomae.model.outputs import EncoderOutput, ImageClassifierOutput, VideoMAEForPreTrainingOutput
+from videomae.model.layers import VideoMAESelfAttention
+from videomae.model.outputs import ModelOutput
 
 if TYPE_CHECKING:
     from videomae.processing.image_processor import VideoMAEImageProcessor
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from videomae.weights.report import LoadReport
     from videomae.weights.sources import Origin
 
-Output = TypeVar("Output", EncoderOutput, VideoMAEForPreTrainingOutput, ImageClassifierOutput)
+Output = TypeVar("Output", bound=ModelOutput)
 _BLOCK_INDEX = re.compile(r"(?:^|\.)encoder\.layer\.(\d+)\.")
 # Of transformers' save_pretrained: those of the upload, and those that are about what is never otherwise here.
 UPLOAD_OPTIONS = ("repo_id", "token", "private", "commit_message")
@@ -47,7 +48,6 @@ class VideoMAEPreTrainedModel(nn.Module):
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()
         self.config = config
-        self.checkpoint_every = 0  # blocks; 0: no activation checkpointing
         self.origin: Origin | None = None  # set by from_pretrained
 
     @property
@@ -122,12 +122,53 @@ class VideoMAEPreTrainedModel(nn.Module):
     @property
     def is_gradient_checkpointing(self) -> bool:
         """Whether activation checkpointing is on."""
-        return self.checkpoint_every > 0
+        return any(getattr(one, "checkpoint_every", 0) for one in self.modules())
 
     def _set_checkpointing(self, every: int) -> None:
         for module in self.modules():
-            if isinstance(module, VideoMAEPreTrainedModel):
-                module.checkpoint_every = every
+            if hasattr(module, "checkpoint_every"):  # a stack of layers
+                setattr(module, "checkpoint_every", every)  # noqa: B010
+
+    def post_init(self) -> None:
+        """Draw the weights of all parts that are no model themselves; the last call of a constructor, as upstream."""
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Call `_init_weights` for every module of the parts that are no model themselves."""
+        for child in self.children():
+            if not isinstance(child, VideoMAEPreTrainedModel):
+                for module in drawn_modules(child):
+                    self._init_weights(module)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Draw the weights of one module: linear ones from a truncated normal; the rest keeps torch's defaults.
+
+        Source: VideoMAE, fine-tuning model. The tubelet projection keeps torch's Conv3d default, as there.
+        """
+        std = self.config.initializer_range
+        draw_linear(module, lambda weight: nn.init.trunc_normal_(weight, std=std))
+        cls_token = getattr(module, "cls_token", None)
+        if isinstance(cls_token, Tensor):
+            nn.init.trunc_normal_(cls_token, std=std)
+
+    def set_attn_implementation(self, attn_implementation: str) -> None:
+        """Accept "sdpa" or "eager", which compute the same here.
+
+        Raises:
+            ValueError: If it is another one.
+        """
+        if attn_implementation not in ("sdpa", "eager"):
+            raise ValueError(f"attn_implementation is {attn_implementation!r}: use 'sdpa' or 'eager'")
+
+    def wanted(self, output_attentions: bool | None, output_hidden_states: bool | None) -> dict[str, bool]:
+        """Return the options with which a part is asked for what the call, or else the configuration, asks for.
+
+        Empty for neither, so that parts in the place of ours need not know the options.
+        """
+        asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        configured = {name: bool(getattr(self.config, name)) for name in asked}
+        chosen = {name: configured[name] if value is None else value for name, value in asked.items()}
+        return {name: value for name, value in chosen.items() if value or configured[name]}
 
     def format_output(self, output: Output, return_dict: bool | None) -> Output | tuple[Any, ...]:
         """Return an output as an object or, where the call or else the configuration says so, as a tuple."""
@@ -302,3 +343,36 @@ class VideoMAEPreTrainedModel(nn.Module):
 def as_tuple(states: list[Tensor] | None) -> tuple[Tensor, ...] | None:
     """Return collected states as the tuple that outputs hold."""
     return None if states is None else tuple(states)
+
+
+def drawn_modules(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield a module and its parts; the three projections of an attention are drawn with it, as one matrix."""
+    yield module
+    if not isinstance(module, VideoMAESelfAttention):
+        for child in module.children():
+            yield from drawn_modules(child)
+
+
+@torch.no_grad()
+def draw_linear(module: nn.Module, draw: Callable[[Tensor], object]) -> None:
+    """Draw the weight of a linear layer and zero its bias; other modules stay as they are.
+
+    Queries, keys and values are drawn as the one matrix `[3 * D, D]` that they are in the original, whose
+    initialization depends on the shape.
+
+    Args:
+        module: Any module.
+        draw: Fills a weight in place.
+    """
+    if isinstance(module, VideoMAESelfAttention):
+        linears = [module.query, module.key, module.value]
+    elif isinstance(module, nn.Linear):
+        linears = [module]
+    else:
+        return
+    whole = torch.cat([one.weight for one in linears])
+    draw(whole)
+    for one, weight in zip(linears, whole.chunk(len(linears)), strict=True):
+        one.weight.copy_(weight)
+        if one.bias is not None:
+            nn.init.zeros_(one.bias)

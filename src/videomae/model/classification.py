@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from videomae.model.base import VideoMAEPreTrainedModel, as_tuple
+from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.config import VideoMAEConfig
-from videomae.model.encoder import VideoMAEModel, init_truncated_normal, make_trace
+from videomae.model.encoder import VideoMAEModel, encode
 from videomae.model.outputs import ImageClassifierOutput
 
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
@@ -49,7 +49,7 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
         self.videomae = self.encoder_class(config)
         self.fc_norm = nn.LayerNorm(config.hidden_size, eps=config.head_norm_eps) if config.use_mean_pooling else None
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-        init_truncated_normal(self.classifier, std=config.initializer_range)
+        self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the module that embeds tubelets."""
@@ -78,13 +78,13 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
         Raises:
             ValueError: If the video does not fit the tubelets, or the problem type is unknown.
         """
-        trace = make_trace(self.config, attentions=output_attentions, states=output_hidden_states)
-        logits = self.classify(self.features(self.videomae.encode(pixel_values, None, trace)))
+        encoded = encode(self.videomae, pixel_values, **self.wanted(output_attentions, output_hidden_states))
+        logits = self.classify(self.features(encoded.last_hidden_state))
         output = ImageClassifierOutput(
             loss=None if labels is None else self.loss(logits, labels),
             logits=logits,
-            hidden_states=as_tuple(trace.states),
-            attentions=as_tuple(trace.attentions),
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
         )
         return self.format_output(output, return_dict)
 

@@ -20,14 +20,14 @@ from videomae.weights.json_files import json_text, write_json, write_text_file
 UPSTREAM_EPS = 1e-12  # transformers' default; there the norms before the heads use torch's default instead
 TORCH_EPS = 1e-5
 
-# Activations by transformers' names: the function of torch.nn.functional, and its arguments.
+# Activations by transformers' names: the class in torch.nn, and its arguments.
 ACTIVATIONS: dict[str, tuple[str, dict[str, str]]] = {
-    "gelu": ("gelu", {}),
-    "gelu_pytorch_tanh": ("gelu", {"approximate": "tanh"}),
-    "gelu_new": ("gelu", {"approximate": "tanh"}),
-    "relu": ("relu", {}),
-    "silu": ("silu", {}),
-    "swish": ("silu", {}),
+    "gelu": ("GELU", {}),
+    "gelu_pytorch_tanh": ("GELU", {"approximate": "tanh"}),
+    "gelu_new": ("GELU", {"approximate": "tanh"}),
+    "relu": ("ReLU", {}),
+    "silu": ("SiLU", {}),
+    "swish": ("SiLU", {}),
 }
 
 

@@ -1,112 +1,227 @@
-"""From pixels to tokens: the tubelet projection and the fixed position codes.
+"""From pixels to tokens: the tubelet projection and the fixed position table.
 
-Shapes: `B` batch, `V` tubelets, `C` channels, `N` tokens, `D` width.
+Shapes: `B` batch, `T C H W` video, `V` visible tubelets, `N` tokens, `t h w` token grid, `D` width.
 """
 
 from __future__ import annotations
 
-import math
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from videomae.patches import TokenGrid
+from videomae.model.config import VideoMAEConfig
+from videomae.model.layers import is_untouched
+from videomae.patches import (
+    TokenGrid,
+    TubeletSize,
+    cut_tubelets,
+    gather_tokens,
+    gather_tubelets,
+    split_by_mask,
+    token_grid,
+)
 from videomae.positions import sinusoid_table
 
-MAX_GRIDS = 4  # other than the native one, whose tables are kept: 5 MB each for the base model and 16 frames
+MAX_TABLES = 8  # interpolated position tables that a module keeps, the last used ones
 
 
-class TubeletProjection(nn.Module):
-    """A matrix multiplication over flattened tubelets whose weight is stored in the Conv3d shape of the checkpoints.
+class VideoMAEPatchEmbeddings(nn.Module):
+    """Projects every tubelet of a video to a token."""
 
-    Args:
-        num_channels: C.
-        hidden_size: D.
-        kernel: Frames, height and width of a tubelet.
+    def __init__(self, config: VideoMAEConfig) -> None:
+        super().__init__()
+        self.image_size = config.image_height_width
+        self.patch_size = config.patch_height_width
+        self.tubelet_size = config.tubelet_size
+        self.tubelet = tubelet_size(config)
+        self.num_channels = config.num_channels
+        self.num_patches = native_grid(config).num_tokens
+        kernel = (config.tubelet_size, *config.patch_height_width)
+        self.projection = nn.Conv3d(config.num_channels, config.hidden_size, kernel_size=kernel, stride=kernel)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Embed all tubelets of `[B, T, C, H, W]` as `[B, N, D]`, in raster order.
+
+        Raises:
+            ValueError: If tubelets do not divide the video, or it has other channels.
+        """
+        self.grid_of(pixel_values)
+        if is_untouched(self.projection, nn.Conv3d):
+            return self.embed(cut_tubelets(pixel_values, self.tubelet))
+        projected: Tensor = self.projection(pixel_values.transpose(1, 2))  # [B, C, T, H, W] -> [B, D, t, h, w]
+        return projected.flatten(2).transpose(1, 2)  # [B, N, D]
+
+    def embed(self, tubelets: Tensor) -> Tensor:
+        """Embed `[B, V, C, frames, height, width]` as `[B, V, D]`, faster than as a convolution."""
+        weight = self.projection.weight
+        return F.linear(tubelets.to(weight.dtype).flatten(2), weight.flatten(1), self.projection.bias)
+
+    def grid_of(self, pixel_values: Tensor) -> TokenGrid:
+        """Return the token grid of a video batch.
+
+        Raises:
+            ValueError: If it is not `[B, T, C, H, W]` with the configured channels, or tubelets do not divide it.
+        """
+        if pixel_values.dim() != 5:
+            raise ValueError(f"pixel_values has shape {list(pixel_values.shape)}; it must be [B, T, C, H, W]")
+        _, T, C, H, W = pixel_values.shape
+        if self.num_channels != C:
+            raise ValueError(
+                f"pixel_values has {C} channels in [B, T, C, H, W], but the configuration has num_channels "
+                f"{self.num_channels}: pass frames with {self.num_channels} channels"
+            )
+        return token_grid(T, H, W, self.tubelet)
+
+
+class VideoMAEEmbeddings(nn.Module):
+    """Tubelets to tokens with their positions.
+
+    `position_embeddings` is the table `[1, N, D]` of the native grid; what is put in its place is used.
     """
 
-    def __init__(self, num_channels: int, hidden_size: int, kernel: tuple[int, int, int]) -> None:
+    def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(hidden_size, num_channels, *kernel))
-        self.bias = nn.Parameter(torch.empty(hidden_size))
-        self.reset_parameters()
+        self.patch_embeddings = VideoMAEPatchEmbeddings(config)
+        self.num_patches = self.patch_embeddings.num_patches
+        self.tubelet = self.patch_embeddings.tubelet
+        self.positions = Positions(native_grid(config))
+        self.position_embeddings = sinusoid_table(self.positions.grid.num_tokens, config.hidden_size)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size)) if config.use_cls_token else None
 
-    def reset_parameters(self) -> None:
-        """Draw the weights as torch's Conv3d does; the original leaves that layer at its default."""
-        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        bound = 1 / math.sqrt(self.weight[0].numel())
-        nn.init.uniform_(self.bias, -bound, bound)
+    def forward(
+        self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None, *, visible_indices: Tensor | None = None
+    ) -> Tensor:
+        """Embed the visible tubelets of a video, or all of them.
 
-    def forward(self, tubelets: Tensor) -> Tensor:
-        """Embed `[B, V, C, frames, height, width]` as `[B, V, D]`."""
-        return F.linear(tubelets.flatten(2), self.weight.flatten(1), self.bias)
+        Args:
+            pixel_values: `[B, T, C, H, W]`.
+            bool_masked_pos: `[B, N]` bool, True = hidden.
+            visible_indices: `[B, V]` int64, indices of the visible tokens, instead of a mask.
+
+        Returns:
+            `[B, V, D]`, one more in front with a CLS token.
+
+        Raises:
+            ValueError: If the video does not fit the tubelets, or no token is visible.
+        """
+        patches = self.patch_embeddings
+        if bool_masked_pos is not None:
+            visible_indices, _ = self.split_mask(bool_masked_pos, pixel_values, given=visible_indices)
+        tokens: Tensor
+        positions = self.positions.table(self.position_embeddings, self.grid_of(pixel_values), pixel_values.device)
+        if visible_indices is None:
+            tokens = patches(pixel_values)
+        else:
+            if visible_indices.shape[1] == 0:
+                raise ValueError("every token is hidden from the encoder: leave at least one visible")
+            positions = gather_tokens(positions, visible_indices)  # [B, V, D]
+            if is_untouched(patches, VideoMAEPatchEmbeddings) and type(patches.projection) is nn.Conv3d:
+                tokens = patches.embed(gather_tubelets(pixel_values, visible_indices, patches.tubelet))
+            else:
+                tokens = gather_tokens(patches(pixel_values), visible_indices)
+        # The residual stream has the dtype of the projection (bf16 under autocast), as in the original.
+        tokens = tokens + positions.to(tokens.dtype)
+        if self.cls_token is not None:
+            first = self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
+            tokens = torch.cat((first, tokens), dim=1)
+        return tokens
+
+    def grid_of(self, pixel_values: Tensor) -> TokenGrid:
+        """Return the token grid of a video batch; errors as in `VideoMAEPatchEmbeddings.grid_of`."""
+        return self.patch_embeddings.grid_of(pixel_values)
+
+    def split_mask(self, mask: Tensor, pixel_values: Tensor, *, given: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Turn a mask `[B, N]` into the indices of its False and of its True tokens.
+
+        Raises:
+            ValueError: If the mask does not fit the video, its rows have unequal counts, or indices came with it.
+        """
+        if given is not None:
+            raise ValueError("a mask and indices were both given: pass one of them")
+        expected = (pixel_values.shape[0], self.grid_of(pixel_values).num_tokens)
+        if mask.dtype != torch.bool or tuple(mask.shape) != expected:
+            raise ValueError(
+                f"the mask has shape {list(mask.shape)} and dtype {mask.dtype}; this video needs "
+                f"{list(expected)} and torch.bool"
+            )
+        return split_by_mask(mask.to(pixel_values.device))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.position_embeddings = follow(self.position_embeddings, self.patch_embeddings)
+        return self
 
 
-class PatchEmbeddings(nn.Module):
-    """Holds the projection under the name that transformers gives it."""
+class Positions:
+    """The position tables of other grids than the native one: interpolated once each, on the device in use.
 
-    def __init__(self, num_channels: int, hidden_size: int, kernel: tuple[int, int, int]) -> None:
-        super().__init__()
-        self.projection = TubeletProjection(num_channels, hidden_size, kernel)
-
-    def forward(self, tubelets: Tensor) -> Tensor:
-        """Embed `[B, V, C, frames, height, width]` as `[B, V, D]`."""
-        projected: Tensor = self.projection(tubelets)
-        return projected
-
-
-class PositionTable(nn.Module):
-    """Fixed sinusoid codes over the flattened token index, one row for each token.
-
-    The native table is computed in float64 and stored in float32: bit-identical to the original. It is a
-    non-persistent buffer: it follows `.to(device)` and is in no state dict. Whatever moves, casts or empties the
-    module's tensors (`to_empty` after a start on the meta device) computes it again, so that it never holds anything
-    else. For another grid the native table is interpolated linearly in time, rows and columns, so that a position
-    in the video keeps its code; the tables of the last few grids are kept.
+    The native table itself is an attribute of the module, as upstream, and no buffer: no state dict holds it, so
+    nothing may empty or round it (`to_empty`, `half`).
 
     Args:
         grid: The native token grid.
-        width: D, or E in the decoder.
     """
 
-    table: Tensor
-
-    def __init__(self, grid: TokenGrid, width: int) -> None:
-        super().__init__()
+    def __init__(self, grid: TokenGrid) -> None:
         self.grid = grid
-        self.width = width
-        self.register_buffer("table", sinusoid_table(grid.num_tokens, width), persistent=False)
-        self._interpolated: dict[TokenGrid, Tensor] = {}
+        self._source: tuple[Tensor, int] | None = None
+        self._tables: OrderedDict[tuple[TokenGrid, torch.device], Tensor] = OrderedDict()
 
-    def reset_parameters(self) -> None:
-        """Compute the native table again, on the device and in the dtype of the one there is."""
-        self._interpolated = {}
-        if not self.table.is_meta:
-            table = sinusoid_table(self.grid.num_tokens, self.width)
-            self.table = table.to(device=self.table.device, dtype=self.table.dtype)
+    def table(self, native: Tensor, grid: TokenGrid, device: torch.device) -> Tensor:
+        """Return the table of a grid.
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # What torch calls for to(), half(), to_empty() and the like. No file holds the table, and after to_empty() it
-        # is whatever was in that memory, which load_state_dict would not notice.
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.reset_parameters()
-        return self
+        Args:
+            native: `[1, N, D]`, of the native grid.
+            grid: The token grid of a video.
+            device: Where it is needed.
 
-    def forward(self, grid: TokenGrid) -> Tensor:
-        """Return the table of a grid, `[1, N, D]` in the dtype of the module."""
-        if grid == self.grid:
-            return self.table
-        if torch.compiler.is_compiling():  # a traced graph computes the table in place
-            return interpolate_table(self.table, self.grid, grid)
-        if grid not in self._interpolated:
-            while len(self._interpolated) >= MAX_GRIDS:
-                del self._interpolated[next(iter(self._interpolated))]  # the oldest
+        Returns:
+            `[1, N', D]`.
+        """
+        if grid == self.grid and native.device == device:
+            return native
+        if torch.compiler.is_compiling() or native.requires_grad:  # a traced graph keeps no state
+            return self._compute(native, grid, device)
+        if self._source is None or self._source[0] is not native or self._source[1] != native._version:
+            self._source = native, native._version
+            self._tables.clear()
+        found = self._tables.pop((grid, device), None)
+        if found is None:
             with torch.inference_mode(False):  # a table first asked for in evaluation serves training too
-                self._interpolated[grid] = interpolate_table(self.table, self.grid, grid)
-        return self._interpolated[grid]
+                found = self._compute(native, grid, device)
+        self._tables[grid, device] = found
+        if len(self._tables) > MAX_TABLES:
+            self._tables.popitem(last=False)
+        return found
+
+    def _compute(self, native: Tensor, grid: TokenGrid, device: torch.device) -> Tensor:
+        table = native if grid == self.grid else interpolate_table(native, self.grid, grid)
+        return table.to(device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"grid": self.grid, "_source": None, "_tables": OrderedDict()}
+
+
+def follow(table: Tensor, module: nn.Module) -> Tensor:
+    """Return a position table on the device of a module's parameters; its dtype and its values stay."""
+    device = next(module.parameters()).device
+    if isinstance(table, nn.Parameter) or device.type == "meta":
+        return table
+    return table.to(device)
+
+
+def native_grid(config: VideoMAEConfig) -> TokenGrid:
+    """Return the token grid of a clip of the configured size."""
+    return token_grid(config.num_frames, *config.image_height_width, tubelet_size(config))
+
+
+def tubelet_size(config: VideoMAEConfig) -> TubeletSize:
+    """Return the size of a tubelet."""
+    return TubeletSize(config.tubelet_size, *config.patch_height_width)
 
 
 def interpolate_table(table: Tensor, native: TokenGrid, grid: TokenGrid) -> Tensor:

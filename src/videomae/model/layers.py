@@ -1,96 +1,75 @@
-"""The parts of a transformer stack: attention, MLP, drop path, block.
+"""The parts of a transformer stack: attention, MLP, drop path, layer.
 
 Shapes: `B` batch, `N` tokens, `Q` tokens whose output is used (the last Q of N), `D` width, `H` heads, `d` width of
-a head. Parameter names follow transformers' module tree, except
-that queries, keys and values are one matrix `qkv` with the published files' `q_bias` and `v_bias` beside it.
+a head. Module, parameter and class names are those of the VideoMAE of transformers. Every module calls its children,
+so that forward hooks, wrappers, adapters, quantized and compiled parts do here what they do there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from videomae.model.config import ACTIVATIONS
+from videomae.model.config import ACTIVATIONS, VideoMAEConfig
 from videomae.model.cpu_attention import blocked_attention, blocked_is_faster
+from videomae.weights.layouts import FUSED, assemble, transformers_names
 
 
-def activation_function(name: str) -> Callable[[Tensor], Tensor]:
+def activation(name: str) -> nn.Module:
     """Return an activation by its name in `ACTIVATIONS`."""
-    function, options = ACTIVATIONS[name]
-    found: Callable[[Tensor], Tensor] = getattr(F, function)
-    return partial(found, **options) if options else found
+    class_name, options = ACTIVATIONS[name]
+    module: nn.Module = getattr(nn, class_name)(**options)
+    return module
 
 
-class QueryKeyValue(nn.Linear):
-    """One projection to queries, keys and values; biases on queries and values, none on keys.
+class VideoMAESelfAttention(nn.Module):
+    """Multi-head self-attention without its output projection; keys have no bias.
 
-    A plain `nn.Linear` to the outside (adapters may wrap it), with the bias in two learnable halves.
+    State dicts of transformers 4 (`q_bias`, `v_bias`) and of this package's first versions (`qkv`) load as well.
     """
 
-    def __init__(self, hidden_size: int, *, qv_bias: bool) -> None:
-        super().__init__(hidden_size, 3 * hidden_size, bias=False)
-        self.q_bias = nn.Parameter(torch.zeros(hidden_size)) if qv_bias else None
-        self.v_bias = nn.Parameter(torch.zeros(hidden_size)) if qv_bias else None
-
-    def bias_vector(self) -> Tensor | None:
-        """Return the bias of the whole projection, `[3 * D]`, zero for the keys."""
-        if self.q_bias is None or self.v_bias is None:
-            return None
-        return torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Project `[B, N, D]` to `[B, N, 3 * D]`."""
-        return F.linear(tokens, self.weight, self.bias_vector())
-
-    def project_split(self, tokens: Tensor, num_queries: int) -> tuple[Tensor, Tensor]:
-        """Project the last `num_queries` tokens to queries `[B, Q, D]` and all to keys and values `[B, N, 2 * D]`."""
-        D = self.in_features
-        bias = self.bias_vector()
-        query_bias, key_value_bias = (None, None) if bias is None else (bias[:D], bias[D:])
-        queries = F.linear(tokens[:, -num_queries:], self.weight[:D], query_bias)
-        return queries, F.linear(tokens, self.weight[D:], key_value_bias)
-
-
-class FusedSelfAttention(nn.Module):
-    """Multi-head self-attention without its output projection.
-
-    Args:
-        hidden_size: D.
-        num_heads: H.
-        qv_bias: Whether queries and values have a bias.
-        dropout: Dropout on the attention probabilities, in training only.
-    """
-
-    def __init__(self, hidden_size: int, num_heads: int, *, qv_bias: bool, dropout: float) -> None:
+    def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.dropout = dropout
-        self.qkv = QueryKeyValue(hidden_size, qv_bias=qv_bias)
+        D = config.hidden_size
+        self.num_attention_heads = config.num_attention_heads
+        self.attention_head_size = D // config.num_attention_heads
+        self.all_head_size = D
+        self.dropout_prob = config.attention_probs_dropout_prob
+        self.query, self.key, self.value = (nn.Linear(D, D, bias=False) for _ in range(3))
+        if config.qv_bias:
+            self.query.bias, self.value.bias = (nn.Parameter(torch.zeros(D)) for _ in range(2))
+        self.register_load_state_dict_pre_hook(_rename_older_keys)  # type: ignore[no-untyped-call]
 
     def forward(
-        self, tokens: Tensor, num_queries: int | None = None, need_probabilities: bool = False
+        self,
+        hidden_states: Tensor,
+        *,
+        num_queries: int | None = None,
+        attentions: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Attend from the last `num_queries` tokens (None: all) to all tokens.
 
         Args:
-            tokens: `[B, N, D]`.
+            hidden_states: `[B, N, D]`.
             num_queries: Q.
-            need_probabilities: Compute and return the probabilities.
+            attentions: Where given, the probabilities are computed and appended to it.
 
         Returns:
             Contexts `[B, Q, D]` and probabilities `[B, H, Q, N]`, or None.
         """
-        query, key, value = self._project(tokens, num_queries)
-        dropout = self.dropout if self.training else 0.0
+        queried = hidden_states if num_queries is None else hidden_states[:, -num_queries:]
+        query = self._split_heads(self.query(queried))
+        key, value = self._split_heads(self.key(hidden_states)), self._split_heads(self.value(hidden_states))
+        dropout = self.dropout_prob if self.training else 0.0
         probabilities = None
-        if need_probabilities:
+        if attentions is not None:
             probabilities = attention_probabilities(query, key, dropout=dropout)
+            attentions.append(probabilities)
             context = probabilities @ value
         elif dropout == 0.0 and blocked_is_faster(query):
             context = blocked_attention(query, key, value)
@@ -98,17 +77,10 @@ class FusedSelfAttention(nn.Module):
             context = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
         return context.transpose(1, 2).flatten(2), probabilities  # [B, H, Q, d] -> [B, Q, D]
 
-    def _project(self, tokens: Tensor, num_queries: int | None) -> tuple[Tensor, Tensor, Tensor]:
-        B, N, D = tokens.shape
-        d = D // self.num_heads  # not left to `view`, which could not tell it where the token counts are symbols
-        if num_queries is None or num_queries == N or not isinstance(self.qkv, QueryKeyValue):
-            fused = self.qkv(tokens).view(B, N, 3, self.num_heads, d)  # [B, N, 3, H, d]
-            query, key, value = fused.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, H, N, d]
-            return (query if num_queries is None else query[:, :, -num_queries:]), key, value
-        queries, keys_values = self.qkv.project_split(tokens, num_queries)
-        query = queries.view(B, num_queries, self.num_heads, d).transpose(1, 2)  # [B, H, Q, d]
-        key, value = keys_values.view(B, N, 2, self.num_heads, d).permute(2, 0, 3, 1, 4).unbind(0)
-        return query, key, value
+    def _split_heads(self, tokens: Tensor) -> Tensor:
+        """Return `[B, N, D]` as `[B, H, N, d]`."""
+        # The head width is given, not left to `view`, which could not tell it where token counts are symbols.
+        return tokens.view(*tokens.shape[:2], self.num_attention_heads, self.attention_head_size).transpose(1, 2)
 
 
 def attention_probabilities(query: Tensor, key: Tensor, *, dropout: float = 0.0) -> Tensor:
@@ -121,37 +93,69 @@ def attention_probabilities(query: Tensor, key: Tensor, *, dropout: float = 0.0)
     return probabilities.to(query.dtype)
 
 
-class Dense(nn.Module):
-    """A linear layer under the name `dense`, followed by dropout."""
+class VideoMAESelfOutput(nn.Module):
+    """The output projection of attention; the residual is added by the layer."""
 
-    def __init__(self, in_features: int, out_features: int, *, dropout: float = 0.0) -> None:
+    def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(in_features, out_features)
-        self.dropout = dropout
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Project `[B, N, in_features]` to `[B, N, out_features]`."""
-        projected: Tensor = self.dense(tokens)
-        return F.dropout(projected, self.dropout, self.training) if self.dropout else projected
+    def forward(self, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
+        """Project `[B, Q, D]`; `input_tensor` is upstream's argument and not used."""
+        projected: Tensor = self.dropout(self.dense(hidden_states))
+        return projected
 
 
-class Attention(nn.Module):
+class VideoMAEAttention(nn.Module):
     """Self-attention and its output projection."""
 
-    def __init__(
-        self, hidden_size: int, num_heads: int, *, qv_bias: bool, dropout: float, attention_dropout: float
-    ) -> None:
+    def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()
-        self.attention = FusedSelfAttention(hidden_size, num_heads, qv_bias=qv_bias, dropout=attention_dropout)
-        self.output = Dense(hidden_size, hidden_size, dropout=dropout)
+        self.attention = VideoMAESelfAttention(config)
+        self.output = VideoMAESelfOutput(config)
+
+    def forward(self, hidden_states: Tensor, **options: Any) -> Tensor:
+        """Attend with the options of `VideoMAESelfAttention` and project the contexts, `[B, Q, D]`."""
+        context = first_of(self.attention(hidden_states, **options))
+        projected: Tensor = self.output(context, hidden_states)
+        return projected
+
+
+class VideoMAEIntermediate(nn.Module):
+    """The first half of the MLP."""
+
+    def __init__(self, config: VideoMAEConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.intermediate_act_fn = activation(config.hidden_act)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Project `[B, N, D]` to `[B, N, intermediate_size]` and apply the activation."""
+        hidden: Tensor = self.intermediate_act_fn(self.dense(hidden_states))
+        return hidden
+
+
+class VideoMAEOutput(nn.Module):
+    """The second half of the MLP and the residual connection around both."""
+
+    def __init__(self, config: VideoMAEConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(
-        self, tokens: Tensor, num_queries: int | None = None, need_probabilities: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
-        """Attend as `FusedSelfAttention` does and project the contexts, `[B, Q, D]`."""
-        context, probabilities = self.attention(tokens, num_queries, need_probabilities)
-        projected: Tensor = self.output(context)
-        return projected, probabilities
+        self, hidden_states: Tensor, input_tensor: Tensor, *, branch: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """Project `[B, N, intermediate_size]` and add `input_tensor` `[B, N, D]`.
+
+        Args:
+            hidden_states: What the intermediate returned.
+            input_tensor: The residual stream.
+            branch: Layer scale and drop path, applied before the sum where the layer has them.
+        """
+        projected: Tensor = self.dropout(self.dense(hidden_states))
+        return input_tensor + (projected if branch is None else branch(projected))
 
 
 class DropPath(nn.Module):
@@ -173,140 +177,124 @@ class DropPath(nn.Module):
         return branch * (kept.to(branch.dtype) / keep)
 
 
-@dataclass(frozen=True)
-class BlockSettings:
-    """What all blocks of a stack share."""
-
-    qv_bias: bool
-    """Biases on queries and values."""
-    dropout: float
-    """Dropout after each output projection."""
-    attention_dropout: float
-    """Dropout on attention probabilities."""
-    activation: str
-    """A key of `ACTIVATIONS`."""
-    norm_eps: float
-    """Epsilon of the LayerNorms."""
-    init_values: float
-    """First value of the layer-scale gains; 0: none."""
-
-
-class Block(nn.Module):
-    """One pre-norm transformer block.
+class VideoMAELayer(nn.Module):
+    """One pre-norm transformer layer.
 
     `x + drop_path(gamma_1 * attention(norm(x)))`, then `x + drop_path(gamma_2 * mlp(norm(x)))`; the gammas exist
     only with layer scale.
 
     Args:
-        hidden_size: D.
-        num_heads: H.
-        intermediate_size: Width of the MLP.
-        settings: The rest, the same for every block of a stack.
-        drop_path: Stochastic-depth rate of this block.
+        config: Sizes of this stack; the decoder's configuration has the decoder's sizes in the encoder's fields.
+        drop_path: Stochastic-depth rate of this layer.
     """
 
-    def __init__(
-        self,
-        hidden_size: int,
-        num_heads: int,
-        intermediate_size: int,
-        *,
-        settings: BlockSettings,
-        drop_path: float,
-    ) -> None:
+    def __init__(self, config: VideoMAEConfig, drop_path: float = 0.0) -> None:
         super().__init__()
-        self.attention = Attention(
-            hidden_size,
-            num_heads,
-            qv_bias=settings.qv_bias,
-            dropout=settings.dropout,
-            attention_dropout=settings.attention_dropout,
-        )
-        self.intermediate = Dense(hidden_size, intermediate_size)
-        self.output = Dense(intermediate_size, hidden_size, dropout=settings.dropout)
-        self.layernorm_before = nn.LayerNorm(hidden_size, eps=settings.norm_eps)
-        self.layernorm_after = nn.LayerNorm(hidden_size, eps=settings.norm_eps)
-        self.activation = activation_function(settings.activation)
-        self.drop_path = DropPath(drop_path)
-        scaled = settings.init_values > 0.0
-        self.gamma_1 = nn.Parameter(torch.full((hidden_size,), settings.init_values)) if scaled else None
-        self.gamma_2 = nn.Parameter(torch.full((hidden_size,), settings.init_values)) if scaled else None
+        D = config.hidden_size
+        self.attention = VideoMAEAttention(config)
+        self.intermediate = VideoMAEIntermediate(config)
+        self.output = VideoMAEOutput(config)
+        self.layernorm_before = nn.LayerNorm(D, eps=config.layer_norm_eps)
+        self.layernorm_after = nn.LayerNorm(D, eps=config.layer_norm_eps)
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else None
+        scaled = config.init_values > 0.0
+        self.gamma_1 = nn.Parameter(torch.full((D,), config.init_values)) if scaled else None
+        self.gamma_2 = nn.Parameter(torch.full((D,), config.init_values)) if scaled else None
 
-    def forward(
-        self, tokens: Tensor, num_queries: int | None = None, need_probabilities: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, hidden_states: Tensor, num_queries: int | None = None, **options: Any) -> Tensor:
         """Transform tokens; only the last `num_queries` are computed and returned where it is given.
 
         Args:
-            tokens: `[B, N, D]`.
+            hidden_states: `[B, N, D]`.
             num_queries: Q; None means all N.
-            need_probabilities: Also return the attention probabilities.
+            **options: `attentions`, of `VideoMAESelfAttention`.
 
         Returns:
-            `[B, Q, D]` and `[B, H, Q, N]` or None.
+            `[B, Q, D]`.
         """
-        attended, probabilities = self.attention(self.layernorm_before(tokens), num_queries, need_probabilities)
         if num_queries is not None:
-            tokens = tokens[:, -num_queries:]
-        if self.gamma_1 is not None:
-            attended = attended * self.gamma_1
-        tokens = tokens + self.drop_path(attended)
-        hidden = self.output(self.activation(self.intermediate(self.layernorm_after(tokens))))
-        if self.gamma_2 is not None:
-            hidden = hidden * self.gamma_2
-        return tokens + self.drop_path(hidden), probabilities
+            options["num_queries"] = num_queries
+        attended = first_of(self.attention(self.layernorm_before(hidden_states), **options))
+        if num_queries is not None:
+            hidden_states = hidden_states[:, -num_queries:]
+        hidden_states = hidden_states + self._branch(attended, self.gamma_1)
+        hidden = self.intermediate(self.layernorm_after(hidden_states))
+        if self.gamma_2 is None and self.drop_path is None:
+            return first_of(self.output(hidden, hidden_states))
+        return first_of(self.output(hidden, hidden_states, branch=lambda one: self._branch(one, self.gamma_2)))
+
+    def _branch(self, branch: Tensor, gamma: Tensor | None) -> Tensor:
+        """Apply layer scale and drop path to a residual branch `[B, Q, D]`."""
+        if gamma is not None:
+            branch = branch * gamma
+        return branch if self.drop_path is None else self.drop_path(branch)
 
 
-def run_blocks(
-    blocks: nn.ModuleList,
-    tokens: Tensor,
+def run_layers(
+    layers: nn.ModuleList,
+    hidden_states: Tensor,
     *,
     num_queries: int | None = None,
     checkpoint_every: int = 0,
-    trace: Trace | None = None,
+    states: list[Tensor] | None = None,
+    attentions: list[Tensor] | None = None,
 ) -> Tensor:
-    """Run blocks in order.
+    """Run layers in order.
 
     Args:
-        blocks: Of type `Block`.
-        tokens: `[B, N, D]`.
-        num_queries: Q: the last block computes the last Q tokens only; None means all.
-        checkpoint_every: Activation checkpointing of every so many blocks, from the first; 0 means of none.
-        trace: Collects hidden states and attentions where given.
+        layers: `VideoMAELayer`, or modules in their place that take `[B, N, D]` and return it, alone or as the first
+            of a tuple.
+        hidden_states: `[B, N, D]`.
+        num_queries: Q, the tokens at the end whose output is used; None means all. The last layer computes only
+            those, unless something listens to it or has replaced it.
+        checkpoint_every: Every how many layers, from the first, activations are computed again in the backward pass
+            instead of being kept; 0 means nowhere.
+        states: Where given, collects the input and the output of each layer.
+        attentions: Where given, collects the attention probabilities of each layer.
 
     Returns:
         `[B, Q, D]`, or `[B, N, D]` without `num_queries`.
     """
-    need_probabilities = trace is not None and trace.attentions is not None
-    last = len(blocks) - 1
-    for number, block in enumerate(blocks):
-        if trace is not None:
-            trace.add_state(tokens)
-        queries = num_queries if number == last else None
+    last = len(layers) - 1
+    if states is not None:
+        states.append(hidden_states)
+    for number, layer in enumerate(layers):
+        options: dict[str, Any] = {} if attentions is None else {"attentions": attentions}
+        if num_queries is not None and number == last and is_untouched(layer, VideoMAELayer):
+            options["num_queries"] = num_queries
         if checkpoint_every and number % checkpoint_every == 0 and torch.is_grad_enabled():
-            tokens, probabilities = checkpoint(block, tokens, queries, need_probabilities, use_reentrant=False)
+            output = checkpoint(layer, hidden_states, use_reentrant=False, **options)
         else:
-            tokens, probabilities = block(tokens, queries, need_probabilities)
-        if trace is not None:
-            trace.add_attention(probabilities)
-    if trace is not None:
-        trace.add_state(tokens)
-    return tokens
+            output = layer(hidden_states, **options)
+        hidden_states = first_of(output)
+        if states is not None:
+            states.append(hidden_states)
+    return hidden_states if num_queries is None else hidden_states[:, -num_queries:]
 
 
-class Trace:
-    """Collects hidden states (embeddings first, then each block) and attentions of one forward pass."""
+def first_of(output: Any) -> Tensor:
+    """Return what a module computed: its output, or the first entry of it where it returned several."""
+    tensor: Tensor = output if isinstance(output, Tensor) else output[0]
+    return tensor
 
-    def __init__(self, *, states: bool, attentions: bool) -> None:
-        self.states: list[Tensor] | None = [] if states else None
-        self.attentions: list[Tensor] | None = [] if attentions else None
 
-    def add_state(self, tokens: Tensor) -> None:
-        """Keep one hidden state `[B, N, D]`."""
-        if self.states is not None:
-            self.states.append(tokens)
+def is_untouched(module: nn.Module, cls: type[nn.Module]) -> bool:
+    """Return whether a module is of exactly this class and nothing listens to it or to a part of it.
 
-    def add_attention(self, probabilities: Tensor | None) -> None:
-        """Keep the probabilities `[B, H, N, N]` of one block."""
-        if self.attentions is not None and probabilities is not None:
-            self.attentions.append(probabilities)
+    Only then may a parent compute less than upstream, or compute it otherwise: nobody can see the difference.
+    """
+    # Hooks on all modules of the process, as of FLOP counters, are to see what is computed: they are not asked for.
+    return type(module) is cls and not any(
+        one._forward_hooks or one._forward_pre_hooks or one._backward_hooks or one._backward_pre_hooks
+        for one in module.modules()
+    )
+
+
+def _rename_older_keys(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Give the keys of older state dicts their names of today; `load_state_dict` hands over a copy of the dict."""
+    older = {key: tensor for key, tensor in state_dict.items() if key.startswith(prefix)}
+    names = transformers_names(older)
+    if any(ours != theirs or ours.endswith(FUSED) for theirs, ours in names.items()):
+        for key in older:
+            del state_dict[key]
+        state_dict.update(assemble(older, names))

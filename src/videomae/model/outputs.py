@@ -1,68 +1,110 @@
-"""What the models return: small dataclasses that can also be read as tuples or dictionaries.
+"""What the models return: ordered dictionaries whose entries are attributes too, as transformers' outputs are.
 
-`output.loss`, `output["loss"]`, `output[0]` and `output.to_tuple()` all work, as with transformers' outputs; fields
-that are None are left out of the tuple and of the keys.
+`output.loss`, `output["loss"]`, `output[0]`, `output.get("loss")`, `output.items()` and `output.to_tuple()` all work.
+An entry that is None is in none of them but the attribute.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor
-from torch.export import register_dataclass
+from torch.utils import _pytree
 
 States = tuple[Tensor, ...]
 
 
-class _Readable:
-    """Tuple and dictionary access for a dataclass."""
+class ModelOutput(OrderedDict[str, Any]):
+    """Base of the outputs: a dataclass whose fields are the entries of the dictionary.
 
-    def keys(self) -> tuple[str, ...]:
-        """Return the names of the fields that are not None."""
-        return tuple(one.name for one in fields(self) if getattr(self, one.name) is not None)  # type: ignore[arg-type]
+    A mapping, or pairs of names and values, as the only argument makes the output from them: what code that rebuilds
+    dictionaries does, such as accelerate and `DataParallel`.
+    """
+
+    def __post_init__(self) -> None:
+        """Enter the fields that are not None, in order."""
+        names = [one.name for one in fields(self)]  # type: ignore[arg-type]
+        first = getattr(self, names[0])
+        if not isinstance(first, Tensor) and isinstance(first, Mapping | Iterable):
+            given = dict(first)
+            unknown = [name for name in given if name not in names]
+            if unknown:
+                raise ValueError(f"{type(self).__name__} has no {unknown[0]!r}: it has {', '.join(names)}")
+            super().__setattr__(names[0], None)
+            for name, value in given.items():
+                super().__setattr__(name, value)
+        for name in names:
+            if getattr(self, name) is not None:
+                super().__setitem__(name, getattr(self, name))
 
     def to_tuple(self) -> tuple[Any, ...]:
         """Return the values that are not None, in field order."""
-        return tuple(getattr(self, name) for name in self.keys())
+        return tuple(self[name] for name in self)
 
-    def __getitem__(self, key: str | int | slice) -> Any:
+    def __getitem__(self, key: Any) -> Any:
+        """Return an entry by name, or by its position among those that are not None; a slice gives a tuple."""
         if isinstance(key, str):
-            if key not in self.keys():
-                raise KeyError(f"{key!r} is not in this output, which has {', '.join(self.keys())}")
-            return getattr(self, key)
-        return self.to_tuple()[key]
+            if key not in self:
+                raise KeyError(f"{key!r} is not in this output, which has {', '.join(self)}")
+            return super().__getitem__(key)
+        return tuple(self.values())[key]
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.keys())
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        super().__setattr__(key, value)
 
-    def __len__(self) -> int:
-        return len(self.keys())
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in self and value is not None:
+            super().__setitem__(name, value)
 
-    def __contains__(self, key: object) -> bool:
-        return key in self.keys()
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), dict(self))
+
+    def __init_subclass__(cls) -> None:
+        """Let torch's tools (export, DataParallel, vmap, torch.compile) take the output apart and rebuild it."""
+        _pytree.register_pytree_node(
+            cls,
+            lambda output: (list(output.values()), list(output.keys())),
+            lambda values, names: _rebuild(cls, dict(zip(names, values, strict=True))),
+            serialized_type_name=f"videomae.{cls.__name__}",  # the name in exported files
+        )
 
 
-@dataclass(kw_only=True)
-class EncoderOutput(_Readable):
-    """Output of `VideoMAEModel`."""
+def _rebuild(cls: type[ModelOutput], values: Mapping[str, Any]) -> ModelOutput:
+    return cls(**values)
+
+
+@dataclass
+class BaseModelOutput(ModelOutput):
+    """Output of `VideoMAEModel` and of its encoder."""
 
     last_hidden_state: Tensor
     """`[B, V, D]`."""
     hidden_states: States | None = None
-    """Embeddings, then the output of each block, `[B, V, D]` each."""
+    """Embeddings, then the output of each layer, `[B, V, D]` each."""
     attentions: States | None = None
-    """Probabilities of each block, `[B, H, V, V]` each."""
+    """Probabilities of each layer, `[B, H, V, V]` each."""
 
 
-@dataclass(kw_only=True)
-class VideoMAEForPreTrainingOutput(_Readable):
+@dataclass
+class VideoMAEDecoderOutput(ModelOutput):
+    """Output of the decoder."""
+
+    logits: Tensor
+    """`[B, M, P]`."""
+
+
+@dataclass
+class VideoMAEForPreTrainingOutput(ModelOutput):
     """Output of `VideoMAEForPreTraining`."""
 
-    loss: Tensor
+    loss: Tensor | None = None
     """0-d float32."""
-    logits: Tensor
+    logits: Tensor | None = None
     """`[B, M, P]`, one prediction for each decoded token."""
     hidden_states: States | None = None
     """Encoder states on the visible tokens."""
@@ -70,19 +112,15 @@ class VideoMAEForPreTrainingOutput(_Readable):
     """Encoder attentions on the visible tokens."""
 
 
-@dataclass(kw_only=True)
-class ImageClassifierOutput(_Readable):
+@dataclass
+class ImageClassifierOutput(ModelOutput):
     """Output of `VideoMAEForVideoClassification`, under transformers' name."""
 
     loss: Tensor | None = None
     """0-d, only where labels were given."""
-    logits: Tensor
+    logits: Tensor | None = None
     """`[B, K]`."""
     hidden_states: States | None = None
     """As for the encoder."""
     attentions: States | None = None
     """As for the encoder."""
-
-
-for _output in (EncoderOutput, VideoMAEForPreTrainingOutput, ImageClassifierOutput):
-    register_dataclass(_output, serialized_type_name=f"videomae.{_output.__name__}")  # the name in exported files

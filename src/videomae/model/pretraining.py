@@ -7,24 +7,19 @@ no loss.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from videomae.model.base import VideoMAEPreTrainedModel, as_tuple
+from videomae.model.base import VideoMAEPreTrainedModel, draw_linear, drawn_modules
 from videomae.model.config import VideoMAEConfig
-from videomae.model.embeddings import PositionTable
-from videomae.model.encoder import (
-    VideoMAEModel,
-    block_settings,
-    drop_path_rates,
-    make_trace,
-    native_grid,
-)
-from videomae.model.layers import Block, run_blocks
-from videomae.model.outputs import VideoMAEForPreTrainingOutput
+from videomae.model.embeddings import Positions, follow, native_grid, tubelet_size
+from videomae.model.encoder import VideoMAEModel, drop_path_rates, encode
+from videomae.model.layers import VideoMAELayer, first_of, run_layers
+from videomae.model.outputs import VideoMAEDecoderOutput, VideoMAEForPreTrainingOutput
 from videomae.patches import (
     TokenGrid,
     complement,
@@ -33,41 +28,51 @@ from videomae.patches import (
     membership,
     normalize_tubelets,
 )
+from videomae.positions import sinusoid_table
 from videomae.presets import IMAGENET_MEAN as IMAGENET_MEAN
 from videomae.presets import IMAGENET_STD as IMAGENET_STD
 
 
-class Decoder(nn.Module):
+class VideoMAEDecoder(nn.Module):
     """A small transformer from visible tokens and mask tokens to pixels.
 
-    The last block computes only the tokens whose output is used: their queries attend to all tokens.
+    The last layer computes only the tokens whose output is used: their queries attend to all tokens.
     """
 
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()
-        settings = block_settings(config)
-        self.decoder_layers = nn.ModuleList(
-            Block(
-                config.decoder_hidden_size,
-                config.decoder_num_attention_heads,
-                config.decoder_intermediate_size,
-                settings=settings,
-                drop_path=rate,
-            )
-            for rate in drop_path_rates(config.drop_path_rate, config.decoder_num_hidden_layers)
-        )
+        self.config = decoder_config(config)
+        self.checkpoint_every = 0  # layers; 0: activations are kept
+        rates = drop_path_rates(config.drop_path_rate, config.decoder_num_hidden_layers)
+        self.decoder_layers = nn.ModuleList(VideoMAELayer(self.config, rate) for rate in rates)
         self.norm = nn.LayerNorm(config.decoder_hidden_size, eps=config.head_norm_eps)
         self.head = nn.Linear(config.decoder_hidden_size, config.values_per_tubelet)
 
-    def forward(self, tokens: Tensor, num_decoded: int, checkpoint_every: int = 0) -> Tensor:
-        """Decode `[B, V + M, E]`, mask tokens last, to predictions `[B, M, P]`."""
-        tokens = run_blocks(self.decoder_layers, tokens, num_queries=num_decoded, checkpoint_every=checkpoint_every)
-        predictions: Tensor = self.head(self.norm(tokens))
-        return predictions
+    def forward(self, hidden_states: Tensor, return_token_num: int) -> VideoMAEDecoderOutput:
+        """Decode `[B, V + M, E]`, mask tokens last, to predictions `[B, M, P]` of the last `return_token_num`."""
+        hidden_states = run_layers(
+            self.decoder_layers,
+            hidden_states,
+            num_queries=return_token_num,
+            checkpoint_every=self.checkpoint_every if self.training else 0,
+        )
+        return VideoMAEDecoderOutput(logits=self.head(self.norm(hidden_states)))
+
+
+def decoder_config(config: VideoMAEConfig) -> VideoMAEConfig:
+    """Return a configuration that has the decoder's sizes in the encoder's fields, as upstream."""
+    return config.replace(
+        hidden_size=config.decoder_hidden_size,
+        num_hidden_layers=config.decoder_num_hidden_layers,
+        num_attention_heads=config.decoder_num_attention_heads,
+        intermediate_size=config.decoder_intermediate_size,
+    )
 
 
 class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
     """Encoder, decoder and reconstruction loss.
+
+    `position_embeddings` is the decoder's table `[1, N, E]` of the native grid; what is put in its place is used.
 
     Args:
         config: Sizes and switches. Published pre-training models have `use_mean_pooling=False`, that is, a final
@@ -81,21 +86,23 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         super().__init__(config)
         self.norm_pix_loss = config.norm_pix_loss
         self.num_channels = config.num_channels
+        self.tubelet = tubelet_size(config)
         self.videomae = self.encoder_class(config)
         self.encoder_to_decoder = nn.Linear(config.hidden_size, config.decoder_hidden_size, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_hidden_size))
-        self.decoder = Decoder(config)
-        self.positions = PositionTable(native_grid(config), config.decoder_hidden_size)
-        self._init_weights()
+        self.positions = Positions(native_grid(config))
+        self.position_embeddings = sinusoid_table(self.positions.grid.num_tokens, config.decoder_hidden_size)
+        self.decoder = VideoMAEDecoder(config)
+        self.init_weights()
 
-    def _init_weights(self) -> None:
-        """Draw the weights as the original does: Xavier in both stacks, torch's default between them."""
+    def init_weights(self) -> None:
+        """Draw the weights as the original does: Xavier in both stacks, torch's default for the projection between.
+
+        Source: VideoMAE (Tong et al. 2022), pre-training model.
+        """
         for stack in (self.videomae, self.decoder):
-            for one in stack.modules():
-                if isinstance(one, nn.Linear):
-                    nn.init.xavier_uniform_(one.weight)
-                    if one.bias is not None:
-                        nn.init.zeros_(one.bias)
+            for module in drawn_modules(stack):
+                draw_linear(module, nn.init.xavier_uniform_)
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
 
     def get_input_embeddings(self) -> nn.Module:
@@ -136,15 +143,18 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
 
         Source: VideoMAE (Tong et al. 2022), section 3.3; VideoMAE V2 (Wang et al. 2023), equations 3 and 4.
         """
-        grid = self.videomae.embeddings.grid_of(pixel_values)
+        embeddings = self.videomae.embeddings
+        grid = embeddings.grid_of(pixel_values)
+        chosen: dict[str, Any] = {"visible_indices": visible_indices}
         if bool_masked_pos is not None:
-            visible_indices, _ = self.videomae.split_mask(bool_masked_pos, pixel_values, given=visible_indices)
+            chosen = {"bool_masked_pos": bool_masked_pos}  # the encoder gets what it gets upstream
+            visible_indices, _ = embeddings.split_mask(bool_masked_pos, pixel_values, given=visible_indices)
         if visible_indices is None:
             raise ValueError(
                 "pre-training needs a mask: pass bool_masked_pos [B, N], True = hidden, or visible_indices"
             )
         if decode_masked_pos is not None:
-            decoded_indices, _ = self.videomae.split_mask(decode_masked_pos, pixel_values, given=decoded_indices)
+            decoded_indices, _ = embeddings.split_mask(decode_masked_pos, pixel_values, given=decoded_indices)
         weights = None
         if decoded_indices is None:
             decoded_indices = complement(visible_indices, grid.num_tokens)
@@ -154,15 +164,16 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
             torch._check(decoded_indices.shape[1] > 0)  # an exported program takes a symbol and asks at run time
         elif decoded_indices.shape[1] == 0:
             raise ValueError("no token is to be decoded: hide at least one")
-        trace = make_trace(self.config, attentions=output_attentions, states=output_hidden_states)
-        encoded = self.videomae.encode(pixel_values, visible_indices, trace)
-        logits = self.decode(encoded, visible_indices, decoded_indices, grid)
+        encoded = encode(
+            self.videomae, pixel_values, **chosen, **self.wanted(output_attentions, output_hidden_states)
+        )
+        logits = self.decode(encoded.last_hidden_state, visible_indices, decoded_indices, grid)
         targets = self.targets(pixel_values, decoded_indices)
         output = VideoMAEForPreTrainingOutput(
             loss=reconstruction_loss(logits, targets, weights),
             logits=logits,
-            hidden_states=as_tuple(trace.states),
-            attentions=as_tuple(trace.attentions),
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
         )
         return self.format_output(output, return_dict)
 
@@ -179,14 +190,12 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
             `[B, M, P]`.
         """
         projected = self.encoder_to_decoder(encoded)  # [B, V, E]
-        table = self.positions(grid).to(projected.dtype)
+        table = self.positions.table(self.position_embeddings, grid, projected.device).to(projected.dtype)
         num_first = encoded.shape[1] - visible_indices.shape[1]  # 1 with a CLS token, which has no position
         visible = projected[:, num_first:] + gather_tokens(table, visible_indices)
-        masked = self.mask_token.to(projected.dtype) + gather_tokens(table, decoded_indices)  # [B, M, E]
-        tokens = torch.cat((projected[:, :num_first], visible, masked), dim=1)
-        checkpoint_every = self.checkpoint_every if self.training else 0
-        logits: Tensor = self.decoder(tokens, decoded_indices.shape[1], checkpoint_every)
-        return logits
+        hidden = self.mask_token.to(projected.dtype) + gather_tokens(table, decoded_indices)  # [B, M, E]
+        tokens = torch.cat((projected[:, :num_first], visible, hidden), dim=1)
+        return first_of(self.decoder(tokens, decoded_indices.shape[1]))
 
     @torch.no_grad()
     def targets(self, pixel_values: Tensor, decoded_indices: Tensor) -> Tensor:
@@ -195,7 +204,7 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         Only the decoded tubelets are read. With three channels the ImageNet normalization is undone first; with
         `norm_pix_loss` each tubelet and channel is then normalized.
         """
-        size = self.videomae.embeddings.tubelet
+        size = self.tubelet
         # The indexing inside copies: `tubelets` is written in place from here on, for every pass costs.
         tubelets = gather_tubelets(pixel_values, decoded_indices, size).float().flatten(3)  # [B, M, C, s]
         # Numbers, not buffers: exact in a bfloat16 model, there after a start on the meta device, no copy a step.
@@ -206,6 +215,11 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
             for channel, (mean, std) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)):
                 tubelets[:, :, channel].mul_(std).add_(mean)
         return tubelets.transpose(2, 3).flatten(2)  # [B, M, P], channel fastest
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.position_embeddings = follow(self.position_embeddings, self)
+        return self
 
 
 def reconstruction_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:

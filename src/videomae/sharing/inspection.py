@@ -220,7 +220,7 @@ def _bias_problems(checkpoint: Checkpoint) -> list[Problem]:
     biases = [
         tensor
         for theirs, tensor in checkpoint.file.tensors.items()
-        if checkpoint.layout.names[theirs].endswith(("qkv.q_bias", "qkv.v_bias"))
+        if checkpoint.layout.names[theirs].endswith(("query.bias", "value.bias"))
     ]
     if not biases or any(bool(bias.any()) for bias in biases):
         return []

@@ -80,8 +80,8 @@ def finetune(
     dtype = compute_dtype(loop.precision, device)
     train, val = training_and_validation(recipe)
     model, report = build_classifier(recipe, train.classes, model_class)
-    network = as_built(recipe.model, model.config, init=recipe.init, has_decoder=False)
-    recipe = replace(recipe, model=network)
+    built = as_built(recipe.model, model.config, init=recipe.init, has_decoder=False)
+    recipe = replace(recipe, model=built)
     model = model.to(device).train()
     size = recipe.model.image_size
     dataset = FinetuningDataset(train, clip=recipe.clip, size=size, augment=recipe.augment, seed=loop.seed)

@@ -1,6 +1,6 @@
 """How many floating-point operations a training step must do, in closed form.
 
-A multiply-add counts 2. Matrix multiplications and the two products of attention count, nothing else does
+A multiply-add counts 2. Matrix multiplications and the two multiplications of attention count, nothing else does
 (normalizations, softmax, activations and additions are under 2 % of a step). The backward pass counts twice the
 forward pass, but once for the tubelet projection, whose input needs no gradient. Recomputation, as in fused attention
 kernels, counts as nothing: it is how, not what.
@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from videomae.model.config import VideoMAEConfig
-from videomae.model.encoder import native_grid
+from videomae.model.embeddings import native_grid
 
 
 @dataclass(frozen=True)

@@ -30,14 +30,14 @@ DECODER_FIELDS = (
 
 
 def load_initial(
-    cls: type[Model], source: str, network: NetworkConfig, *, has_decoder: bool, **options: Any
+    cls: type[Model], source: str, settings: NetworkConfig, *, has_decoder: bool, **options: Any
 ) -> tuple[Model, LoadReport]:
     """Load a model to go on training.
 
     Args:
         cls: The model class to train.
         source: Folder of a model or of a run, weights file, or Hub name; see `from_pretrained`.
-        network: What the recipe says of the model: overrides that no tensor depends on are applied, the rest must
+        settings: What the recipe says of the model: overrides that no tensor depends on are applied, the rest must
             be what `source` is.
         has_decoder: Whether the recipe's decoder sizes mean anything.
         **options: As for `from_pretrained`.
@@ -49,25 +49,25 @@ def load_initial(
         WeightsError: If there is nothing to load, or what there is is damaged or does not fit.
         ConfigError: If an option does not fit the model, or the recipe contradicts it.
     """
-    network.check_overrides(options)
-    training = {name: value for name, value in network.overrides.items() if name in TRAINING_FIELDS}
+    settings.check_overrides(options)
+    training = {name: value for name, value in settings.overrides.items() if name in TRAINING_FIELDS}
     with warnings.catch_warnings():
         # Random heads, repairs and ignored tensors are in the report, which is printed.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"videomae\.")
         model, report = cls.from_pretrained(source, output_loading_info=True, **{**training, **options})
-    check_agreement(network, model.config, source=source, has_decoder=has_decoder)
+    check_agreement(settings, model.config, source=source, has_decoder=has_decoder)
     return model.train(), report
 
 
-def check_agreement(network: NetworkConfig, config: VideoMAEConfig, *, source: str, has_decoder: bool) -> None:
+def check_agreement(settings: NetworkConfig, config: VideoMAEConfig, *, source: str, has_decoder: bool) -> None:
     """Compare a recipe's explicit preset and overrides with the configuration of what init loaded.
 
     Raises:
         ConfigError: If a field differs, or is unknown.
     """
-    preset: dict[str, Any] = {} if network.preset is None else PRESETS[network.preset]
-    asked = {name: (value, f"model.preset {network.preset}") for name, value in preset.items()}
-    asked |= {name: (value, "model.overrides") for name, value in network.overrides.items()}
+    preset: dict[str, Any] = {} if settings.preset is None else PRESETS[settings.preset]
+    asked = {name: (value, f"model.preset {settings.preset}") for name, value in preset.items()}
+    asked |= {name: (value, "model.overrides") for name, value in settings.overrides.items()}
     rows = []
     for name, (value, where) in asked.items():
         if not hasattr(config, name):
@@ -82,23 +82,25 @@ def check_agreement(network: NetworkConfig, config: VideoMAEConfig, *, source: s
         )
 
 
-def as_built(network: NetworkConfig, config: VideoMAEConfig, *, init: str | None, has_decoder: bool) -> NetworkConfig:
+def as_built(
+    settings: NetworkConfig, config: VideoMAEConfig, *, init: str | None, has_decoder: bool
+) -> NetworkConfig:
     """Return what the recipe that is saved with a run says of the model.
 
     Without `init`, the preset and overrides are the whole truth. With it, every field that decides what was built is
     written out, so that the recipe tells it without init's file.
 
     Args:
-        network: As the recipe was read; it agrees with `config`.
+        settings: As the recipe was read; it agrees with `config`.
         config: Of the model that was built.
         init: Where the weights came from; None: they are random.
         has_decoder: Whether a decoder was built.
     """
     if init is None:
-        return dataclasses.replace(network, preset=network.preset or DEFAULT_PRESET)
+        return dataclasses.replace(settings, preset=settings.preset or DEFAULT_PRESET)
     names = (*ENCODER_FIELDS, *DECODER_FIELDS) if has_decoder else ENCODER_FIELDS
     built = {name: _plain(getattr(config, name)) for name in names if getattr(config, name) is not None}
-    return dataclasses.replace(network, overrides={**network.overrides, **built})
+    return dataclasses.replace(settings, overrides={**settings.overrides, **built})
 
 
 def origin_lines(report: LoadReport | None) -> list[str]:

@@ -20,7 +20,7 @@ from videomae.engine.precision import autocast, compute_dtype, pick_device
 from videomae.engine.progress import TrainingProgress
 from videomae.engine.seeding import derive_seed
 from videomae.engine.workers import running_workers
-from videomae.model.encoder import native_grid
+from videomae.model.embeddings import native_grid
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD, VideoMAEForPreTraining
 from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.processing.pixels import normalize
@@ -66,8 +66,8 @@ def pretrain(
     dtype = compute_dtype(loop.precision, device)
     manifest = scan_unlabelled(recipe.data.train)
     model, report = build_model(recipe, model_class)
-    network = as_built(recipe.model, model.config, init=recipe.init, has_decoder=True)
-    recipe = replace(recipe, model=network)
+    built = as_built(recipe.model, model.config, init=recipe.init, has_decoder=True)
+    recipe = replace(recipe, model=built)
     model = model.to(device).train()
     dataset = PretrainingDataset(
         manifest,

@@ -41,7 +41,7 @@ def infer_architecture(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "patch_size": height if height == row else (height, row),
         "num_hidden_layers": _depth(tensors, ENCODER_STACK),
         "intermediate_size": _shape(tensors, f"{ENCODER_STACK}.0.intermediate.dense.weight", 2)[0],
-        "qv_bias": f"{ENCODER_STACK}.0.attention.attention.qkv.q_bias" in tensors,
+        "qv_bias": f"{ENCODER_STACK}.0.attention.attention.query.bias" in tensors,
         "use_cls_token": "videomae.embeddings.cls_token" in tensors,
         "init_values": LAYER_SCALE if f"{ENCODER_STACK}.0.gamma_1" in tensors else 0.0,
         # The final norm stands before a decoder, or before one token that is classified; never before the mean.

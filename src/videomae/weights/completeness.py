@@ -9,12 +9,15 @@ from torch import Tensor
 
 from videomae.errors import WeightsError
 from videomae.weights.kinds import ENCODER_PREFIX, KINDS, ModelKind
+from videomae.weights.layouts import ATTENTION, PARTS
 from videomae.weights.recognition import POSITION_TABLES
 from videomae.weights.report import listed
 
 _BLOCK = re.compile(r"(.*\.(?:layer|decoder_layers))\.(\d+)\.(.+)")
-_PAIRS = {"weight": "bias", "bias": "weight", "q_bias": "v_bias", "v_bias": "q_bias"}
-WITHOUT_BIAS = ("encoder_to_decoder.weight", "qkv.weight")
+_PAIRS = {"weight": "bias", "bias": "weight"}
+WITHOUT_BIAS = "encoder_to_decoder.weight"
+# What comes together in an attention, after `attention.attention.`: keys have no bias.
+_ATTENTION_SETS = (PARTS, ("query.bias", "value.bias"))
 NORM_LEAVES = ("weight", "bias")
 ENCODER_PARTS = tuple(
     ENCODER_PREFIX + part
@@ -36,7 +39,7 @@ def check_complete(tensors: Mapping[str, Tensor], kind: ModelKind, *, use_mean_p
     """
     names = [name for name in tensors if name not in POSITION_TABLES]
     known = (*ENCODER_PARTS, POOLED_NORM, *kind.parts)
-    missing = {f"{stem}.{twin}" for name in names for stem, twin in _twin(name) if f"{stem}.{twin}" not in tensors}
+    missing = {twin for name in names for twin in _twins(name) if twin not in tensors}
     if not use_mean_pooling or kind is KINDS["classification"]:
         norm = POOLED_NORM if use_mean_pooling else ENCODER_PREFIX + "layernorm."
         missing |= {norm + leaf for leaf in NORM_LEAVES if norm + leaf not in tensors}
@@ -51,10 +54,13 @@ def check_complete(tensors: Mapping[str, Tensor], kind: ModelKind, *, use_mean_p
         raise WeightsError("; ".join(problems))
 
 
-def _twin(name: str) -> list[tuple[str, str]]:
-    """Return module and last name of the tensor without which this one makes no layer."""
+def _twins(name: str) -> list[str]:
+    """Return the tensors without which this one makes no layer."""
+    prefix, found, part = name.rpartition(ATTENTION)
+    if found:
+        return [prefix + found + twin for together in _ATTENTION_SETS if part in together for twin in together]
     stem, _, leaf = name.rpartition(".")
-    return [(stem, _PAIRS[leaf])] if leaf in _PAIRS and not name.endswith(WITHOUT_BIAS) else []
+    return [f"{stem}.{_PAIRS[leaf]}"] if leaf in _PAIRS and name != WITHOUT_BIAS else []
 
 
 def _missing_in_blocks(tensors: Mapping[str, Tensor]) -> set[str]:

@@ -1,6 +1,6 @@
 """Names of the tensors in each known checkpoint layout, as literal tables.
 
-"Ours" is the module tree of this package.
+"Ours" is the module tree of this package, which is that of transformers 5.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ ORIGINAL_BLOCK = {
     "norm1": "layernorm_before",
     "norm2": "layernorm_after",
     "attn.qkv.weight": "attention.attention.qkv.weight",
-    "attn.q_bias": "attention.attention.qkv.q_bias",
-    "attn.v_bias": "attention.attention.qkv.v_bias",
+    "attn.q_bias": "attention.attention.query.bias",
+    "attn.v_bias": "attention.attention.value.bias",
     "attn.proj": "attention.output.dense",
     "mlp.fc1": "intermediate.dense",
     "mlp.fc2": "output.dense",
@@ -58,84 +58,84 @@ MMACTION2_CLASSIFICATION = {
     "cls_head.fc_cls": "classifier",
 }
 
-# transformers -> ours, after `attention.attention.`. The published files spell the biases q_bias and v_bias;
-# transformers 5 holds them in memory as query.bias and value.bias.
-TRANSFORMERS_ATTENTION = {
-    "q_bias": "qkv.q_bias",
-    "v_bias": "qkv.v_bias",
-    "query.bias": "qkv.q_bias",
-    "value.bias": "qkv.v_bias",
+# Other programs' names of an attention's tensors -> ours, after `attention.attention.`. The published files spell the
+# biases q_bias and v_bias; this package's first versions had one projection `qkv`.
+OLDER_ATTENTION = {
+    "q_bias": "query.bias",
+    "v_bias": "value.bias",
+    "qkv.q_bias": "query.bias",
+    "qkv.v_bias": "value.bias",
 }
-ATTENTION_PARTS = ("query.weight", "key.weight", "value.weight")
-_TRANSFORMERS_KEY = re.compile(r"^(.*attention\.attention\.)(query\.weight|key\.weight|value\.weight|.*bias)$")
+ATTENTION = "attention.attention."
+PARTS = ("query.weight", "key.weight", "value.weight")
+FUSED = ATTENTION + "qkv.weight"  # the three weights as the rows of one; assembling cuts it into ours
 _BLOCK = re.compile(r"^(.*(?:blocks|layer|decoder_layers))\.(\d+)\.(.+)$")
 
 
 def transformers_names(keys: Collection[str]) -> dict[str, str]:
-    """Return our name for each of transformers' names; the three weights of an attention share one of ours.
-
-    In a block that lacks one of the three the others keep their own names, so that the caller reports them; so does a
-    bias on the keys, which no VideoMAE has.
-    """
+    """Return our name for each of transformers' names, of any version, and of this package's first versions."""
     names = {}
     for key in keys:
-        match = _TRANSFORMERS_KEY.match(key)
-        names[key] = key
-        if match is not None:
-            prefix, name = match.groups()
-            if name in TRANSFORMERS_ATTENTION:
-                names[key] = prefix + TRANSFORMERS_ATTENTION[name]
-            elif name in ATTENTION_PARTS and all(prefix + part in keys for part in ATTENTION_PARTS):
-                names[key] = f"{prefix}qkv.weight"
+        prefix, found, name = key.rpartition(ATTENTION)
+        names[key] = prefix + found + OLDER_ATTENTION.get(name, name) if found else key
     return names
 
 
+def parts_of(name: str) -> tuple[str, ...]:
+    """Return our names for a tensor: queries, keys and values of a fused weight, otherwise the name itself."""
+    if not name.endswith(FUSED):
+        return (name,)
+    prefix = name.removesuffix("qkv.weight")
+    return tuple(prefix + part for part in PARTS)
+
+
 def assemble(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """Rename tensors, and stack those of queries, keys and values that share a name.
+    """Rename tensors, and cut fused weights of queries, keys and values into the three.
 
     Args:
         state: Tensors, real or on the meta device.
         names: A new name for each; see `transformers_names`.
 
+    Returns:
+        Views of the given tensors by our names.
+
     Raises:
-        WeightsError: If tensors that are to be stacked differ in dtype.
+        WeightsError: If the rows of a fused weight are not three times as many as its columns.
     """
-    sources: dict[str, list[str]] = {}
+    assembled: dict[str, Tensor] = {}
     for theirs, ours in names.items():
-        sources.setdefault(ours, []).append(theirs)
-    assembled = {}
-    for ours, keys in sources.items():
-        dtypes = {str(state[key].dtype).removeprefix("torch.") for key in keys}
-        if len(dtypes) > 1:  # stacking would convert them without a word
-            raise WeightsError(
-                f"the tensors that make up {ours} hold {' and '.join(sorted(dtypes))}: they must be alike"
-            )
-        if len(keys) > 1:
-            keys.sort(key=lambda key: next(rank for rank, part in enumerate(ATTENTION_PARTS) if key.endswith(part)))
-        assembled[ours] = state[keys[0]] if len(keys) == 1 else torch.cat([state[key] for key in keys])
+        parts, tensor = parts_of(ours), state[theirs]
+        if len(parts) > 1 and (tensor.dim() != 2 or tensor.shape[0] != 3 * tensor.shape[1]):
+            raise WeightsError(f"{theirs} has shape {list(tensor.shape)}; queries, keys and values are [3 * D, D]")
+        assembled.update(zip(parts, tensor.chunk(3) if len(parts) > 1 else (tensor,), strict=True))
     return assembled
 
 
 def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename our tensors as the published files do: separate q, k, v weights, `q_bias` and `v_bias`."""
-    theirs: dict[str, Tensor] = {}
+    """Rename our tensors as the published files do: `q_bias` and `v_bias`."""
+    ends = {ATTENTION + "query.bias": "q_bias", ATTENTION + "value.bias": "v_bias"}
+    theirs = {}
     for key, tensor in state.items():
-        if key.endswith("attention.attention.qkv.weight"):
-            prefix = key.removesuffix("qkv.weight")
-            for part, rows in zip(ATTENTION_PARTS, tensor.chunk(3), strict=True):
-                theirs[prefix + part] = rows
-        else:
-            theirs[key.replace("attention.attention.qkv.", "attention.attention.")] = tensor
+        end = next((end for end in ends if key.endswith(end)), None)
+        theirs[key if end is None else key.removesuffix(end) + ATTENTION + ends[end]] = tensor
     return theirs
 
 
 def to_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename our tensors to the original authors' names."""
+    """Rename our tensors to the original authors' names, with queries, keys and values as one weight."""
     pretraining = any(key.startswith("decoder.") for key in state)
     table = ORIGINAL_PRETRAINING if pretraining else ORIGINAL_CLASSIFICATION
     inverse = {ours: theirs for theirs, ours in table.items()}
     inverse_block = {ours: theirs for theirs, ours in ORIGINAL_BLOCK.items()}
-    return {rename(key, inverse, inverse_block): tensor for key, tensor in state.items()}
+    fused: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        part = next((part for part in PARTS if key.endswith(ATTENTION + part)), None)
+        if part is None:
+            fused[key] = tensor
+        elif part == PARTS[0]:
+            prefix = key.removesuffix(part)
+            fused[prefix + "qkv.weight"] = torch.cat([state[prefix + one] for one in PARTS])
+    return {rename(key, inverse, inverse_block): tensor for key, tensor in fused.items()}
 
 
 def rename(key: str, stems: Mapping[str, str], block_stems: Mapping[str, str]) -> str:

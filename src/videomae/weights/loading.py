@@ -23,7 +23,7 @@ from videomae.weights.configs import LABEL_SETTINGS, ModelConfig, Settled, read_
 from videomae.weights.declared import Declared, parse
 from videomae.weights.json_files import one_line
 from videomae.weights.kinds import ENCODER_PREFIX, ModelKind, kind_of_class
-from videomae.weights.layouts import assemble
+from videomae.weights.layouts import assemble, parts_of
 from videomae.weights.matching import ChannelChange, Fit, FitRules, adapt, fit_tensors
 from videomae.weights.options import DTYPES, LoadOptions, split_options
 from videomae.weights.recognition import Layout, recognise, whole_name
@@ -302,14 +302,12 @@ def _dtype(wanted: torch.dtype | str | None, checkpoint: Checkpoint) -> torch.dt
 
 def _fill(model: nn.Module, checkpoint: Checkpoint, plan: Plan[Any], dtype: torch.dtype) -> None:
     """Give a model its values. Every tensor becomes memory of its own, so that the files may change afterwards."""
-    sources: dict[str, list[str]] = {}
-    for theirs, ours in checkpoint.layout.names.items():
-        sources.setdefault(ours, []).append(theirs)
+    sources = {part: theirs for theirs, ours in checkpoint.layout.names.items() for part in parts_of(ours)}
     for name, parameter in list(model.named_parameters()):
         whole = whole_name(name)
         if whole in plan.fit.taken:
-            group = dict.fromkeys(sources[whole], whole)
-            tensor = assemble(checkpoint.file.tensors, group)[whole]
+            one = {sources[whole]: checkpoint.layout.names[sources[whole]]}
+            tensor = assemble(checkpoint.file.tensors, one)[whole]
             adapted = adapt(whole, tensor, parameter.shape, plan.rules)
             value = torch.empty(adapted.shape, dtype=dtype).copy_(adapted)
         else:

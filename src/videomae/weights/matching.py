@@ -14,6 +14,7 @@ from torch import Tensor
 
 from videomae.errors import WeightsError
 from videomae.weights.kinds import DECODER_PARTS, ModelKind, kind_of_part
+from videomae.weights.layouts import parts_of
 from videomae.weights.recognition import POSITION_TABLES
 from videomae.weights.report import Status, TensorStatus, listed
 
@@ -114,14 +115,12 @@ class Fit:
     def statuses(self, names: Mapping[str, str]) -> tuple[TensorStatus, ...]:
         """Return what happens to each tensor of the file, given our name for each."""
         replaced = {name for name, _, _ in (*self.replaced, *self.mismatched)}
-        sharers: dict[str, int] = {}
-        for ours in names.values():
-            sharers[ours] = sharers.get(ours, 0) + 1
         statuses = []
-        for theirs, ours in names.items():
+        for theirs, whole in names.items():
+            ours, *others = parts_of(whole)
             status, detail = self._status(ours, replaced)
-            if status == "loaded" and sharers[ours] > 1:
-                status, detail = "merged", "queries, keys and values are one matrix here"
+            if status == "loaded" and others:
+                status, detail = "split", "queries, keys and values are three matrices here"
             elif status == "loaded" and theirs != ours:
                 status = "renamed"
             statuses.append(TensorStatus(theirs, ours, status, detail))

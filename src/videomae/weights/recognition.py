@@ -15,12 +15,13 @@ from videomae.errors import WeightsError
 from videomae.weights.json_files import printable_name
 from videomae.weights.kinds import DECODER_PARTS, ENCODER_PREFIX, ModelKind, kind_of_tensors
 from videomae.weights.layouts import (
-    ATTENTION_PARTS,
+    FUSED,
     MMACTION2_BLOCK,
     MMACTION2_CLASSIFICATION,
     ORIGINAL_BLOCK,
     ORIGINAL_CLASSIFICATION,
     ORIGINAL_PRETRAINING,
+    parts_of,
     rename,
     transformers_names,
 )
@@ -128,18 +129,17 @@ def _our_names(family: str, bare: Mapping[str, str], *, pretraining: bool) -> tu
                 key: rename(name, ORIGINAL_CLASSIFICATION, ORIGINAL_BLOCK) for key, name in bare.items()
             }
         case _:
-            ours = transformers_names(set(bare.values()))
-            separate = any(name.endswith("attention.attention.query.weight") for name in bare.values())
+            ours = transformers_names(bare.values())
+            fused = any(name.endswith(FUSED) for name in ours.values())
             names = {key: whole_name(ours[name]) for key, name in bare.items()}
-            return "transformers" if separate else "videomae", names
+            return "videomae" if fused else "transformers", names
 
 
 def _check_unique(names: Mapping[str, str]) -> None:
-    sources: dict[str, list[str]] = {}
-    for theirs, ours in names.items():
-        sources.setdefault(ours, []).append(theirs)
-    for ours, keys in sources.items():
-        parts = {part for part in ATTENTION_PARTS for key in keys if key.endswith(part)}
-        if len(keys) > 1 and len(keys) != len(parts):
-            shown = " and ".join(map(printable_name, sorted(keys)[:3]))
-            raise WeightsError(f"{shown} are the same tensor, {printable_name(ours)}: one of them is left over")
+    sources: dict[str, str] = {}
+    for theirs, whole in names.items():
+        for ours in parts_of(whole):
+            if ours in sources:
+                shown = " and ".join(map(printable_name, sorted((sources[ours], theirs))))
+                raise WeightsError(f"{shown} are the same tensor, {printable_name(ours)}: one of them is left over")
+            sources[ours] = theirs

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from videomae.weights.json_files import printable_name
 
-Status = Literal["loaded", "renamed", "merged", "adapted", "recomputed", "re-initialized", "unused", "unexpected"]
+Status = Literal["loaded", "renamed", "split", "adapted", "recomputed", "re-initialized", "unused", "unexpected"]
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
@@ -23,7 +23,7 @@ class TensorStatus:
     name: str
     """Its name here."""
     status: Status
-    """Loaded as it is, under another name, as a part of another, changed; computed here anyway; replaced by random
+    """Loaded as it is, under another name, cut into several, changed; computed here anyway; replaced by random
     values because its shape does not fit; ignored for a known reason; ignored for none."""
     detail: str = ""
     """Why, or how."""
