@@ -59,7 +59,7 @@ def test_a_resolved_recipe_reads_back_equal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "named"),
+    ("arguments", "named"),
     [
         (["--optim.bse_lr", "1"], "optim.bse_lr"),
         (["--optim.base_lr", "fast"], "optim.base_lr"),
@@ -68,9 +68,9 @@ def test_a_resolved_recipe_reads_back_equal(tmp_path: Path) -> None:
         (["--clip.num_frames", "0"], "clip.num_frames is 0"),
     ],
 )
-def test_a_bad_override_is_an_error_of_one_line_that_names_it(words: list[str], named: str) -> None:
+def test_a_bad_override_is_an_error_of_one_line_that_names_it(arguments: list[str], named: str) -> None:
     with pytest.raises(ConfigError) as error:
-        load_recipe(PretrainRecipe, "tiny", [*DATA, *words])
+        load_recipe(PretrainRecipe, "tiny", [*DATA, *arguments])
     assert named in str(error.value)
     assert "\n" not in str(error.value)
 

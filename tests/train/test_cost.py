@@ -58,7 +58,7 @@ def test_tokens_of_pretraining_are_those_that_the_model_is_given() -> None:
     recipe = load_recipe(PretrainRecipe, "kinetics400_small", ["--data.train", "videos"])
     clip = pretraining_clip_cost(recipe.model.build(recipe.clip, use_mean_pooling=False), recipe)
     assert (clip.tokens, clip.visible, clip.decoded) == (1568, 160, 1408)
-    assert clip.step_flops == pytest.approx(63.1e9, abs=0.05e9)  # of the published small network
+    assert clip.step_flops == pytest.approx(63.1e9, abs=0.05e9)  # of the published small model
     assert clip.line() == "tokens a clip: 1568 (160 visible, 1408 decoded)"
 
 

@@ -110,9 +110,9 @@ def test_the_saved_recipe_says_what_was_built_from_init_and_builds_it_without(
 def test_a_run_without_a_preset_says_which_was_taken(labelled_folder: Path, tmp_path: Path) -> None:
     small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     small |= {f"decoder_{name}": value for name, value in small.items()}
-    words = [word for name, value in small.items() for word in (f"--model.overrides.{name}", str(value))]
+    arguments = [word for name, value in small.items() for word in (f"--model.overrides.{name}", str(value))]
     tiny = ["--model.image_size", "32", "--clip.num_frames", "4", "--loop.workers", "0", "--schedule.steps", "1"]
-    recipe = load_recipe(PretrainRecipe, "tiny", ["--data.train", str(labelled_folder), *BARE, *words, *tiny])
+    recipe = load_recipe(PretrainRecipe, "tiny", ["--data.train", str(labelled_folder), *BARE, *arguments, *tiny])
     assert recipe.model.preset is None
     pretrain(recipe, out=tmp_path / "run")
     assert saved_recipe(PretrainRecipe, tmp_path / "run").model.preset == "base"
