@@ -2,179 +2,40 @@
 
 A block opened with three backticks and `python` is a program of its own; in a `console` block the lines after
 `$ ` are run by bash, and the other lines are read as their output and not compared; a `bash` block is run whole.
-The blocks of one document run in order in one folder, which at first holds
+Blocks of nothing but `videomae` commands are run without a shell. The blocks of one document run in order in one
+process (`documents.py`) and in one folder, which at first holds
 
     videos/<class>/*.mp4    two small motion videos for each of the eight classes
     clip.mp4                one of them
     model/                  a tiny untrained classifier of those classes, saved with its processor
 
-`make` commands are not run, since they would run these tests: their targets must exist. A block with the comment
-`<!-- not run: reason -->` on the line before it is checked for sound syntax and existing verbs, then reported as
-skipped with its reason. Other languages are never run and must be in `SHOWN`, so that no `sh` slips through.
+A block marked `<!-- not run: reason -->` is checked and reported as skipped with its reason.
 """
 
 from __future__ import annotations
 
-import ast
-import os
 import re
-import shlex
 import shutil
-import subprocess
 import sys
-import textwrap
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-import videomae
+from documents import (
+    REPO,
+    RUN,
+    Block,
+    code_blocks,
+    plain_commands,
+    run_steps,
+    shell_script,
+    soundness_faults,
+    split_make,
+    steps_of,
+    subcommands,
+)
 
-REPO = Path(__file__).parents[1]
-RUN = {"python", "console", "bash"}
-SHOWN = {"text", "yaml", "json", "toml", "powershell", "bibtex", "csv", "makefile"}
-BLOCK_TIMEOUT_SECONDS = 300
-
-FENCE = re.compile(r"^\s*(`{3,}|~{3,})\s*([^\s`]*)")
-MARKER = re.compile(r"^\s*<!--\s*not run\b:?\s*(.*?)\s*-->\s*$")
 LINK = re.compile(r"(?<!`)\[[^\]\n]*\]\(([^)\s]+)\)")
-TARGET = re.compile(r"^([a-z][\w-]*):(?!=)", flags=re.MULTILINE)
-
-
-class Block(NamedTuple):
-    """One code block: where it stands, what it is, and why it is not run (None: it is)."""
-
-    document: str
-    line: int
-    language: str
-    code: str
-    reason: str | None
-
-    @property
-    def place(self) -> str:
-        """Document and line of the opening fence."""
-        return f"{self.document}:{self.line}"
-
-
-def code_blocks(text: str, document: str) -> list[Block]:
-    """Cut the code blocks out of a Markdown text.
-
-    Raises:
-        ValueError: If a block is never closed or in a language this file does not know, or if a marker has no
-            reason or stands before anything but a block that would run.
-    """
-    blocks: list[Block] = []
-    lines = text.splitlines()
-    number = 0
-    while number < len(lines):
-        marker = MARKER.match(lines[number])
-        if marker:
-            number += 1
-            if not marker.group(1):
-                raise ValueError(f"{document}:{number}: 'not run' without a reason: say why")
-        fence = FENCE.match(lines[number]) if number < len(lines) else None
-        if marker and (fence is None or fence.group(2) not in RUN):
-            raise ValueError(f"{document}:{number}: 'not run' must stand on the line before a block that would run")
-        if fence is None:
-            number += 1
-            continue
-        start, (ticks, language) = number, fence.groups()
-        if language not in RUN | SHOWN:
-            raise ValueError(f"{document}:{start + 1}: block in {language!r}: use one of {sorted(RUN | SHOWN)}")
-        number += 1
-        while number < len(lines) and not lines[number].strip().startswith(ticks):
-            number += 1
-        if number == len(lines):
-            raise ValueError(f"{document}:{start + 1}: the block is never closed")
-        code = textwrap.dedent("\n".join(lines[start + 1 : number])) + "\n"
-        blocks.append(Block(document, start + 1, language, code, marker.group(1) if marker else None))
-        number += 1
-    return blocks
-
-
-def shell_script(block: Block) -> str:
-    """Return what bash is to run: a console block's commands with their continuation lines, a bash block whole."""
-    if block.language == "bash":
-        return block.code
-    commands, goes_on = [], False
-    for line in block.code.splitlines():
-        if line.startswith("$ ") or goes_on:
-            commands.append(line.removeprefix("$ ") if not goes_on else line.removeprefix("> "))
-            goes_on = line.endswith("\\")
-    if not commands:
-        raise ValueError(f"{block.place}: a console block without a line that starts with '$ '")
-    return "\n".join(commands) + "\n"
-
-
-def split_make(script: str) -> tuple[str, list[str]]:
-    """Return a script without its `make` lines, and the targets that those lines name."""
-    kept, targets = [], []
-    for line in script.splitlines():
-        words = shlex.split(line, comments=True) if line.strip().startswith("make") else []
-        if words[:1] == ["make"]:
-            targets += [word for word in words[1:] if "=" not in word and not word.startswith("-")]
-        else:
-            kept.append(line)
-    return "\n".join(kept) + "\n", targets
-
-
-def verbs(script: str) -> list[str]:
-    """Return the verbs with which a script calls the `videomae` command, each once, sorted."""
-    return sorted(set(re.findall(r"(?:^|[;&|]\s*|/)videomae ([a-z][\w-]*)", script, flags=re.MULTILINE)))
-
-
-def soundness_faults(block: Block) -> list[str]:
-    """Say what is wrong with a block as far as it can be told without running it."""
-    if block.language == "python":
-        try:
-            tree = ast.parse(block.code)
-        except SyntaxError as error:
-            return [f"{block.place}: {error}"]
-        taken = [
-            alias.name
-            for node in ast.walk(tree)
-            if isinstance(node, ast.ImportFrom) and node.module == "videomae"
-            for alias in node.names
-        ]
-        return [f"{block.place}: videomae has no {name}" for name in taken if name not in videomae.__all__]
-    script, targets = split_make(shell_script(block))
-    known = TARGET.findall((REPO / "Makefile").read_text(encoding="utf-8"))
-    faults = [f"{block.place}: the Makefile has no target {name}" for name in targets if name not in known]
-    syntax = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
-    if syntax.returncode:
-        faults.append(f"{block.place}: {syntax.stderr}")
-    return faults
-
-
-def environment() -> dict[str, str]:
-    """Return the environment of a reader who has activated this virtual environment, without the internet."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return {**os.environ, "PATH": path, "NO_COLOR": "1", "COLUMNS": "100", "HF_HUB_OFFLINE": "1"}
-
-
-def run_block(block: Block, folder: Path) -> None:
-    """Run one block in a folder; fail with the block's place and the end of its output."""
-    if block.language == "python":
-        program = folder.parent / f"{folder.name}_line_{block.line}.py"
-        program.write_text(block.code, encoding="utf-8")
-        command = [sys.executable, str(program)]
-    else:
-        script, _ = split_make(shell_script(block))
-        command = ["bash", "-euo", "pipefail", "-c", script]
-    result = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=BLOCK_TIMEOUT_SECONDS,
-        check=False,
-    )
-    if result.returncode:
-        pytest.fail(f"{block.place}: exit status {result.returncode}\n{result.stdout[-4000:]}", pytrace=False)
-
 
 DOCUMENTS = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").rglob("*.md"))]
 BLOCKS = {
@@ -231,16 +92,13 @@ def test_the_blocks_of_a_document_run_in_order(document: str, request: pytest.Fi
     folder.mkdir()
     if any(block.language == "python" or split_make(shell_script(block))[0].strip() for block in blocks):
         shutil.copytree(request.getfixturevalue("material"), folder, dirs_exist_ok=True)
-    for block in blocks:
-        run_block(block, folder)
+    run_steps([step for block in blocks for step in steps_of(block, folder)], folder)
 
 
 @pytest.mark.parametrize("block", NOT_RUN, ids=[block.place for block in NOT_RUN])
-def test_a_block_that_is_not_run_uses_existing_verbs(block: Block, tmp_path: Path) -> None:
-    for verb in verbs(shell_script(block)) if block.language != "python" else []:
-        command = [sys.executable, "-m", "videomae", verb, "--help"]
-        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-        assert result.returncode == 0, f"{block.place}: {result.stderr}"
+def test_a_block_that_is_not_run_uses_existing_subcommands(block: Block, tmp_path: Path) -> None:
+    found = subcommands(shell_script(block)) if block.language != "python" else []
+    run_steps([(block.place, "videomae", [name, "--help"]) for name in found], tmp_path)
     pytest.skip(f"{block.place} checked but not run: {block.reason}")
 
 
@@ -323,9 +181,22 @@ def test_make_lines_are_taken_out_and_their_targets_read() -> None:
     assert split_make(script) == ("cd x\nmakeinfo y\n", ["demo", "test"])
 
 
-def test_verbs_are_those_of_the_command_alone() -> None:
+@pytest.mark.parametrize(
+    ("script", "commands"),
+    [
+        ("# steps; done\nvideomae predict a 'b c' \\\n  --top_k 3\n", [["predict", "a", "b c", "--top_k", "3"]]),
+        ("videomae predict a > b\n", None),
+        ("videomae predict a\nls\n", None),
+        ("", []),
+    ],
+)
+def test_a_shell_is_started_for_what_needs_one(script: str, commands: list[list[str]] | None) -> None:
+    assert plain_commands(script) == commands
+
+
+def test_subcommands_are_those_of_the_command_alone() -> None:
     script = "videomae predict clip.mp4\ncd videomae && .venv/bin/videomae demo\nls my-videomae x\n"
-    assert verbs(script) == ["demo", "predict"]
+    assert subcommands(script) == ["demo", "predict"]
 
 
 @pytest.mark.parametrize(
@@ -344,15 +215,26 @@ def test_an_unsound_block_is_found_without_running_it(language: str, code: str, 
 
 
 @pytest.mark.parametrize(
-    ("language", "code"),
-    [("python", "raise SystemExit(3)"), ("console", "$ (exit 3)\n$ true"), ("bash", "(exit 3) | cat\ntrue")],
+    ("language", "code", "status"),
+    [
+        ("python", "raise SystemExit(3)", 3),
+        ("python", "raise ValueError", 1),
+        ("console", "$ (exit 3)\n$ true", 3),
+        ("bash", "(exit 3) | cat\ntrue", 3),
+        ("console", "$ videomae inspect-nothing", 2),
+    ],
 )
-def test_a_block_that_fails_fails_the_test_and_names_its_place(language: str, code: str, tmp_path: Path) -> None:
-    with pytest.raises(pytest.fail.Exception, match=r"made_up\.md:4: exit status 3"):
-        run_block(only(made_up(language, code)), tmp_path)
+def test_a_block_that_fails_fails_the_test_and_names_its_place(
+    language: str, code: str, status: int, tmp_path: Path
+) -> None:
+    with pytest.raises(pytest.fail.Exception, match=rf"made_up\.md:4: exit status {status}\n$"):
+        run_steps(steps_of(only(made_up(language, code)), tmp_path), tmp_path)
 
 
 def test_blocks_run_in_the_folder_with_this_python_first_on_the_path(tmp_path: Path) -> None:
-    run_block(only(made_up("python", "open('a.txt', 'w').write('made')")), tmp_path)
-    run_block(only(made_up("console", "$ cat a.txt\nmade\n$ command -v python > b.txt")), tmp_path)
+    blocks = [
+        only(made_up("python", "open('a.txt', 'w').write('made')")),
+        only(made_up("console", "$ cat a.txt\nmade\n$ command -v python > b.txt")),
+    ]
+    run_steps([step for block in blocks for step in steps_of(block, tmp_path)], tmp_path)
     assert (tmp_path / "b.txt").read_text().strip() == str(Path(sys.executable).parent / "python")
