@@ -1,12 +1,22 @@
-"""The fixed sinusoid position codes of VideoMAE, one row for each token."""
+"""The fixed sinusoid position codes of VideoMAE, one row for each token, and their interpolation.
+
+`N` tokens, `D` width.
+"""
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from typing import Any
+
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from videomae.patches import TokenGrid
 
 CODES_AT_ONCE = 2**20  # float64 values in memory while position codes are computed
+MAX_TABLES = 8  # interpolated position tables that a module keeps, the last used ones
 
 
 def sinusoid_table(num_tokens: int, width: int) -> Tensor:
@@ -29,3 +39,88 @@ def sinusoid_table(num_tokens: int, width: int) -> Tensor:
     device = torch.get_default_device()
     # Real values even where the model is made on the meta device: nothing on disk restores them.
     return table if device.type == "meta" else table.to(device)
+
+
+def interpolate_table(table: Tensor, source: TokenGrid, grid: TokenGrid) -> Tensor:
+    """Interpolate position codes `[1, N, D]` of one grid to another, `[1, N', D]`."""
+    width = table.shape[-1]
+    volume = table.view(1, source.frames, source.height, source.width, width).permute(
+        0, 4, 1, 2, 3
+    )  # [1, D, t, h, w]
+    size = (grid.frames, grid.height, grid.width)
+    resized = F.interpolate(volume.float(), size=size, mode="trilinear", align_corners=False)
+    return resized.flatten(2).transpose(1, 2).to(table.dtype)  # [1, D, N'] -> [1, N', D]
+
+
+class PositionTables:
+    """The position tables of a module: of its native grid, and of others, interpolated once each.
+
+    The native table is also an attribute of the module, as upstream, and no buffer: no state dict holds it, so
+    nothing may empty or round it (`to_empty`, `half`). What is put in the place of that attribute is used instead.
+
+    Args:
+        width: D.
+        grid: The native token grid.
+        trained: The grid whose codes are computed; the tables of all other grids are interpolated from it.
+    """
+
+    def __init__(self, width: int, grid: TokenGrid, trained: TokenGrid) -> None:
+        self.grid, self.trained = grid, trained
+        self.codes = sinusoid_table(trained.num_tokens, width)
+        self.native = self.codes if trained == grid else interpolate_table(self.codes, trained, grid)
+        self._version = self.native._version
+        self._source: tuple[Tensor, int] | None = None
+        self._tables: OrderedDict[tuple[TokenGrid, torch.device], Tensor] = OrderedDict()
+
+    def table(self, native: Tensor, grid: TokenGrid, device: torch.device | None = None) -> Tensor:
+        """Return the table of a grid.
+
+        Args:
+            native: `[1, N, D]`, of the native grid: what the module's attribute holds.
+            grid: The token grid of a video.
+            device: Where it is needed; None: where `native` is.
+
+        Returns:
+            `[1, N', D]`.
+        """
+        device = native.device if device is None else device
+        if grid == self.grid and native.device == device:
+            return native
+        if torch.compiler.is_compiling() or native.requires_grad:  # a traced graph keeps no state
+            return self._compute(native, grid, device)
+        if self._source is None or self._source[0] is not native or self._source[1] != native._version:
+            self._source = native, native._version
+            self._tables.clear()
+        found = self._tables.pop((grid, device), None)
+        if found is None:
+            with torch.inference_mode(False):  # a table first asked for in evaluation serves training too
+                found = self._compute(native, grid, device)
+        self._tables[grid, device] = found
+        if len(self._tables) > MAX_TABLES:
+            self._tables.popitem(last=False)
+        return found
+
+    def _compute(self, native: Tensor, grid: TokenGrid, device: torch.device) -> Tensor:
+        # Twice interpolated codes are blurred: where the native ones are ours, others come from the trained grid's.
+        ours = native is self.native and (torch.compiler.is_compiling() or native._version == self._version)
+        codes, source = (self.codes, self.trained) if ours and grid != self.grid else (native, self.grid)
+        table = codes if grid == source else interpolate_table(codes, source, grid)
+        return table.to(device)
+
+    def follow(self, table: Tensor, module: nn.Module) -> Tensor:
+        """Return what the attribute holds on the device of a module's parameters; dtype and values stay."""
+        device = next(module.parameters()).device
+        if isinstance(table, nn.Parameter) or device.type == "meta":
+            return table
+        moved = table.to(device)
+        if table is self.native and table._version == self._version:
+            self.codes = moved if self.codes is self.native else self.codes.to(device)
+            self.native, self._version = moved, moved._version
+        return moved
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_source": None, "_tables": OrderedDict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._version = self.native._version

@@ -18,7 +18,9 @@ from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.presets import PRESETS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-OURS_ALONE = {"drop_path_rate", "classifier_dropout", "init_values", "use_cls_token", "head_layer_norm_eps"}
+OURS_ALONE = set(
+    "drop_path_rate classifier_dropout init_values use_cls_token head_layer_norm_eps position_grid".split()
+)
 # Values that differ from every default, so that a field that is lost on the way is noticed.
 CHANGED: dict[str, Any] = {
     "image_size": 32,
@@ -76,6 +78,7 @@ def test_the_fields_that_are_ours_alone_change_nothing_by_default() -> None:
         "init_values": 0.0,
         "use_cls_token": False,
         "head_layer_norm_eps": None,
+        "position_grid": None,
     }
 
 
@@ -202,6 +205,8 @@ def test_epsilon_of_the_head_norms_follows_transformers_or_the_original(
         ({"head_layer_norm_eps": -1e-6}, "config.head_layer_norm_eps is -1e-06; it must be a positive number"),
         ({"initializer_range": "0.02"}, "config.initializer_range is '0.02'; it must be a positive number"),
         ({"qv_bias": "no"}, "config.qv_bias is 'no'; it must be true or false"),
+        ({"position_grid": (1, 2)}, "config.position_grid is (1, 2); it must be (frames, rows, columns) of tokens"),
+        ({"position_grid": (0, 2, 2)}, "config.position_grid is (0, 2, 2); it must be"),
         ({"use_mean_pooling": 1}, "config.use_mean_pooling is 1; it must be true or false"),
         (
             {"hidden_act": "gelo"},
@@ -289,7 +294,7 @@ def test_a_configuration_is_saved_and_read_without_a_network(tmp_path: Path) -> 
     config.save_pretrained(tmp_path / "new" / "folder")
     assert VideoMAEConfig.from_pretrained(tmp_path / "new" / "folder") == config
     assert VideoMAEConfig.from_pretrained(str(tmp_path / "new" / "folder" / "config.json"), num_frames=8) == (
-        config.replace(num_frames=8)
+        config.replace(num_frames=8, position_grid=(8, 14, 14))
     )
     theirs = transformers.VideoMAEConfig.from_pretrained(tmp_path / "new" / "folder")
     assert theirs.id2label == config.id2label

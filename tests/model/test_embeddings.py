@@ -12,10 +12,11 @@ from torch import nn
 
 from tiny_models import ALL_CLASSES, inputs_for, make_model, random_mask, random_video, scalar, tiny_config
 from videomae.model.base import VideoMAEPreTrainedModel
-from videomae.model.embeddings import MAX_TABLES, Positions, VideoMAEPatchEmbeddings, interpolate_table
+from videomae.model.embeddings import VideoMAEPatchEmbeddings
 from videomae.model.encoder import VideoMAEModel
+from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.patches import TokenGrid
-from videomae.positions import sinusoid_table
+from videomae.positions import MAX_TABLES, PositionTables, interpolate_table, sinusoid_table
 
 NATIVE = TokenGrid(4, 6, 8)
 
@@ -132,13 +133,38 @@ def test_what_is_put_in_the_place_of_a_table_is_used() -> None:
     assert model.embeddings.position_embeddings.grad.abs().max() > 0
 
 
+def test_a_model_trained_on_another_grid_interpolates_every_table_from_that_grid_once() -> None:
+    trained, other = TokenGrid(8, 4, 4), TokenGrid(5, 4, 6)
+    model = make_model(VideoMAEForPreTraining, position_grid=[8, 4, 4])
+    for copied in (model, copy.deepcopy(model), model.to(torch.float32)):
+        encoder = copied.videomae.embeddings
+        codes = sinusoid_table(trained.num_tokens, 24)
+        assert encoder.position_embeddings.shape == (1, encoder.num_patches, 24)
+        for grid in (TokenGrid(2, 4, 4), other):
+            assert torch.equal(encoder.positions(grid), interpolate_table(codes, trained, grid))
+        assert torch.equal(encoder.positions(trained), codes)
+        decoder = interpolate_table(sinusoid_table(trained.num_tokens, 16), trained, TokenGrid(2, 4, 4))
+        assert torch.equal(copied.position_embeddings, decoder)
+
+
+def test_what_is_put_in_the_place_of_an_interpolated_table_is_used() -> None:
+    embeddings = make_model(VideoMAEModel, position_grid=[8, 4, 4]).embeddings
+    trained, native = TokenGrid(8, 4, 4), TokenGrid(2, 4, 4)
+    own = embeddings.position_embeddings.flip(1)
+    embeddings.position_embeddings.copy_(own)
+    assert torch.equal(embeddings.positions(trained), interpolate_table(own, native, trained))
+    embeddings.position_embeddings = own.flip(1)
+    assert torch.equal(embeddings.positions(trained), interpolate_table(own.flip(1), native, trained))
+
+
 def test_a_table_is_computed_once_for_each_grid_and_few_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    positions, native, cpu = Positions(NATIVE), sinusoid_table(NATIVE.num_tokens, 12), torch.device("cpu")
+    positions, cpu = PositionTables(12, NATIVE, NATIVE), torch.device("cpu")
+    native = positions.native
     assert positions.table(native, NATIVE, cpu) is native
     grids = [TokenGrid(frames, 6, 8) for frames in range(5, 25)]
     tables = [positions.table(native, grid, cpu) for grid in grids]
     assert len(positions._tables) == MAX_TABLES
-    monkeypatch.setattr("videomae.model.embeddings.interpolate_table", None)  # a second computation would fail
+    monkeypatch.setattr("videomae.positions.interpolate_table", None)  # a second computation would fail
     for grid, table in zip(grids[-MAX_TABLES:], tables[-MAX_TABLES:], strict=True):
         assert positions.table(native, grid, cpu) is table
 
@@ -214,7 +240,7 @@ def test_a_table_first_used_in_inference_mode_serves_training() -> None:
     video = torch.randn(1, 8, 3, 16, 16)
     with torch.inference_mode():
         model(video)
-    assert not any(table.is_inference() for table in model.embeddings.positions._tables.values())
+    assert not any(table.is_inference() for table in model.embeddings.position_tables._tables.values())
     for one in (model, copy.deepcopy(model)):
         scalar(one(video)).backward()
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from tiny_models import ALL_CLASSES, TINY, inputs_for, make_model
 from videomae.model.base import VideoMAEPreTrainedModel
+from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.pretraining import VideoMAEForPreTraining
 
 pytestmark = pytest.mark.filterwarnings("ignore:use_mean_pooling is False")
@@ -122,3 +123,17 @@ def test_what_a_hook_returns_takes_the_place_of_the_output(place: str) -> None:
         model.get_submodule(f"videomae.{place}").register_forward_hook(reversed_channels)
     torch.testing.assert_close(ours(**inputs).logits, theirs(**inputs).logits, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(ours(**inputs).logits, before, atol=1e-3)
+
+
+@pytest.mark.parametrize("cls", [VideoMAEForPreTraining, VideoMAEForVideoClassification])
+def test_an_encoder_that_returns_nothing_gives_an_output_without_entries(
+    cls: type[VideoMAEPreTrainedModel],
+) -> None:
+    model = make_model(cls)
+    seen: list[Any] = []
+    model.videomae.forward = lambda *args, **kwargs: seen.append((args, kwargs))  # type: ignore[assignment]
+    output = model(**inputs_for(model))
+    assert len(seen) == 1
+    assert not output
+    assert output.to_tuple() == ()
+    assert output.logits is None

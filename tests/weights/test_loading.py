@@ -12,10 +12,11 @@ from safetensors.torch import load_file, save_file
 from test_recognition import to_mmaction2
 from torch import Tensor
 
-from tiny_models import ALL_CLASSES, inputs_for, make_model, random_video, scalar
+from tiny_models import ALL_CLASSES, inputs_for, make_model, random_mask, random_video, scalar
 from videomae.errors import ConfigError, WeightsError
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
+from videomae.model.config import VideoMAEConfig
 from videomae.model.encoder import VideoMAEModel
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.positions import sinusoid_table
@@ -305,6 +306,65 @@ def test_other_sizes_of_clips_need_nothing(tmp_path: Path) -> None:
     assert not warned
     assert not report.fresh
     assert model(random_video(model.config)).logits.shape == (2, 5)
+
+
+def native_inputs(model: Any) -> dict[str, Tensor]:
+    """Return a clip of a model's native size, half of it hidden where a mask is needed."""
+    num_tokens = model.base_model.embeddings.num_patches
+    mask = {"bool_masked_pos": random_mask(num_tokens, num_tokens // 2)} if hasattr(model, "decoder") else {}
+    return {"pixel_values": random_video(model.config), **mask}
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"num_frames": 2}, {"num_frames": 8}, {"image_size": 24}, {"image_size": (16, 32)}]
+)
+@pytest.mark.parametrize("cls", [VideoMAEForVideoClassification, VideoMAEForPreTraining])
+def test_a_model_told_other_sizes_computes_what_it_computes_on_such_a_clip(
+    tmp_path: Path, cls: type[VideoMAEPreTrainedModel], sizes: dict[str, Any]
+) -> None:
+    source = make_model(cls).eval()
+    source.save_pretrained(tmp_path / "a")
+    told = cls.from_pretrained(tmp_path / "a", **sizes)
+    by_config = cls.from_pretrained(tmp_path / "a", config=VideoMAEConfig.from_pretrained(tmp_path / "a", **sizes))
+    told.save_pretrained(tmp_path / "b")
+    inputs, native = native_inputs(told), native_inputs(source)
+    for other in (source, by_config, cls.from_pretrained(tmp_path / "b")):
+        torch.testing.assert_close(other(**inputs).logits, told(**inputs).logits, atol=1e-6, rtol=0)
+    back = cls.from_pretrained(tmp_path / "b", num_frames=4, image_size=16)
+    assert back.config.position_grid is None
+    for other in (told, back):  # not blurred by a second interpolation
+        torch.testing.assert_close(other(**native).logits, source(**native).logits, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["VideoMAEForVideoClassification", "VideoMAEForPreTraining"])
+def test_positions_are_made_anew_as_by_transformers_only_when_asked(tmp_path: Path, name: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    cls = {one.__name__: one for one in ALL_CLASSES}[name]
+    source = make_model(cls)
+    source.save_pretrained(tmp_path)
+    fresh = cls.from_pretrained(tmp_path, num_frames=8, interpolate_positions=False)
+    theirs = getattr(transformers, name).from_pretrained(tmp_path, num_frames=8).eval()
+    inputs = native_inputs(fresh)
+    torch.testing.assert_close(fresh(**inputs).logits, theirs(**inputs).logits, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(fresh(**inputs).logits, source.eval()(**inputs).logits, atol=1e-3)
+
+
+def test_without_a_configuration_the_sizes_given_are_those_of_the_file(tmp_path: Path) -> None:
+    source = make_model(VideoMAEModel)
+    torch.save(source.state_dict(), tmp_path / "a.pt")
+    sizes = {"num_attention_heads": 2, "num_frames": 4, "image_size": 16}
+    model = VideoMAEModel.from_pretrained(tmp_path / "a.pt", **sizes)
+    assert torch.equal(model.embeddings.position_embeddings, source.embeddings.position_embeddings)
+    grid = VideoMAEModel.from_pretrained(tmp_path / "a.pt", **sizes, position_grid=(8, 4, 4))
+    assert grid.config.position_grid == (8, 4, 4)
+
+
+def test_a_grid_that_nobody_has_memory_for_is_refused(tmp_path: Path) -> None:
+    make_model(VideoMAEModel).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace('"position_grid": null', '"position_grid": [99999, 99999, 99999]'))
+    with pytest.raises(WeightsError, match="position_grid"):
+        VideoMAEModel.from_pretrained(tmp_path)
 
 
 # Options.

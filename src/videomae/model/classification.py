@@ -79,6 +79,8 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
             ValueError: If the video does not fit the tubelets, or the problem type is unknown.
         """
         encoded = encode(self.videomae, pixel_values, **self.wanted(output_attentions, output_hidden_states))
+        if not encoded:
+            return self.format_output(ImageClassifierOutput(), return_dict)
         logits = self.classify(self.features(encoded.last_hidden_state))
         output = ImageClassifierOutput(
             loss=None if labels is None else self.loss(logits, labels),

@@ -13,22 +13,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from videomae.errors import ConfigError
+from videomae.model.config_checks import ACTIVATIONS as ACTIVATIONS
+from videomae.model.config_checks import check, is_int, pair
 from videomae.presets import PRESETS
 from videomae.weights.config_keys import UPSTREAM_KEYS
 from videomae.weights.json_files import json_text, write_json, write_text_file
 
 UPSTREAM_EPS = 1e-12  # transformers' default; there the norms before the heads use torch's default instead
 TORCH_EPS = 1e-5
-
-# Activations by transformers' names: the class in torch.nn, and its arguments.
-ACTIVATIONS: dict[str, tuple[str, dict[str, str]]] = {
-    "gelu": ("GELU", {}),
-    "gelu_pytorch_tanh": ("GELU", {"approximate": "tanh"}),
-    "gelu_new": ("GELU", {"approximate": "tanh"}),
-    "relu": ("ReLU", {}),
-    "silu": ("SiLU", {}),
-    "swish": ("SiLU", {}),
-}
 
 
 def _two_labels() -> dict[int, str]:
@@ -100,6 +92,9 @@ class VideoMAEConfig:
     """A learned token before the sequence, used for classification; no published model has one."""
     head_layer_norm_eps: float | None = None
     """Epsilon of the norms before the heads (`fc_norm`, `decoder.norm`); None: see `head_norm_eps`."""
+    position_grid: tuple[int, int, int] | None = None
+    """(frames, rows, columns) of tokens that the model was trained on, from whose position codes those of other grids
+    are interpolated; None: the native grid."""
     problem_type: str | None = None
     """regression, single_label_classification, multi_label_classification, or None: judged from the labels."""
     id2label: dict[int, str] = field(default_factory=_two_labels)
@@ -127,7 +122,7 @@ class VideoMAEConfig:
                 raise ConfigError(f"unknown config field {name!r}{_nearest(name, names)}")
             setattr(self, name, value)
         self._settle_labels(num_labels, given=settings)
-        self._check()
+        check(self)
 
     @property
     def num_labels(self) -> int:
@@ -160,18 +155,24 @@ class VideoMAEConfig:
     @property
     def image_height_width(self) -> tuple[int, int]:
         """Native height and width in pixels."""
-        return _pair(self.image_size)
+        return pair(self.image_size)
 
     @property
     def patch_height_width(self) -> tuple[int, int]:
         """Tubelet height and width in pixels."""
-        return _pair(self.patch_size)
+        return pair(self.patch_size)
 
     @property
     def values_per_tubelet(self) -> int:
         """P, the length of one prediction."""
         height, width = self.patch_height_width
         return self.tubelet_size * height * width * self.num_channels
+
+    @property
+    def token_grid(self) -> tuple[int, int, int]:
+        """(frames, rows, columns) of the tokens of a native clip."""
+        (height, width), (rows, columns) = self.image_height_width, self.patch_height_width
+        return self.num_frames // self.tubelet_size, height // rows, width // columns
 
     @classmethod
     def preset(cls, name: str, **settings: Any) -> VideoMAEConfig:
@@ -193,6 +194,7 @@ class VideoMAEConfig:
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         values["image_size"] = _plain(self.image_size)
         values["patch_size"] = _plain(self.patch_size)
+        values["position_grid"] = None if self.position_grid is None else list(self.position_grid)
         values["id2label"] = {str(number): name for number, name in self.id2label.items()}
         values["qkv_bias"] = self.qv_bias
         values["model_type"] = self.model_type
@@ -206,6 +208,9 @@ class VideoMAEConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **settings: Any) -> VideoMAEConfig:
         """Build a configuration from the contents of a `config.json`; `settings` win.
+
+        Where they give another number of frames or size, the grid of the file is kept as `position_grid`, so that
+        positions are interpolated; `position_grid=None` among them gives a fresh table instead, as transformers.
 
         Raises:
             ConfigError: If a key is neither a field nor one of transformers' general keys.
@@ -226,7 +231,12 @@ class VideoMAEConfig:
         if "id2label" in settings or "num_labels" in settings:
             kept.pop("label2id", None)
             kept.pop("id2label", None)
-        return cls(**{**kept, **settings})
+        config = cls(**{**kept, **settings})
+        if {"num_frames", "image_size"} & settings.keys() and "position_grid" not in settings:
+            saved = cls(**{name: value for name, value in kept.items() if name in _GRID_FIELDS})
+            trained = saved.position_grid or saved.token_grid
+            config.position_grid = None if trained == config.token_grid else trained
+        return config
 
     @classmethod
     def known_keys(cls) -> frozenset[str]:
@@ -298,7 +308,7 @@ class VideoMAEConfig:
             if num_labels is not None and num_labels != len(self.id2label):
                 raise ConfigError(f"num_labels is {num_labels}, but id2label names {len(self.id2label)} classes")
         elif num_labels is not None:
-            if not _is_int(num_labels) or num_labels < 1:
+            if not is_int(num_labels) or num_labels < 1:
                 raise ConfigError(f"config.num_labels is {num_labels!r}; it must be a whole number of at least 1")
             self.id2label = {number: f"LABEL_{number}" for number in range(num_labels)}
         elif given.get("label2id"):
@@ -308,79 +318,12 @@ class VideoMAEConfig:
         if not given.get("label2id"):
             self.label2id = {name: number for number, name in self.id2label.items()}
 
-    def _check(self) -> None:
-        for name in ("image_size", "patch_size"):
-            value = getattr(self, name)
-            if isinstance(value, list):
-                value = tuple(value)
-                setattr(self, name, value)
-            if not (_is_int(value) or (isinstance(value, tuple) and len(value) == 2 and all(map(_is_int, value)))):
-                raise ConfigError(f"config.{name} is {value!r}; it must be a whole number or a (height, width) pair")
-            if min(_pair(value)) < 1:
-                raise ConfigError(f"config.{name} is {value!r}; it must be positive")
-        for name in _COUNTS:
-            value = getattr(self, name)
-            if not _is_int(value) or value < 1:
-                raise ConfigError(f"config.{name} is {value!r}; it must be a whole number of at least 1")
-        for name in _FRACTIONS:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < 1.0:
-                raise ConfigError(f"config.{name} is {value!r}; it must be in [0, 1)")
-        for name in ("layer_norm_eps", "head_layer_norm_eps", "initializer_range"):
-            value = getattr(self, name)
-            if name == "head_layer_norm_eps" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0.0:
-                raise ConfigError(f"config.{name} is {value!r}; it must be a positive number")
-        for name in _SWITCHES:
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"config.{name} is {getattr(self, name)!r}; it must be true or false")
-        if self.hidden_act not in ACTIVATIONS:
-            raise ConfigError(f"config.hidden_act is {self.hidden_act!r}; choose one of {', '.join(ACTIVATIONS)}")
-        self._check_divisions()
 
-    def _check_divisions(self) -> None:
-        for side, size, step in zip(
-            ("height", "width"), self.image_height_width, self.patch_height_width, strict=True
-        ):
-            if size % step:
-                raise ConfigError(
-                    f"config.image_size has {side} {size}, which config.patch_size {step} does not divide: "
-                    f"use a multiple of {step}"
-                )
-        for whole, part in (
-            ("num_frames", "tubelet_size"),
-            ("hidden_size", "num_attention_heads"),
-            ("decoder_hidden_size", "decoder_num_attention_heads"),
-        ):
-            if getattr(self, whole) % getattr(self, part):
-                raise ConfigError(
-                    f"config.{whole} {getattr(self, whole)} is not divisible by config.{part} "
-                    f"{getattr(self, part)}: change one of them"
-                )
-
-
-_COUNTS = (
-    "num_channels num_frames tubelet_size hidden_size num_hidden_layers num_attention_heads intermediate_size "
-    "decoder_hidden_size decoder_num_hidden_layers decoder_num_attention_heads decoder_intermediate_size"
-).split()
-_FRACTIONS = "hidden_dropout_prob attention_probs_dropout_prob drop_path_rate classifier_dropout init_values".split()
-
-_SWITCHES = (
-    "qv_bias use_mean_pooling norm_pix_loss use_cls_token output_attentions output_hidden_states return_dict"
-).split()
-
-
-def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
+_GRID_FIELDS = frozenset("image_size patch_size num_frames tubelet_size position_grid".split())
 
 
 def _plain(size: int | tuple[int, int]) -> int | list[int]:
     return size if isinstance(size, int) else list(size)
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _same(alias: str, value: Any, name: str, settings: Mapping[str, Any]) -> Any:

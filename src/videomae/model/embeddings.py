@@ -5,9 +5,8 @@ Shapes: `B` batch, `T C H W` video, `V` visible tubelets, `N` tokens, `t h w` to
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +23,7 @@ from videomae.patches import (
     split_by_mask,
     token_grid,
 )
-from videomae.positions import sinusoid_table
-
-MAX_TABLES = 8  # interpolated position tables that a module keeps, the last used ones
+from videomae.positions import PositionTables
 
 
 class VideoMAEPatchEmbeddings(nn.Module):
@@ -88,8 +85,8 @@ class VideoMAEEmbeddings(nn.Module):
         self.patch_embeddings = VideoMAEPatchEmbeddings(config)
         self.num_patches = self.patch_embeddings.num_patches
         self.tubelet = self.patch_embeddings.tubelet
-        self.positions = Positions(native_grid(config))
-        self.position_embeddings = sinusoid_table(self.positions.grid.num_tokens, config.hidden_size)
+        self.position_tables = PositionTables(config.hidden_size, native_grid(config), trained_grid(config))
+        self.position_embeddings = self.position_tables.native
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size)) if config.use_cls_token else None
 
     def forward(
@@ -112,7 +109,7 @@ class VideoMAEEmbeddings(nn.Module):
         if bool_masked_pos is not None:
             visible_indices, _ = self.split_mask(bool_masked_pos, pixel_values, given=visible_indices)
         tokens: Tensor
-        positions = self.positions.table(self.position_embeddings, self.grid_of(pixel_values), pixel_values.device)
+        positions = self.positions(self.grid_of(pixel_values), pixel_values.device)
         if visible_indices is None:
             tokens = patches(pixel_values)
         else:
@@ -134,6 +131,10 @@ class VideoMAEEmbeddings(nn.Module):
         """Return the token grid of a video batch; errors as in `VideoMAEPatchEmbeddings.grid_of`."""
         return self.patch_embeddings.grid_of(pixel_values)
 
+    def positions(self, grid: TokenGrid, device: torch.device | None = None) -> Tensor:
+        """Return the position codes of a token grid, `[1, N, D]`, on a device; None: that of the table."""
+        return self.position_tables.table(self.position_embeddings, grid, device)
+
     def split_mask(self, mask: Tensor, pixel_values: Tensor, *, given: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Turn a mask `[B, N]` into the indices of its False and of its True tokens.
 
@@ -152,66 +153,8 @@ class VideoMAEEmbeddings(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.position_embeddings = follow(self.position_embeddings, self.patch_embeddings)
+        self.position_embeddings = self.position_tables.follow(self.position_embeddings, self.patch_embeddings)
         return self
-
-
-class Positions:
-    """The position tables of other grids than the native one: interpolated once each, on the device in use.
-
-    The native table itself is an attribute of the module, as upstream, and no buffer: no state dict holds it, so
-    nothing may empty or round it (`to_empty`, `half`).
-
-    Args:
-        grid: The native token grid.
-    """
-
-    def __init__(self, grid: TokenGrid) -> None:
-        self.grid = grid
-        self._source: tuple[Tensor, int] | None = None
-        self._tables: OrderedDict[tuple[TokenGrid, torch.device], Tensor] = OrderedDict()
-
-    def table(self, native: Tensor, grid: TokenGrid, device: torch.device) -> Tensor:
-        """Return the table of a grid.
-
-        Args:
-            native: `[1, N, D]`, of the native grid.
-            grid: The token grid of a video.
-            device: Where it is needed.
-
-        Returns:
-            `[1, N', D]`.
-        """
-        if grid == self.grid and native.device == device:
-            return native
-        if torch.compiler.is_compiling() or native.requires_grad:  # a traced graph keeps no state
-            return self._compute(native, grid, device)
-        if self._source is None or self._source[0] is not native or self._source[1] != native._version:
-            self._source = native, native._version
-            self._tables.clear()
-        found = self._tables.pop((grid, device), None)
-        if found is None:
-            with torch.inference_mode(False):  # a table first asked for in evaluation serves training too
-                found = self._compute(native, grid, device)
-        self._tables[grid, device] = found
-        if len(self._tables) > MAX_TABLES:
-            self._tables.popitem(last=False)
-        return found
-
-    def _compute(self, native: Tensor, grid: TokenGrid, device: torch.device) -> Tensor:
-        table = native if grid == self.grid else interpolate_table(native, self.grid, grid)
-        return table.to(device)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"grid": self.grid, "_source": None, "_tables": OrderedDict()}
-
-
-def follow(table: Tensor, module: nn.Module) -> Tensor:
-    """Return a position table on the device of a module's parameters; its dtype and its values stay."""
-    device = next(module.parameters()).device
-    if isinstance(table, nn.Parameter) or device.type == "meta":
-        return table
-    return table.to(device)
 
 
 def native_grid(config: VideoMAEConfig) -> TokenGrid:
@@ -219,18 +162,11 @@ def native_grid(config: VideoMAEConfig) -> TokenGrid:
     return token_grid(config.num_frames, *config.image_height_width, tubelet_size(config))
 
 
+def trained_grid(config: VideoMAEConfig) -> TokenGrid:
+    """Return the token grid whose position codes are computed; those of others are interpolated from them."""
+    return native_grid(config) if config.position_grid is None else TokenGrid(*config.position_grid)
+
+
 def tubelet_size(config: VideoMAEConfig) -> TubeletSize:
     """Return the size of a tubelet."""
     return TubeletSize(config.tubelet_size, *config.patch_height_width)
-
-
-def interpolate_table(table: Tensor, native: TokenGrid, grid: TokenGrid) -> Tensor:
-    """Interpolate position codes `[1, N, D]` of the native grid to another grid, `[1, N', D]`."""
-    width = table.shape[-1]
-    volume = table.view(1, native.frames, native.height, native.width, width).permute(
-        0, 4, 1, 2, 3
-    )  # [1, D, t, h, w]
-    resized = F.interpolate(
-        volume.float(), size=(grid.frames, grid.height, grid.width), mode="trilinear", align_corners=False
-    )
-    return resized.flatten(2).transpose(1, 2).to(table.dtype)  # [1, D, N'] -> [1, N', D]

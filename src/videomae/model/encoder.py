@@ -6,7 +6,7 @@ no CLS token unless the configuration asks for one; then it stands first, before
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -124,8 +124,13 @@ def drop_path_rates(last_rate: float, depth: int) -> list[float]:
 
 
 def encode(model: nn.Module, pixel_values: Tensor, **options: Any) -> BaseModelOutput:
-    """Call an encoder for its output object, whatever its configuration says about tuples."""
+    """Call an encoder for its output object, whatever its configuration says about tuples.
+
+    The object has no entries where the encoder returns nothing, as one whose `forward` was replaced may.
+    """
     if not getattr(getattr(model, "config", None), "return_dict", True):
         options["return_dict"] = True
     output = model(pixel_values, **options)
-    return output if isinstance(output, BaseModelOutput) else BaseModelOutput(last_hidden_state=first_of(output))
+    if isinstance(output, BaseModelOutput):
+        return output
+    return BaseModelOutput(cast("Tensor", None) if output is None else first_of(output))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from videomae.model.base import VideoMAEPreTrainedModel, draw_linear, drawn_modules
 from videomae.model.config import VideoMAEConfig
-from videomae.model.embeddings import Positions, follow, native_grid, tubelet_size
+from videomae.model.embeddings import native_grid, trained_grid, tubelet_size
 from videomae.model.encoder import VideoMAEModel, drop_path_rates, encode
 from videomae.model.layers import VideoMAELayer, first_of, run_layers
 from videomae.model.outputs import VideoMAEDecoderOutput, VideoMAEForPreTrainingOutput
@@ -28,7 +28,7 @@ from videomae.patches import (
     membership,
     normalize_tubelets,
 )
-from videomae.positions import sinusoid_table
+from videomae.positions import PositionTables
 from videomae.presets import IMAGENET_MEAN as IMAGENET_MEAN
 from videomae.presets import IMAGENET_STD as IMAGENET_STD
 
@@ -90,8 +90,9 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         self.videomae = self.encoder_class(config)
         self.encoder_to_decoder = nn.Linear(config.hidden_size, config.decoder_hidden_size, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_hidden_size))
-        self.positions = Positions(native_grid(config))
-        self.position_embeddings = sinusoid_table(self.positions.grid.num_tokens, config.decoder_hidden_size)
+        width, trained = config.decoder_hidden_size, trained_grid(config)
+        self.position_tables = PositionTables(width, native_grid(config), trained)
+        self.position_embeddings = self.position_tables.native
         self.decoder = VideoMAEDecoder(config)
         self.init_weights()
 
@@ -167,6 +168,8 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         encoded = encode(
             self.videomae, pixel_values, **chosen, **self.wanted(output_attentions, output_hidden_states)
         )
+        if not encoded:
+            return self.format_output(VideoMAEForPreTrainingOutput(), return_dict)
         logits = self.decode(encoded.last_hidden_state, visible_indices, decoded_indices, grid)
         targets = self.targets(pixel_values, decoded_indices)
         output = VideoMAEForPreTrainingOutput(
@@ -190,7 +193,7 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
             `[B, M, P]`.
         """
         projected = self.encoder_to_decoder(encoded)  # [B, V, E]
-        table = self.positions.table(self.position_embeddings, grid, projected.device).to(projected.dtype)
+        table = self.position_tables.table(self.position_embeddings, grid, projected.device).to(projected.dtype)
         num_first = encoded.shape[1] - visible_indices.shape[1]  # 1 with a CLS token, which has no position
         visible = projected[:, num_first:] + gather_tokens(table, visible_indices)
         hidden = self.mask_token.to(projected.dtype) + gather_tokens(table, decoded_indices)  # [B, M, E]
@@ -218,7 +221,7 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.position_embeddings = follow(self.position_embeddings, self)
+        self.position_embeddings = self.position_tables.follow(self.position_embeddings, self)
         return self
 
 

@@ -18,7 +18,9 @@ UPSTREAM_KEYS = frozenset(
 )
 
 # Fields that only this package writes.
-OWN_FIELDS = frozenset("drop_path_rate classifier_dropout init_values use_cls_token head_layer_norm_eps".split())
+OWN_FIELDS = frozenset(
+    "drop_path_rate classifier_dropout init_values use_cls_token head_layer_norm_eps position_grid".split()
+)
 
 # VideoMAE V2's repositories -> ours.
 V2_BLOCK = "model_config"  # where the configurations of VideoMAE V2's repositories have their sizes

@@ -5,6 +5,7 @@ A file's word is never taken for a size that its tensors show. What the caller g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +132,7 @@ def settle_config(
     defaults = config_class.from_dict({}).to_dict()
     if declared is None:
         values = _undeclared(found, settings, layout, wanted, notes)
+        settings = {"position_grid": None, **settings}  # what the caller says of the sizes is what the file is
         repairs = []
     else:
         values = _with_switches(declared, found, settings)
@@ -252,6 +254,12 @@ def _check_bounds(values: Mapping[str, Any], settings: Mapping[str, Any], *, def
     if not LABEL_SETTINGS & settings.keys() and _too_large(num_labels_of(values), MAX_LABELS):
         raise WeightsError(
             f"the configuration says {_short(num_labels_of(values))} classes; the most is {MAX_LABELS}"
+        )
+    grid = values.get("position_grid")
+    trained = math.prod(_number(one) for one in grid) if isinstance(grid, list | tuple) else 0.0
+    if trained * _number({**defaults, **values}["hidden_size"]) > MAX_POSITION_VALUES:
+        raise WeightsError(
+            f"the configuration says position_grid {_short(grid)}: more than positions are computed for"
         )
     if {"num_frames", "image_size"} & settings.keys():
         return

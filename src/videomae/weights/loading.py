@@ -209,7 +209,7 @@ def settle(
     lenient = not options.strict or options.ignore_mismatched_sizes
     given = options.config
     if isinstance(given, config_class):
-        return Settled(given.replace(**settings), (), ())
+        return Settled(given.from_dict(given.to_dict(), **settings), (), ())
     if given is not None and not isinstance(given, str | os.PathLike):
         kind = type(given).__name__
         raise ConfigError(f"config is a {kind}: give a {config_class.__name__}, or a folder or file that has one")

@@ -36,6 +36,8 @@ class LoadOptions:
     """Randomly initialize the classifier even where the file's would fit, for as many other classes."""
     adapt_channels: ChannelAdaption = "mean"
     """How another `num_channels` is reached: "mean" or "repeat"; see `videomae.weights.matching.adapt`."""
+    interpolate_positions: bool = True
+    """With another `num_frames` or `image_size`: interpolate positions; False: compute them anew, as transformers."""
     use_safetensors: bool | None = None
     """True: safetensors only; False: pickled files only."""
     device_map: Any = None
@@ -64,6 +66,8 @@ def split_options(arguments: Mapping[str, Any]) -> tuple[LoadOptions, dict[str, 
     own = {name: rest.pop(name) for name in LoadOptions.__dataclass_fields__ if name in rest and name != "hub"}
     if own.get("head_rows") is not None:
         own["head_rows"] = tuple(int(row) for row in own["head_rows"])
+    if not own.get("interpolate_positions", True):
+        rest["position_grid"] = None
     options = LoadOptions(**own, hub=HubOptions(**{name: value for name, value in hub.items() if value is not None}))
     if options.adapt_channels not in ("mean", "repeat"):
         raise ConfigError(f"adapt_channels is {options.adapt_channels!r}: choose mean or repeat")
