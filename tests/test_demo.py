@@ -84,8 +84,7 @@ def test_the_verdict_is_about_the_control_that_differs_in_pretraining_alone(
 def shorten_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train for a few steps on six videos; everything else of the demonstration stays as it is."""
     import videomae.demo as demo
-    from videomae.model.pretraining import VideoMAEForPreTraining
-from videomae.recipes.schema import load_recipe
+    from videomae.recipes.schema import load_recipe
 
     small = ["--schedule.steps", "4", "--loop.batch_size", "2", "--loop.workers", "0", "--clip.num_frames", "8"]
 
