@@ -173,6 +173,38 @@ with graceful_interrupt() as interrupt:
     assert out == "lost\nstopped\n", err
 
 
+# The signal is sent when the gradients of the last layer are there, and has the time of nine layers to arrive.
+BACKWARD = """
+import os, signal, threading
+import torch
+from videomae.engine.interrupt import StopRequested, graceful_interrupt, interruptible_backward
+
+def send():
+    last_layer_done.wait()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+torch.set_num_threads(1)
+net = torch.nn.Sequential(*[torch.nn.Linear(1024, 1024) for _ in range(10)])
+last_layer_done = threading.Event()
+threading.Thread(target=send).start()
+interruptible_backward(net.parameters())
+with graceful_interrupt() as interrupt:
+    try:
+        with interrupt.discardable():
+            loss = net(torch.ones(1024, 1024)).sum()
+            net[-1].weight.register_post_accumulate_grad_hook(lambda _: last_layer_done.set())
+            loss.backward()
+    except StopRequested:
+        print("first layer done:", net[0].weight.grad is not None)
+"""
+
+
+@LINUX
+def test_a_backward_pass_on_the_cpu_is_left_between_two_layers():
+    out, err = start(BACKWARD).communicate(timeout=120)
+    assert out == "first layer done: False\n", err
+
+
 @LINUX
 def test_sigterm_sent_twice_in_a_row_as_by_timeout_is_one_request():
     code = """

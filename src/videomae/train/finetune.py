@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from videomae.data.datasets import FinetuningDataset
 from videomae.data.loader import train_loader
 from videomae.data.manifest import Manifest, scan_labelled, split_manifest
-from videomae.engine.interrupt import graceful_interrupt
+from videomae.engine.interrupt import graceful_interrupt, interruptible_backward
 from videomae.engine.optim import build_optimizer, clip_and_norm, param_groups
 from videomae.engine.precision import autocast, compute_dtype, pick_device
 from videomae.engine.progress import TrainingProgress
@@ -89,6 +89,7 @@ def finetune(
     # ---- optimizer and schedule ------------------------------------------------------------------------------
     plan = plan_steps(recipe, num_videos=len(train.rows))
     parameters = list(model.parameters())
+    interruptible_backward(parameters)
     optimizer = build_optimizer(
         param_groups(
             model.named_parameters(),

@@ -14,7 +14,7 @@ import torch
 from videomae.data.datasets import PretrainingDataset
 from videomae.data.loader import train_loader
 from videomae.data.manifest import scan_unlabelled
-from videomae.engine.interrupt import graceful_interrupt
+from videomae.engine.interrupt import graceful_interrupt, interruptible_backward
 from videomae.engine.optim import build_optimizer, clip_and_norm, param_groups
 from videomae.engine.precision import autocast, compute_dtype, pick_device
 from videomae.engine.progress import TrainingProgress
@@ -82,6 +82,7 @@ def pretrain(
     # ---- optimizer and schedule ------------------------------------------------------------------------------
     plan = plan_steps(recipe, num_videos=len(manifest.rows))
     parameters = list(model.parameters())
+    interruptible_backward(parameters)
     optimizer = build_optimizer(
         param_groups(
             model.named_parameters(), weight_decay=recipe.optim.weight_decay, no_decay=model.no_weight_decay()
