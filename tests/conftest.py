@@ -28,9 +28,9 @@ NUMERIC = (
     "inference",
     "model",
     "processing",
+    "sharing/test_conversion.py",
     "test_patches.py",
     "train",
-    "weights/test_conversion.py",
     "weights/test_loading.py",
 )
 
@@ -43,7 +43,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the numeric tests; skip those marked `network`, visibly, unless `-m` names the marker."""
     numeric = [TESTS / place for place in NUMERIC]
-    assert all(place.exists() for place in numeric), f"NUMERIC names what is not there: {NUMERIC}"
+    if missing := [place for place in numeric if not place.exists()]:
+        raise pytest.UsageError(f"NUMERIC in tests/conftest.py names {missing[0]}, which is not there")
     for item in items:
         if any(item.path.is_relative_to(place) for place in numeric):
             item.add_marker(pytest.mark.numeric)

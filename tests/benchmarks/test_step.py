@@ -128,7 +128,8 @@ def test_wrong_options_are_refused_with_the_cure(
 
 @pytest.mark.slow
 def test_compiled_sides_agree_and_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Without the minutes of C++ that the default backend makes of transformers' models; it stands in test_compile_export.
+    # Traced, but not turned into C++, which takes a minute for transformers' models; test_compile_export does that to
+    # ours.
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     main(["--sizes", "tiny", "--batch", "2", "--rounds", "2", "--compile", "--out", str(tmp_path)])
     (as_json,) = tmp_path.glob("*-cpu-tiny-compiled.json")
