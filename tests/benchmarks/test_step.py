@@ -118,7 +118,7 @@ def test_peak_memory_is_what_a_call_holds_at_once() -> None:
         (["--rounds", "0"], "'0' is no whole number of at least 1"),
     ],
 )
-def test_wrong_options_are_refused_with_the_cure(
+def test_wrong_options_are_refused_with_the_fix(
     arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
