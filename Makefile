@@ -10,27 +10,37 @@ WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
+# Not compiled to bytecode at once: Python does that for the few files that are imported, when they are.
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt
 
 # $(call step,name,command): say its name, run it, stop if it fails, say how long it took.
 step = @echo "== $(1)"; start=$$(date +%s); $(2) || exit 1; echo "== $(1): $$(($$(date +%s) - start)) s"
 
-.PHONY: help demo test format clean
+.PHONY: help demo test test-isa format clean
 
 help:
-	@echo "make demo     train, evaluate and use a small model on videos made on the spot"
+	@echo "make demo     train, evaluate and use a small model on generated videos"
 	@echo "make test     formatting, lint, types, tests: what CI runs"
+	@echo "make test-isa the numeric tests under each instruction set of this processor"
 	@echo "make format   rewrite the Python files in the project's format"
 	@echo "make clean    remove .venv, caches and build output; runs/ stays"
 
 demo: $(VENV)/.installed
 	$(BIN)/videomae demo --overwrite
 
+# Together, since either leaves a core idle at times; what mypy found is printed last.
+TYPES_AND_TESTS = $(BIN)/mypy > $(VENV)/mypy.log 2>&1 & mypy=$$!; \
+	  $(BIN)/pytest -n $(WORKERS) --dist worksteal --durations=10; tests=$$?; \
+	  wait $$mypy; types=$$?; cat $(VENV)/mypy.log; [ $$types = 0 ] && [ $$tests = 0 ]
+
 test: $(VENV)/.installed-dev
 	$(call step,format,$(BIN)/ruff format --check .)
 	$(call step,lint,$(BIN)/ruff check .)
-	$(call step,types,$(BIN)/mypy)
-	$(call step,tests,$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations=10)
+	$(call step,types and tests,{ $(TYPES_AND_TESTS); })
+
+# Under each instruction set of this processor, in processes of their own: a few minutes each.
+test-isa: $(VENV)/.installed-dev
+	$(BIN)/python .ci/instruction_sets.py --workers $(WORKERS)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .

@@ -1,7 +1,7 @@
 """Check that a built wheel is complete and runs: `python .ci/check_wheel.py dist/videomae-*.whl`.
 
 Needs no second environment: the wheel is unpacked into a temporary folder that stands before the installed
-package on Python's path. Knows nothing of how the wheel was built.
+package on Python's path.
 """
 
 import os

@@ -2,7 +2,7 @@
 
     python -m benchmarks.ablation --size S
 
-Each entry of `DECISIONS` replaces a function or a constant of the package by what it was chosen over.
+Each entry of `DECISIONS` replaces a function or a constant of the package by its alternative.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ _attend = VideoMAESelfAttention.forward
 Change = tuple[object, str, Any]
 
 
-def plain_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attend with autograd's own products, all heads at once."""
+def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attend with plain matrix multiplications and autograd, all heads at once."""
     return layers.attention_probabilities(query, key) @ value
 
 
-def plain_products_up_to_512_keys(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attend with plain products where there are few keys, else with the fused kernel."""
+def plain_attention_up_to_512_keys(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attend with plain matrix multiplications where there are few keys, else with the fused kernel."""
     if key.shape[-2] <= 512:
-        return plain_products(query, key, value)
+        return plain_attention(query, key, value)
     return F.scaled_dot_product_attention(query, key, value)
 
 
 def one_projection(
     self: VideoMAESelfAttention, hidden_states: Tensor, *, num_queries: int | None = None, **options: Any
 ) -> tuple[Tensor, Tensor | None]:
-    """Project queries, keys and values by one matrix product, of weights put together in every step."""
+    """Project queries, keys and values by one matrix multiplication, of weights concatenated in every step."""
     if num_queries is not None:
         return _attend(self, hidden_states, num_queries=num_queries, **options)
     zeros = torch.zeros_like(self.query.bias)
@@ -114,10 +114,10 @@ def plain_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
 DECISIONS: dict[str, tuple[Change, ...]] = {
     "nothing undone": (),
     "torch's fused attention everywhere": ((layers, "blocked_is_faster", lambda query: False),),
-    "fused attention above 512 keys, plain products below": (
-        (layers, "blocked_attention", plain_products_up_to_512_keys),
+    "fused attention above 512 keys, plain matmuls below": (
+        (layers, "blocked_attention", plain_attention_up_to_512_keys),
     ),
-    "plain products by autograd, all heads at once": ((layers, "blocked_attention", plain_products),),
+    "plain matmuls by autograd, all heads at once": ((layers, "blocked_attention", plain_attention),),
     "one head's scores at once": ((cpu_attention, "CHUNK_BYTES", 1),),
     "all scores at once, and kept": ((cpu_attention, "CHUNK_BYTES", 2**40),),
     "one projection instead of three": ((VideoMAESelfAttention, "forward", one_projection),),

@@ -25,7 +25,7 @@ from videomae.weights.layouts import to_transformers
 
 MASK_RATIO = 0.9
 NUM_LABELS = 400  # Kinetics-400
-# Products are rounded to bfloat16, 8 bits of mantissa, in another order on either side.
+# Matrix multiplications round to bfloat16, 8 bits of mantissa, in another order on either side.
 LOSS_TOLERANCE = 2e-3
 LOGITS_TOLERANCE = 3e-2
 OPTIMIZER = OptimConfig(base_lr=1.5e-4, min_lr=1e-5, betas=(0.9, 0.95))  # VideoMAE's pre-training

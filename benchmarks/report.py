@@ -99,7 +99,7 @@ def cpu_name() -> str:
 
 
 def cpu_flags() -> list[str]:
-    """Return those of the processor's vector and matrix abilities that matter to bfloat16 products."""
+    """Return those of the processor's vector and matrix abilities that matter to bfloat16 matrix multiplications."""
     found = torch.cpu.get_capabilities()
     return [flag for flag in CPU_FLAGS if found.get(flag)]
 

@@ -69,9 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def command(options: argparse.Namespace, plan: Plan) -> str:
     """Return the command that repeats this run, with its defaults spelt out and without the author's folder."""
-    words = ["--device", plan.device.type, "--sizes", ",".join(options.sizes), "--tasks", ",".join(options.tasks)]
-    words += ["--batch", str(plan.batch), "--rounds", str(plan.rounds), "--threads", str(torch.get_num_threads())]
-    return shlex.join(["python", "-m", "benchmarks.step", *words, *(["--compile"] if plan.compiled else [])])
+    arguments = ["--device", plan.device.type, "--sizes", ",".join(options.sizes), "--tasks", ",".join(options.tasks)]
+    arguments += ["--batch", str(plan.batch), "--rounds", str(plan.rounds), "--threads", str(torch.get_num_threads())]
+    return shlex.join(["python", "-m", "benchmarks.step", *arguments, *(["--compile"] if plan.compiled else [])])
 
 
 def parser() -> argparse.ArgumentParser:

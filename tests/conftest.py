@@ -1,4 +1,4 @@
-"""Settings of every test run, and the videos that the tests of several rooms read."""
+"""Settings of every test run, and the videos that the tests of several packages read."""
 
 from __future__ import annotations
 
@@ -14,6 +14,26 @@ from videomae.video.write import write_video
 
 pytest_plugins = ["model_folders"]
 
+TESTS = Path(__file__).parent
+# Whose results are floating-point numbers: the marker `numeric`, which .ci/instruction_sets.py runs under every
+# instruction set of the processor.
+NUMERIC = (
+    "benchmarks/test_ablation.py",
+    "compat",
+    "data/test_augment.py",
+    "engine/test_optim.py",
+    "engine/test_precision.py",
+    "engine/test_schedule.py",
+    "evaluation",
+    "inference",
+    "model",
+    "processing",
+    "sharing/test_conversion.py",
+    "test_patches.py",
+    "train",
+    "weights/test_loading.py",
+)
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     # One thread for each worker process: two workers with two threads each on two cores are slower than one.
     # Here, because it must be set before the first import of torch; programs that tests start inherit it.
@@ -21,7 +41,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave tests marked `network` out, aloud, unless `-m` names the marker."""
+    """Mark the numeric tests; skip those marked `network`, visibly, unless `-m` names the marker."""
+    numeric = [TESTS / place for place in NUMERIC]
+    if missing := [place for place in numeric if not place.exists()]:
+        raise pytest.UsageError(f"NUMERIC in tests/conftest.py names {missing[0]}, which is not there")
+    for item in items:
+        if any(item.path.is_relative_to(place) for place in numeric):
+            item.add_marker(pytest.mark.numeric)
     if "network" in config.option.markexpr:
         return
     for item in items:

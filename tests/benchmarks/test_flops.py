@@ -72,9 +72,9 @@ def test_a_step_is_three_forward_passes_less_the_gradient_of_the_pixels() -> Non
     assert Flops(embed=1, encoder=10, decoder=100, head=1000).step == 2 * 1 + 3 * 1110
 
 
-def test_queries_left_out_of_the_last_block_save_their_share_of_it_alone() -> None:
+def test_queries_skipped_in_the_last_block_save_their_part_of_it_alone() -> None:
     whole, pruned = (block_flops(8, 32, tokens=10, queries=queries, depth=3) for queries in (None, 4))
-    per_query = 2 * (2 * 8 * 8 + 2 * 8 * 32) + 4 * 10 * 8  # query, projection, MLP, both products of attention
+    per_query = 2 * (2 * 8 * 8 + 2 * 8 * 32) + 4 * 10 * 8  # query, projection, MLP, both multiplications of attention
     assert whole - pruned == 6 * per_query
 
 
