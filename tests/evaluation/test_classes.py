@@ -67,5 +67,7 @@ def test_video_without_label_is_refused() -> None:
 @pytest.mark.parametrize("settings", [{"num_labels": 1}, {"problem_type": "multi_label_classification"}])
 def test_model_that_does_not_choose_between_classes_is_refused(settings: dict[str, object]) -> None:
     manifest = Manifest(Path("/v"), (VideoRow(Path("/v/0.mp4"), 0),), ("LABEL_0", "LABEL_1"))
-    with pytest.raises(ConfigError, match="only a choice between classes can be evaluated"):
+    with pytest.raises(
+        ConfigError, match=r"only a choice between classes can be evaluated: .* use videomae predict --json"
+    ):
         names_and_labels(VideoMAEConfig(**settings), manifest)

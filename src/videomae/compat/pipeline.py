@@ -9,37 +9,39 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import torch
-from torch import Tensor
+from torch.utils.data import Dataset
 
-from videomae.compat.inputs import listed_paths
 from videomae.compat.video_processor import VideoMAEVideoProcessor
 from videomae.engine.precision import pick_device
 from videomae.errors import ConfigError
+from videomae.inference.inputs import ACCEPTED, batch_of
 from videomae.inference.loaded import LoadedModel
 from videomae.inference.predictor import Predictor
+from videomae.inference.scores import Activation, scores_of, usual_activation
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.processing.defaults import default_processor
 from videomae.processing.image_processor import SETTINGS, VideoMAEImageProcessor, refuse_unknown
-from videomae.sharing.record import PUBLISHED_CLIP, read_record
+from videomae.sharing.record import PUBLISHED_CLIP, ModelRecord, read_record
 from videomae.video.sampling import ClipConfig
 from videomae.weights.hub import HubOptions, split_hub_name
 
 TASK = "video-classification"
 CALL_NAMES = ("top_k", "num_frames", "frame_sampling_rate", "function_to_apply")
-PROCESSOR_NAMES = ("image_processor", "video_processor", "feature_extractor")
+PROCESSOR_NAMES = ("image_processor", "video_processor", "feature_extractor", "processor")
+LOADING_NAMES = ("torch_dtype", "device_map", "model_kwargs", "config")
+WITHOUT_EFFECT = ("framework", "tokenizer", "trust_remote_code", "use_fast", "batch_size", "num_workers")
 HUB_NAMES = tuple(HubOptions.__dataclass_fields__)
-Activation = Literal["softmax", "sigmoid", "none"]
 FilePath = str | os.PathLike[str]
 Labels = list[dict[str, Any]]
 
 
 class VideoClassificationPipeline:
-    """Classifies video files; made by `pipeline`.
+    """Classifies videos; made by `pipeline`.
 
     Args:
         predictor: Classifies.
@@ -63,75 +65,81 @@ class VideoClassificationPipeline:
         self._predictor = predictor
         self._defaults = dict(defaults or {})
 
+    framework = "pt"
+    tokenizer = None
+
     @property
     def device(self) -> torch.device:
         """Where the model computes."""
         return self.model.device
 
-    def __call__(
-        self,
-        inputs: FilePath | Sequence[FilePath],
-        *,
-        top_k: int | None = None,
-        num_frames: int | None = None,
-        frame_sampling_rate: int | None = None,
-        function_to_apply: Activation | None = None,
-    ) -> Labels | list[Labels]:
-        """Classify one file or several.
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the model's parameters."""
+        return self.model.dtype
+
+    @property
+    def image_processor(self) -> VideoMAEImageProcessor:
+        """The processor, as transformers 4 calls it; `video_processor` and `feature_extractor` are the same."""
+        return self.processor
+
+    video_processor = feature_extractor = image_processor
+
+    def save_pretrained(self, folder: FilePath, **_: Any) -> None:
+        """Write model, processor and sampling into a folder that `pipeline` reads; other arguments do nothing."""
+        origin = self.model.origin
+        record = ModelRecord() if origin is None or origin.record is None else read_record(origin.record)
+        record = replace(record, sampling=self.clip or record.sampling)
+        self.model.save_pretrained(os.fspath(folder), processor=self.processor, record=record)
+
+    def __call__(self, inputs: Any = None, *, videos: Any = None, **options: Any) -> Any:
+        """Classify one video or several.
 
         Args:
-            inputs: A path, or a list of them.
-            top_k: Labels to return, most probable first; 5 where not given, and never more than there are.
-            num_frames: T, frames of the clip; as the model was trained with where not given.
-            frame_sampling_rate: Distance of neighbouring frames in frames of the file; as trained with where not
-                given. The clip is the middle of the file.
-            function_to_apply: What makes scores of logits: where not given "none" for regression, "sigmoid" for
-                several labels at once, else "softmax".
+            inputs: One video (a path, an http(s) address, bytes, an open binary file, or its frames: an array or
+                tensor uint8 `[n, H, W, 3]` or `[n, 3, H, W]`, a list or deque of arrays or PIL images), a list of
+                videos, or an iterator or `torch.utils.data.Dataset` of them.
+            videos: The older name of `inputs`.
+            **options: `top_k`: labels to return, most probable first; 5 where not given, and never more than there
+                are. `num_frames`: T, frames of the clip; as the model was trained with where not given.
+                `frame_sampling_rate`: distance of neighbouring frames in frames of the file; as trained with where
+                not given; the clip is the middle of the file. `function_to_apply`: what makes scores of logits,
+                "softmax", "sigmoid" or "none"; where not given by the model, see `inference.scores`. `batch_size`
+                and `num_workers` change nothing: one clip is classified at a time.
 
         Returns:
-            `[{"score": float, "label": str}]`, for a list of files a list of such lists.
+            `[{"score": float, "label": str}]`; for a list a list of such lists, for an iterator or data set an
+            iterator of them.
 
         Raises:
             VideoReadError: If a file cannot be read.
-            ConfigError: If an argument is out of range, or the clip does not fit the model.
+            ConfigError: If an argument is unknown or out of range, what is given is no video, or the clip does not
+                fit the model.
             RunError: If the model's output is not finite.
         """
-        given = {
-            "top_k": top_k,
-            "num_frames": num_frames,
-            "frame_sampling_rate": frame_sampling_rate,
-            "function_to_apply": function_to_apply,
-        }
-        chosen = {**self._defaults, **{name: value for name, value in given.items() if value is not None}}
+        if (inputs is None) == (videos is None):
+            raise ConfigError(f"inputs is not given, or videos beside it: {ACCEPTED}")
+        inputs = videos if inputs is None else inputs
+        refuse_unknown(options, (*CALL_NAMES, *WITHOUT_EFFECT), kind="argument of the pipeline's call")
+        given = {name: value for name, value in options.items() if value is not None}
+        _check_without_effect(given)
+        chosen = {**self._defaults, **given}
         count = _count("top_k", chosen.get("top_k", 5))
-        activation = chosen.get("function_to_apply") or self._usual_activation()
+        activation = chosen.get("function_to_apply") or usual_activation(self.model.config)
         if activation not in get_args(Activation):
             raise ConfigError(f"function_to_apply is {activation!r}; choose from {', '.join(get_args(Activation))}")
         clip = self._clip(chosen.get("num_frames"), chosen.get("frame_sampling_rate"))
-        paths = listed_paths(inputs)
-        if paths is None:
-            raise ConfigError(
-                f"inputs is a {type(inputs).__name__}; give the path of a video file, or a list of paths"
-            )
-        results = [self._classify(path, clip, activation, count) for path in paths]
-        return results[0] if isinstance(inputs, str | os.PathLike) else results
+        if isinstance(inputs, Iterator | Dataset):
+            return (self._classify(video, clip, activation, count) for video in _items(inputs))
+        batch = batch_of(inputs)
+        if batch is None:
+            return self._classify(inputs, clip, activation, count)
+        return [self._classify(video, clip, activation, count) for video in batch]
 
-    def _classify(self, path: str, clip: ClipConfig, activation: str, top_k: int) -> Labels:
-        logits = self._predictor.view_logits(path, clip=clip).logits[0]  # [K]
-        scores: Tensor = logits
-        if activation != "none":
-            scores = logits.softmax(dim=0) if activation == "softmax" else logits.sigmoid()
+    def _classify(self, video: Any, clip: ClipConfig, activation: Activation, top_k: int) -> Labels:
+        scores = scores_of(self._predictor.view_logits(video, clip=clip).logits[0], activation)  # [K]
         order = scores.argsort(descending=True, stable=True)[:top_k].tolist()
         return [{"score": float(scores[number]), "label": self._predictor.classes[number]} for number in order]
-
-    def _usual_activation(self) -> Activation:
-        match self.model.config.problem_type:
-            case "regression":
-                return "none"
-            case "multi_label_classification":
-                return "sigmoid"
-            case _:
-                return "softmax"
 
     def _clip(self, num_frames: Any, stride: Any) -> ClipConfig:
         clip = self._predictor.clip
@@ -150,25 +158,28 @@ class VideoClassificationPipeline:
 
 
 def pipeline(
-    task: str,
-    model: FilePath | VideoMAEForVideoClassification,
+    task: str | None = None,
+    model: FilePath | VideoMAEForVideoClassification | None = None,
     *,
     device: torch.device | str | int | None = None,
     dtype: torch.dtype | str | None = None,
     **options: Any,
 ) -> VideoClassificationPipeline:
-    """Make a callable that classifies video files, as transformers' function of this name does.
+    """Make a callable that classifies videos, as transformers' function of this name does.
 
     Args:
         task: "video-classification", the only one.
         model: A folder, a file or `owner/name` on the Hub, as for `from_pretrained`; or a model in memory.
         device: Where to compute: a device, the number of a GPU (-1: the CPU), or "auto". Where not given, a model in
             memory stays where it is, and a loaded one goes to the GPU if there is one.
-        dtype: Of the parameters; float32 where not given.
-        **options: `image_processor` (or `video_processor`, `feature_extractor`): frames to pixel values, where it is
-            not to be that of the model's folder; `clip`: how clips are sampled where the folder does not say;
-            defaults of the call's `top_k`, `num_frames`, `frame_sampling_rate`, `function_to_apply`; the Hub's
-            `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`, `subfolder`.
+        dtype: Of the parameters; float32 where not given. `torch_dtype` is its older name.
+        **options: `image_processor` (or `video_processor`, `feature_extractor`, `processor`): frames to pixel values,
+            or the folder or Hub name of it, where it is not to be that of the model's folder; `clip`: how clips are
+            sampled where the folder does not say; defaults of the call's `top_k`, `num_frames`,
+            `frame_sampling_rate`, `function_to_apply`; `model_kwargs`: further arguments of `from_pretrained`, and
+            `config`; `device_map`: as `device`; the Hub's `revision`, `token`, `cache_dir`, `local_files_only`,
+            `force_download`, `subfolder`. `framework`, `tokenizer`, `trust_remote_code`, `use_fast`, `batch_size` and
+            `num_workers` are taken and change nothing.
 
     Returns:
         The callable; see `VideoClassificationPipeline.__call__`.
@@ -177,13 +188,26 @@ def pipeline(
         WeightsError: If the model or its processor cannot be loaded.
         ConfigError: If an argument is unknown or out of range.
     """
-    if task != TASK:
+    if task not in (None, TASK):
         raise ConfigError(f"task is {task!r}; this package's only pipeline is {TASK!r}")
-    refuse_unknown(options, (*CALL_NAMES, *PROCESSOR_NAMES, "clip", *HUB_NAMES), kind="argument of pipeline")
-    given = [options[name] for name in PROCESSOR_NAMES if options.get(name) is not None]
+    if model is None:
+        raise ConfigError(
+            "model is not given: give a folder, a name on the Hub such as "
+            "'MCG-NJU/videomae-base-finetuned-kinetics', or a model in memory"
+        )
+    known = (*CALL_NAMES, *PROCESSOR_NAMES, "clip", *HUB_NAMES, *LOADING_NAMES, *WITHOUT_EFFECT)
+    refuse_unknown(options, known, kind="argument of pipeline")
+    options = {name: value for name, value in options.items() if value is not None}
+    _check_without_effect(options)
+    dtype, device = _older_names(dtype, device, options)
+    given = [options[name] for name in PROCESSOR_NAMES if name in options]
     if len(given) > 1:
         raise ConfigError(f"{', '.join(PROCESSOR_NAMES)} are one argument: give one of them")
-    processor: VideoMAEImageProcessor | None = given[0] if given else None
+    hub = {name: options[name] for name in HUB_NAMES if name in options}
+    named = bool(given) and isinstance(given[0], str | os.PathLike)
+    processor: VideoMAEImageProcessor | None = (
+        VideoMAEVideoProcessor.from_pretrained(given[0], **hub) if named else given[0] if given else None
+    )
     if isinstance(model, VideoMAEForVideoClassification):
         if processor is None:
             raise ConfigError(
@@ -191,19 +215,58 @@ def pipeline(
                 "VideoMAEImageProcessor.from_pretrained of its folder"
             )
         source = "the model"
-        classifier = model if dtype is None else model.to(_dtype(dtype))
+        classifier = model if dtype in (None, "auto") else model.to(_dtype(cast("torch.dtype | str", dtype)))
         classifier = classifier if device is None else classifier.to(_device(device))
     else:
         source = os.fspath(model)
-        hub = {name: options[name] for name in HUB_NAMES if name in options}
-        classifier = VideoMAEForVideoClassification.from_pretrained(source, dtype=dtype, **hub)
+        loading = {**hub, **options.get("model_kwargs", {})}
+        if "config" in options:
+            loading["config"] = options["config"]
+        if dtype is not None:
+            loading["dtype"] = dtype
+        classifier = VideoMAEForVideoClassification.from_pretrained(source, **loading)
         processor = processor or _stored_processor(source, classifier, hub)
         classifier = classifier.to(_device(device))
-    defaults = {name: options[name] for name in CALL_NAMES if options.get(name) is not None}
+    defaults = {name: options[name] for name in CALL_NAMES if name in options}
     clip = options.get("clip") or _trained_clip(processor, classifier)
     assumed = replace(PUBLISHED_CLIP, num_frames=classifier.config.num_frames)
     loaded = LoadedModel(source, classifier.eval(), _of_frames(processor), clip or assumed)
     return VideoClassificationPipeline(Predictor.from_loaded(loaded), processor, clip, defaults=defaults)
+
+
+def _older_names(dtype: Any, device: Any, options: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return dtype and device, of which torch_dtype and device_map are other names."""
+    for name, value, other in (("dtype", dtype, "torch_dtype"), ("device", device, "device_map")):
+        if value is not None and other in options:
+            raise ConfigError(f"{name} and {other} are one argument: give one of them")
+    dtype = options.get("torch_dtype", dtype)
+    place = options.get("device_map", device)
+    if isinstance(place, Mapping):
+        if len(place) != 1 or "" not in place:
+            raise ConfigError(f"device_map is {place!r}; the model computes on one device: give its name, or 'auto'")
+        place = place[""]
+    return dtype, place
+
+
+def _check_without_effect(options: Mapping[str, Any]) -> None:
+    """Check the arguments that are taken and change nothing, where another value would have to change something."""
+    if options.get("framework", "pt") != "pt":
+        raise ConfigError(
+            f"framework is {options['framework']!r}; the models are PyTorch's: leave it out or give 'pt'"
+        )
+    for name, least in (("batch_size", 1), ("num_workers", 0)):
+        value = options.get(name, least)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ConfigError(f"{name} is {value!r}; it must be a whole number, at least {least}")
+
+
+def _items(videos: Any) -> Iterator[Any]:
+    """Iterate over an iterator, or over a data set by its length, which plain iteration ignores."""
+    if isinstance(videos, Iterator) or not hasattr(videos, "__len__"):
+        yield from videos
+        return
+    for number in range(len(videos)):
+        yield videos[number]
 
 
 def _of_frames(processor: VideoMAEImageProcessor) -> VideoMAEImageProcessor:

@@ -30,6 +30,7 @@ from videomae.evaluation.views import VideoViews, check_views, read_views
 from videomae.inference.clips import normalized
 from videomae.inference.files import check_output
 from videomae.inference.loaded import check_clip, load_trained
+from videomae.inference.scores import scores_of, usual_activation
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.video.sampling import ClipConfig
@@ -213,7 +214,8 @@ class _ViewMerger:
         pixel_values = normalized(torch.stack(clips), self.processor, device=self.model.device)  # [B, T, C, H, W]
         with autocast(self.model.device, self.dtype):
             logits = self.model(pixel_values).logits
-        rows = logits.cpu().double().softmax(dim=1).numpy()  # [B, K]; after cpu(): not every device has float64
+        activation = usual_activation(self.model.config)
+        rows = scores_of(logits.cpu().double(), activation).numpy()  # [B, K]; cpu(): not every device has float64
         for number, weight, row in zip(numbers, weights, rows, strict=True):
             self.probabilities[number] += weight * row
 

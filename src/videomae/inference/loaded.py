@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -42,6 +43,8 @@ class LoadedModel(Generic[Model]):
     """Frames to pixel values and back."""
     clip: ClipConfig
     """How clips are sampled."""
+    thresholds: Mapping[str, float] | None = None
+    """Scores from which labels count as present, by their names, as the record beside the weights says."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -94,7 +97,8 @@ def _load(
     record = model.origin.record if model.origin else None
     clip = clip or stored_clip(record, model.config, name=name)
     check_clip(clip, model.config)
-    return LoadedModel(name, model.to(target).eval(), _stored_processor(model, name), clip)
+    thresholds = None if record is None else read_record(record).thresholds
+    return LoadedModel(name, model.to(target).eval(), _stored_processor(model, name), clip, thresholds)
 
 
 def source_kind(source: str | os.PathLike[str]) -> str:

@@ -1,8 +1,8 @@
 """Class probabilities of videos, given as files or frames.
 
 One view is the middle of the video, as in validation; several are those of the published test protocols, each with
-the processor's center crop. Probabilities are averaged over the views. Everything in the package that classifies a
-single file, the pipeline for transformers' programs among it, goes through `Predictor`.
+the processor's center crop. Scores (`inference.scores`) are averaged over the views. Everything in the package that
+classifies a single file, the pipeline for transformers' programs among it, goes through `Predictor`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, overload
 
 import numpy as np
 import torch
@@ -28,9 +28,10 @@ from videomae.engine.precision import DeviceName, Precision, autocast, compute_d
 from videomae.errors import ConfigError, RunError, VideoReadError
 from videomae.inference.clips import DEFAULT_BATCH_SIZE, ReadFrames, check_batch_size, clip_batches, normalized
 from videomae.inference.files import list_videos
+from videomae.inference.inputs import EncodedVideo, VideoInput, batch_of, open_frames, path_of
 from videomae.inference.loaded import LoadedModel, check_clip, load_classifier
+from videomae.inference.scores import Activation, scores_of, settled_thresholds, usual_activation
 from videomae.model.classification import VideoMAEForVideoClassification
-from videomae.video.decode import VideoReader
 from videomae.video.sampling import ClipConfig, IntArray, clip_indices, clip_indices_of_frames
 
 Frames = NDArray[np.uint8]
@@ -50,11 +51,16 @@ class Prediction:
     label_numbers: tuple[int, ...]
     """Their class ids."""
     probabilities: tuple[float, ...]
-    """Their probabilities; those of all classes add up to 1."""
+    """Their scores: probabilities that add up to 1 over all classes; of a model with several labels at once, or with
+    one output, probabilities of their own; the values themselves of a regression."""
     frame_indices: tuple[tuple[int, ...], ...]
     """`[S][T]` indices of the frames of each view."""
     frame_seconds: tuple[tuple[float, ...], ...] | None
     """`[S][T]` times of these frames from the start of the video; None for frames."""
+    activation: Activation = "softmax"
+    """What made the scores: "softmax", "sigmoid", or "none" for a regression."""
+    present: tuple[bool, ...] | None = None
+    """Whether each score reaches its label's threshold (`videomae.json`, else 0.5); None without sigmoids."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the prediction as plain JSON values."""
@@ -121,20 +127,29 @@ class Predictor:
         self.processor = loaded.processor
         self.clip = loaded.clip
         self.classes = loaded.classes
+        self.thresholds = settled_thresholds(loaded.thresholds, loaded.classes)
         self.batch_size = batch_size
         self._dtype = compute_dtype(precision, loaded.model.device)
 
-    def predict(self, video: str | os.PathLike[str] | Frames, *, top_k: int = 5, num_views: int = 1) -> Prediction:
-        """Classify one video.
+    @overload
+    def predict(self, video: EncodedVideo | Frames, *, top_k: int = 5, num_views: int = 1) -> Prediction: ...
+
+    @overload
+    def predict(self, video: Any, *, top_k: int = 5, num_views: int = 1) -> Any: ...
+
+    def predict(self, video: VideoInput, *, top_k: int = 5, num_views: int = 1) -> Prediction | list[Prediction]:
+        """Classify one video, or a batch of them.
 
         Args:
-            video: A file; or frames, uint8 `[n, H, W, 3]` RGB. As many frames as a clip has are the clip; any other
-                number is sampled like a video of that many frames.
+            video: A path, an http(s) address, bytes or an open binary file; or frames, RGB: uint8 `[n, H, W, 3]` or
+                `[n, 3, H, W]` as array or tensor, or a list or deque of arrays, tensors or PIL images. As many frames
+                as a clip has are the clip; any other number is sampled like a video of that many frames. Or a list of
+                such videos.
             top_k: Number of classes to return, at least 1.
             num_views: S, clips to average over: 1 is the middle of the video.
 
         Returns:
-            The prediction.
+            The prediction; for a batch a list of them.
 
         Raises:
             VideoReadError: If the file cannot be read.
@@ -143,26 +158,31 @@ class Predictor:
         """
         if top_k < 1:
             raise ConfigError(f"top_k is {top_k}; it must be at least 1")
+        batch = batch_of(video)
+        if batch is not None:
+            return [self.predict(one, top_k=top_k, num_views=num_views) for one in batch]
         found = self.view_logits(video, num_views=num_views)
-        probabilities: FloatArray = found.logits.softmax(dim=1).mean(dim=0).numpy()  # [K]
+        probabilities = self._mean_scores(found.logits)  # [K]
         order = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
         seconds = found.frame_seconds
         return Prediction(
-            path=None if isinstance(video, np.ndarray) else os.fspath(video),
+            path=path_of(video),
             labels=tuple(self.classes[number] for number in order),
             label_numbers=tuple(order),
             probabilities=tuple(probabilities[order].tolist()),
             frame_indices=tuple(tuple(row) for row in found.frame_indices.tolist()),
             frame_seconds=None if seconds is None else tuple(tuple(row) for row in seconds.tolist()),
+            activation=self.activation,
+            present=tuple(bool(probabilities[number] >= self.thresholds[number]) for number in order)
+            if self.activation == "sigmoid"
+            else None,
         )
 
-    def view_logits(
-        self, video: str | os.PathLike[str] | Frames, *, num_views: int = 1, clip: ClipConfig | None = None
-    ) -> ViewLogits:
-        """Return the model's output for every view of a video, before any softmax.
+    def view_logits(self, video: VideoInput, *, num_views: int = 1, clip: ClipConfig | None = None) -> ViewLogits:
+        """Return the model's output for every view of one video, before any softmax.
 
         Args:
-            video: As for `predict`.
+            video: As for `predict`, one.
             num_views: S, as for `predict`.
             clip: How clips are sampled in this call; None: as in all others.
 
@@ -180,22 +200,17 @@ class Predictor:
         if clip is not None:
             check_clip(clip, self.model.config)
         clip = clip or self.clip
-        if isinstance(video, np.ndarray):
-            _check_frames(video)
-            indices = clip_indices_of_frames(len(video), clip, num_views=num_views)  # [S, T]
-            found = ViewLogits(self._logits(lambda wanted: video[wanted], indices), indices, None)
-        else:
-            with VideoReader(video) as reader:
-                indices = clip_indices(len(reader), clip, num_views=num_views)  # [S, T]
-                logits = self._logits(reader.frames, indices)
-                found = ViewLogits(logits, indices, reader.timestamps_seconds[indices])
+        with open_frames(video) as opened:
+            rule = clip_indices_of_frames if opened.seconds is None else clip_indices
+            indices = rule(opened.num_frames, clip, num_views=num_views)  # [S, T]
+            logits = self._logits(opened.read, indices)
+            found = ViewLogits(logits, indices, None if opened.seconds is None else opened.seconds()[indices])
         if not found.logits.isfinite().all():
-            name = "the frames" if isinstance(video, np.ndarray) else os.fspath(video)
-            raise RunError(f"the model's output for {name} is not finite: its weights are damaged")
+            raise RunError(f"the model's output for {opened.name} is not finite: its weights are damaged")
         return found
 
     def probabilities(self, clips: Frames) -> FloatArray:
-        """Return the mean over clips of each clip's softmax.
+        """Return the mean over clips of each clip's scores; see `inference.scores`.
 
         Args:
             clips: uint8 `[S, T, H, W, 3]`, frames as they are in the video.
@@ -205,9 +220,17 @@ class Predictor:
         """
         frames = clips.reshape(-1, *clips.shape[2:])  # [S * T, H, W, 3]
         indices = np.arange(len(frames), dtype=np.int64).reshape(clips.shape[:2])  # [S, T]
-        logits = self._logits(lambda wanted: frames[wanted], indices)
-        probabilities: FloatArray = logits.softmax(dim=1).mean(dim=0).numpy()
-        return probabilities
+        return self._mean_scores(self._logits(lambda wanted: frames[wanted], indices))
+
+    @property
+    def activation(self) -> Activation:
+        """What makes scores of the model's outputs."""
+        return usual_activation(self.model.config)
+
+    def _mean_scores(self, logits: Tensor) -> FloatArray:
+        """Return `[K]`, the mean over views of the scores of logits `[S, K]`."""
+        scores: FloatArray = scores_of(logits, self.activation).mean(dim=0).numpy()
+        return scores
 
     @torch.inference_mode()
     def _logits(self, read: ReadFrames, indices: IntArray) -> Tensor:
@@ -219,14 +242,6 @@ class Predictor:
                 logits = self.model(pixel_values).logits  # [b, K]
             parts.append(logits.cpu().double())  # after cpu(): not every device has float64
         return torch.cat(parts)
-
-
-def _check_frames(frames: Frames) -> None:
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
-        raise ConfigError(
-            f"the frames have shape {list(frames.shape)} and dtype {frames.dtype}; they must be uint8 "
-            "[n, H, W, 3], RGB"
-        )
 
 
 def predict_files(
@@ -274,7 +289,10 @@ def predict_files(
 
 
 def print_prediction(prediction: Prediction, console: Console) -> None:
-    """Print a prediction: the file, a row for each class, and which frames were sampled."""
+    """Print a prediction: the file, a row for each class, and which frames were sampled.
+
+    Values of a regression are printed as they are; where labels have thresholds, those that are present are marked.
+    """
     # A file name may hold bytes that are no text; no terminal takes the surrogates that Python puts for them.
     name = (prediction.path or "frames").encode("utf-8", "replace").decode("utf-8")
     console.print(Text(name), soft_wrap=True)  # never broken, so that it can be searched for and copied
@@ -282,10 +300,14 @@ def print_prediction(prediction: Prediction, console: Console) -> None:
     table.add_column(justify="right")
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for label, probability in zip(prediction.labels, prediction.probabilities, strict=True):
-        line = "-" if console.options.ascii_only else "\N{BOX DRAWINGS HEAVY HORIZONTAL}"
-        bar = (line * round(probability * BAR_COLUMNS)).ljust(BAR_COLUMNS)
-        table.add_row(f"{probability:.1%}", Text(bar, style="cyan"), Text(label))
+    line = "-" if console.options.ascii_only else "\N{BOX DRAWINGS HEAVY HORIZONTAL}"
+    present = prediction.present or (False,) * len(prediction.labels)
+    for label, score, is_present in zip(prediction.labels, prediction.probabilities, present, strict=True):
+        text = Text(f"{label} (present)" if is_present else label)
+        if prediction.activation == "none":
+            table.add_row(f"{score:.4g}", Text(""), text)
+        else:
+            table.add_row(f"{score:.1%}", Text((line * round(score * BAR_COLUMNS)).ljust(BAR_COLUMNS), "cyan"), text)
     console.print(table)
     indices = [index for view in prediction.frame_indices for index in view]
     sampled = f"frames {min(indices)} to {max(indices)}"

@@ -26,8 +26,8 @@ def save_beside(
     Args:
         folder: Of a model that was just saved.
         config: Its configuration.
-        origin: Where it was loaded from: its processor, and how its clips were sampled, are written again. The
-            record of its training is not, since it may have been trained since.
+        origin: Where it was loaded from: its processor, how its clips were sampled, and its thresholds are written
+            again. The record of its training is not, since it may have been trained since.
         processor: The processor to write.
         record: The record to write.
 
@@ -40,7 +40,9 @@ def save_beside(
         processor.save_pretrained(folder)
     if record is None and origin is not None and origin.record is not None and not (folder / RECORD_FILE).exists():
         try:
-            record = ModelRecord(sampling=read_record(origin.record).sampling)
+            found = read_record(origin.record)
+            known = set(config.id2label.values()).issuperset(found.thresholds or ())  # else it has other labels now
+            record = ModelRecord(sampling=found.sampling, thresholds=found.thresholds if known else None)
         except WeightsError as error:
             warnings.warn(f"the frame sampling is not written: {error}", UserWarning, stacklevel=4)
     if record is not None and record != ModelRecord():

@@ -27,6 +27,7 @@ MAX_NAMED_VIDEOS = 1000  # of the videos that could not be read; the others are 
 BULKY_RESULTS = ("confusion", "per_class")  # entries of an evaluation that grow with the number of classes
 
 CLIP, LICENCE, TRAINING, EVALUATION = "clip", "licence", "training", "evaluation"
+THRESHOLDS = "thresholds"
 INTERVAL, NUM_LEFT_OUT = "top1_interval_95", "num_videos_left_out"
 FIGURES = ("top1", "top5", "mean_class")
 COUNTS = ("num_videos", "num_bad_videos")
@@ -154,6 +155,9 @@ class ModelRecord:
     """Of the weights; None: its author has stated none."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Entries that this version does not know."""
+    thresholds: Mapping[str, float] | None = None
+    """Scores in [0, 1] from which labels count as present, by their names, where there may be several labels at
+    once; None: not recorded, 0.5 for all."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelRecord:
@@ -167,13 +171,15 @@ class ModelRecord:
         licence = values.get(LICENCE, training.get(LICENCE))
         if not isinstance(licence, str | None):
             raise ConfigError(f"licence is {licence!r}; it must be a text, such as 'apache-2.0'")
-        taken = (CLIP, TRAINING, EVALUATION, LICENCE)
+        thresholds = values.get(THRESHOLDS)
+        taken = (CLIP, TRAINING, EVALUATION, LICENCE, THRESHOLDS)
         trained = {name: value for name, value in training.items() if name not in (EVALUATION, LICENCE)}
         return cls(
             sampling=sampling_from(values),
             training=TrainingRecord.from_dict(trained) if trained else None,
             evaluation=EvaluationSummary.from_dict(evaluation) if evaluation else None,
             licence=licence,
+            thresholds=None if thresholds is None else _thresholds(thresholds),
             extra={name: value for name, value in values.items() if name not in taken},
         )
 
@@ -184,6 +190,8 @@ class ModelRecord:
             values[CLIP] = dataclasses.asdict(self.sampling)
         if self.licence is not None:
             values[LICENCE] = self.licence
+        if self.thresholds is not None:
+            values[THRESHOLDS] = dict(self.thresholds)
         training = {} if self.training is None else self.training.to_dict()
         if self.evaluation is not None:
             training[EVALUATION] = self.evaluation.to_dict()
@@ -275,6 +283,14 @@ def _mapping(name: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{name} is {value!r}; it must be an object")
     return value
+
+
+def _thresholds(entry: Any) -> Mapping[str, float]:
+    thresholds = {name: _number(f"{THRESHOLDS}.{name}", value) for name, value in _mapping(THRESHOLDS, entry).items()}
+    for name, value in thresholds.items():
+        if value is None or not 0 <= value <= 1:
+            raise ConfigError(f"{THRESHOLDS}.{name} is {value!r}; a score from which a label counts is in [0, 1]")
+    return thresholds
 
 
 def _number(name: str, value: Any, *, whole: bool = False) -> Any:
