@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -331,3 +332,27 @@ def test_fields_change_together_or_not_at_all() -> None:
 def test_what_differs_from_the_defaults_is_told() -> None:
     assert VideoMAEConfig().to_diff_dict() == {"model_type": "videomae"}
     assert VideoMAEConfig(num_frames=32).to_diff_dict() == {"model_type": "videomae", "num_frames": 32}
+
+
+def test_attributes_of_ones_own_are_kept_in_files_and_copies_and_change_nothing(tmp_path: Path) -> None:
+    config = VideoMAEConfig(hidden_size=48, num_attention_heads=4)
+    config.loss_weights, config.finetuning_task = [1.0, 2.0], "gestures"
+    config.save_pretrained(tmp_path)
+    again = VideoMAEConfig.from_pretrained(tmp_path, num_frames=8)
+    for one in (again, config.replace(num_frames=8), copy.deepcopy(config)):
+        assert (one.loss_weights, one.finetuning_task) == ([1.0, 2.0], "gestures")
+    assert again.hidden_size == 48
+    theirs = transformers.VideoMAEConfig.from_pretrained(tmp_path)
+    assert theirs.loss_weights == [1.0, 2.0]
+    values = {**config.to_dict(), "update": 3, "num_labels": 2}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert callable(VideoMAEConfig.from_pretrained(tmp_path).update)
+
+
+def test_a_configuration_has_the_general_attributes_of_transformers(tmp_path: Path) -> None:
+    config = VideoMAEConfig()
+    assert (config.name_or_path, config._name_or_path, config.architectures) == ("", "", None)
+    assert (config.use_return_dict, config._attn_implementation, config.torch_dtype) == (True, "sdpa", None)
+    config.save_pretrained(tmp_path)
+    assert VideoMAEConfig.from_pretrained(tmp_path).name_or_path == str(tmp_path)
+    assert "name_or_path" not in (tmp_path / "config.json").read_text()

@@ -17,6 +17,7 @@ from videomae.errors import ConfigError
 from videomae.model.config import VideoMAEConfig
 from videomae.model.layers import VideoMAESelfAttention
 from videomae.model.outputs import ModelOutput
+from videomae.sharing.model_methods import TransformersMethods
 
 if TYPE_CHECKING:
     from videomae.processing.image_processor import VideoMAEImageProcessor
@@ -33,7 +34,7 @@ SAVE_OPTIONS_WITHOUT_EFFECT = "save_function safe_serialization variant save_pef
 _FIRST_LAYER = ("embeddings.", "mask_token", "cls_token")
 
 
-class VideoMAEPreTrainedModel(nn.Module):
+class VideoMAEPreTrainedModel(TransformersMethods):
     """Abstract base of the models; use one of the classes that inherit from it.
 
     Args:

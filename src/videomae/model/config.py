@@ -39,6 +39,12 @@ class VideoMAEConfig:
     """
 
     model_type: ClassVar[str] = "videomae"
+    # What configurations of transformers have besides; no file of this package says it by way of the configuration.
+    name_or_path: ClassVar[str] = ""
+    architectures: ClassVar[list[str] | None] = None
+    dtype: ClassVar[Any] = None
+    torch_dtype: ClassVar[Any] = None
+    _attn_implementation: ClassVar[str] = "sdpa"
 
     image_size: int | tuple[int, int] = 224
     """Height and width in pixels; one number for a square."""
@@ -141,6 +147,26 @@ class VideoMAEConfig:
         return self.qv_bias
 
     @property
+    def _name_or_path(self) -> str:
+        """The name older programs use for `name_or_path`."""
+        return self.name_or_path
+
+    @property
+    def use_return_dict(self) -> bool:
+        """The name older programs use for `return_dict`."""
+        return self.return_dict
+
+    @property
+    def extra_attributes(self) -> dict[str, Any]:
+        """What was assigned besides the fields: kept in files and copies, and of no effect."""
+        known = {one.name for one in fields(self)}
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name not in known and not hasattr(VideoMAEConfig, name)
+        }
+
+    @property
     def head_norm_eps(self) -> float:
         """Epsilon of `fc_norm` and `decoder.norm`.
 
@@ -197,6 +223,7 @@ class VideoMAEConfig:
         values["position_grid"] = None if self.position_grid is None else list(self.position_grid)
         values["id2label"] = {str(number): name for number, name in self.id2label.items()}
         values["qkv_bias"] = self.qv_bias
+        values |= self.extra_attributes
         values["model_type"] = self.model_type
         return values
 
@@ -269,11 +296,13 @@ class VideoMAEConfig:
         """
         from videomae.weights.declared import read_repaired
 
-        values, given, path = read_repaired(source, settings, known=cls.known_keys())
+        declared, given = read_repaired(source, settings, known=cls.known_keys())
         try:
-            return cls.from_dict(values, **given)
+            config = cls.from_dict(declared.values, **given)
         except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from None
+            raise ConfigError(f"{declared.path}: {error}") from None
+        config.keep_attributes({**declared.extra, "name_or_path": str(source)})
+        return config
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
         """Write `config.json` into a folder, which is made if it is missing, atomically.
@@ -284,6 +313,12 @@ class VideoMAEConfig:
         from videomae.weights.sources import CONFIG_FILE
 
         write_json(Path(save_directory) / CONFIG_FILE, self.to_dict())
+
+    def keep_attributes(self, values: Mapping[str, Any]) -> None:
+        """Assign what a file says besides the fields; what means something here already is left as it is."""
+        for name, value in values.items():
+            if name == "name_or_path" or not hasattr(VideoMAEConfig, name):
+                vars(self)[name] = value
 
     def update(self, values: Mapping[str, Any]) -> None:
         """Change some fields, as upstream; a model that is built already keeps its sizes and switches.
@@ -300,7 +335,9 @@ class VideoMAEConfig:
             del values["id2label"], values["label2id"]
         if "qkv_bias" in settings:
             del values["qv_bias"]
-        return type(self)(**{**values, **settings})
+        config = type(self)(**{**values, **settings})
+        vars(config).update(self.extra_attributes)
+        return config
 
     def _settle_labels(self, num_labels: int | None, *, given: Mapping[str, Any]) -> None:
         if given.get("id2label"):

@@ -22,6 +22,9 @@ OWN_FIELDS = frozenset(
     "drop_path_rate classifier_dropout init_values use_cls_token head_layer_norm_eps position_grid".split()
 )
 
+# What saving writes besides the configuration.
+WRITTEN_KEYS = frozenset("model_type architectures dtype torch_dtype transformers_version".split())
+
 # VideoMAE V2's repositories -> ours.
 V2_BLOCK = "model_config"  # where the configurations of VideoMAE V2's repositories have their sizes
 V2_FIELDS = {

@@ -60,6 +60,13 @@ class ModelConfig(Protocol):
     def image_height_width(self) -> tuple[int, int]:
         """Height and width of the frames in pixels."""
 
+    @property
+    def extra_attributes(self) -> dict[str, Any]:
+        """What was assigned besides the fields."""
+
+    def keep_attributes(self, values: Mapping[str, Any]) -> None:
+        """Assign what a file says besides the fields."""
+
     @classmethod
     def known_keys(cls) -> frozenset[str]:
         """Return what a `config.json` may say about the model."""

@@ -6,13 +6,20 @@ import difflib
 import os
 import warnings
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from videomae.errors import WeightsError
 from videomae.presets import ENCODER_HEADS
 from videomae.weights.architecture import ORIGINAL_EPS
-from videomae.weights.config_keys import OWN_FIELDS, UPSTREAM_KEYS, V2_BLOCK, V2_FIELDS, V2_UNSUPPORTED
+from videomae.weights.config_keys import (
+    OWN_FIELDS,
+    UPSTREAM_KEYS,
+    V2_BLOCK,
+    V2_FIELDS,
+    V2_UNSUPPORTED,
+    WRITTEN_KEYS,
+)
 from videomae.weights.json_files import read_json
 from videomae.weights.settings_files import find_settings, split_hub_options
 from videomae.weights.sources import CONFIG_FILE
@@ -34,6 +41,8 @@ class Declared:
     """Whether this package wrote it, and so means what it says."""
     ignored: tuple[str, ...] = ()
     """Keys that mean nothing here."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """What the configuration keeps as attributes without effect: of a file of this package, whatever was assigned."""
     is_v2: bool = False
     """Whether it is of VideoMAE V2's repositories."""
 
@@ -62,7 +71,10 @@ def parse(values: Mapping[str, Any], path: str, *, known: Collection[str]) -> De
         close = difflib.get_close_matches(name, known, n=1, cutoff=MISSPELT)
         if close:  # an entry of another program may be ignored; a setting that was meant may not
             raise WeightsError(f"{path}: unknown config field {name!r}: did you mean {close[0]!r}?")
-    return Declared(path, kept, by_us=bool(OWN_FIELDS & values.keys()), ignored=tuple(sorted(ignored)))
+    by_us = bool(OWN_FIELDS & values.keys())
+    names = [name for name in values if name not in {*known, *WRITTEN_KEYS}] if by_us else ignored
+    extra = {name: values[name] for name in names}
+    return Declared(path, kept, by_us=by_us, ignored=() if by_us else tuple(sorted(ignored)), extra=extra)
 
 
 def _declared_v2(block: Mapping[str, Any], path: str) -> Declared:
@@ -76,7 +88,7 @@ def _declared_v2(block: Mapping[str, Any], path: str) -> Declared:
 
 def read_repaired(
     source: str | os.PathLike[str], arguments: Mapping[str, Any], *, known: Collection[str]
-) -> tuple[dict[str, Any], dict[str, Any], str]:
+) -> tuple[Declared, dict[str, Any]]:
     """Find and read the configuration of a saved model, without its weights.
 
     Args:
@@ -85,7 +97,7 @@ def read_repaired(
         known: See `parse`.
 
     Returns:
-        What the file says, corrected with a warning; the arguments that are fields; and the path of the file.
+        What the file says, corrected with a warning, and the arguments that are fields.
 
     Raises:
         WeightsError: If there is none, or it cannot be used.
@@ -96,7 +108,7 @@ def read_repaired(
     values = dict(declared.values)
     for text in repair_small(declared, values, settings):
         warnings.warn(text, UserWarning, stacklevel=3)
-    return values, settings, str(path)
+    return replace(declared, values=values), settings
 
 
 def repair_small(declared: Declared, values: dict[str, Any], settings: Mapping[str, Any]) -> list[str]:

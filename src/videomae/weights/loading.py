@@ -111,6 +111,7 @@ def load_checkpoint(
     """Load a model from a checkpoint that is open already; see `load_pretrained`."""
     plan = plan_load(cls, checkpoint, options, settings)
     model = plan.model
+    plan.config.keep_attributes({"name_or_path": checkpoint.source.name})
     if plan.report.fresh:
         model = cls(plan.config)
     else:
@@ -209,7 +210,11 @@ def settle(
     lenient = not options.strict or options.ignore_mismatched_sizes
     given = options.config
     if isinstance(given, config_class):
-        return Settled(given.from_dict(given.to_dict(), **settings), (), ())
+        known = config_class.known_keys()
+        values = {name: value for name, value in given.to_dict().items() if name in known}
+        config = config_class.from_dict(values, **settings)
+        config.keep_attributes(given.extra_attributes)
+        return Settled(config, (), ())
     if given is not None and not isinstance(given, str | os.PathLike):
         kind = type(given).__name__
         raise ConfigError(f"config is a {kind}: give a {config_class.__name__}, or a folder or file that has one")
@@ -220,7 +225,7 @@ def settle(
         if not path.is_file():
             raise ConfigError(f"config is {given}: give a {config_class.__name__}, or a folder or file that has one")
         declared = read_declared(path, config_class)
-    return settle_config(
+    settled = settle_config(
         declared,
         checkpoint.shapes,
         settings,
@@ -229,6 +234,8 @@ def settle(
         config_class=config_class,
         lenient=lenient,
     )
+    settled.config.keep_attributes({} if declared is None else declared.extra)
+    return settled
 
 
 def _without_values(cls: type[Model], config: ModelConfig) -> tuple[Model, list[warnings.WarningMessage]]:

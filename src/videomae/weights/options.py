@@ -15,7 +15,27 @@ from videomae.weights.matching import ChannelAdaption
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 ATTENTION = (None, "sdpa", "eager")
 # transformers' arguments that change nothing here: nothing is ever loaded twice, and no code of a repository is run.
-IGNORED = ("low_cpu_mem_usage", "trust_remote_code", "weights_only", "_fast_init", "resume_download", "proxies")
+IGNORED = frozenset(
+    """low_cpu_mem_usage trust_remote_code weights_only _fast_init resume_download proxies mirror max_memory
+    offload_folder offload_state_dict offload_buffers use_cache finetuning_task code_revision adapter_kwargs
+    _from_auto _commit_hash""".split()
+)
+# Those that would change something: taken at the values that ask for nothing, with what to do for the others.
+ONLY_DEFAULT: dict[str, tuple[tuple[object, ...], str]] = {
+    "variant": ((None, ""), "name the file itself: owner/name/path/of/a/file"),
+    "from_tf": ((None, False), "TensorFlow weights are not read: convert them with transformers 4 first"),
+    "from_flax": ((None, False), "Flax weights are not read: convert them with transformers 4 first"),
+    "key_mapping": ((None, {}), "rename the tensors of the file first"),
+    "tp_plan": ((None,), "wrap the loaded model with torch.distributed.tensor.parallel"),
+    "tp_size": ((None,), "wrap the loaded model with torch.distributed.tensor.parallel"),
+    "device_mesh": ((None,), "wrap the loaded model with torch.distributed"),
+    "gguf_file": ((None, ""), "give safetensors or a pickled file"),
+    "load_in_8bit": ((None, False), "quantize the loaded model, for example with torchao.quantization.quantize_"),
+    "load_in_4bit": ((None, False), "quantize the loaded model, for example with torchao.quantization.quantize_"),
+    "quantization_config": ((None,), "quantize the loaded model, for example with torchao.quantization.quantize_"),
+    "torchscript": ((None, False), "give return_dict=False and trace the loaded model with torch.jit.trace"),
+    "state_dict": ((None,), "load the model and call load_state_dict, or give the file of the tensors"),
+}
 
 
 @dataclass(frozen=True)
@@ -53,6 +73,11 @@ def split_options(arguments: Mapping[str, Any]) -> tuple[LoadOptions, dict[str, 
         ConfigError: If an option is given twice or has a value that means nothing.
     """
     rest = {name: value for name, value in arguments.items() if name not in IGNORED}
+    for name in ONLY_DEFAULT.keys() & rest.keys():
+        value, (defaults, hint) = rest.pop(name), ONLY_DEFAULT[name]
+        if not any(value is default or (type(value) is type(default) and value == default) for default in defaults):
+            what = type(value).__name__ if isinstance(value, Mapping) else repr(value)[:60]
+            raise ConfigError(f"{name} is {what}, which from_pretrained does not take: {hint}")
     attention = rest.pop("attn_implementation", None)
     if attention not in ATTENTION:
         raise ConfigError(f"attn_implementation is {attention!r}: choose sdpa or eager, which compute the same here")
