@@ -23,15 +23,39 @@ def test_the_first_video_may_be_bad() -> None:
     count.add(1, {})  # from 40 on the fraction counts: 1 of 40 is 2.5 %
 
 
-def test_a_fraction_of_bad_videos_is_judged_after_forty_samples() -> None:
+def test_a_fraction_of_bad_videos_is_judged_after_forty_videos() -> None:
     count = BadVideoCount(0.05, num_videos=1000)
-    for _ in range(39):
-        count.add(1, BAD)
+    count.add(1, BAD)
+    for number in range(38):
+        count.add(1, {f"{number}.mp4": "no video"})
     message = (
         r"40 of 40 videos \(100%\) cannot be read, more than loop.max_bad_fraction 0.05 allows; .* a.mp4 \(no vid"
     )
     with pytest.raises(RunError, match=message):
-        count.add(1, BAD)
+        count.add(1, {"last.mp4": "no video"})
+
+
+def test_one_broken_video_of_twelve_is_counted_once_however_many_epochs() -> None:
+    count = BadVideoCount(0.05, num_videos=12)
+    for _ in range(100):
+        count.add(6, BAD)
+        count.add(6, {})
+    assert count.num_seen == 1200
+    assert count.summary() == ["1 videos could not be read and were skipped:", "  a.mp4: no video"]
+
+
+def test_too_many_bad_videos_are_counted_once_each() -> None:
+    count = BadVideoCount(0.05, num_videos=50)
+    bad = {f"{number}.mp4": "no video" for number in range(3)}
+    count.add(25, {})
+    with pytest.raises(RunError, match=r"^3 of 50 videos \(6%\) cannot be read, more than"):
+        count.add(25, bad)
+
+
+def test_reading_that_fails_now_and_then_does_not_add_up_over_epochs() -> None:
+    count = BadVideoCount(0.05, num_videos=50)
+    for epoch in range(20):  # another video in each: 40 % of the videos, 2 % of what was read
+        count.add(50, {f"{epoch}.mp4": "the disk was away"})
 
 
 def test_a_small_data_set_without_any_good_video_stops_after_one_pass() -> None:
@@ -40,7 +64,7 @@ def test_a_small_data_set_without_any_good_video_stops_after_one_pass() -> None:
     count.add(1, {"b.mp4": "x"})
     count.add(1, {"b.mp4": "x"})  # an incomplete pass over the videos: c.mp4 may be good
     with pytest.raises(
-        RunError, match=r"4 of 4 videos \(100%\) cannot be read, none is left; .* repair or remove them$"
+        RunError, match=r"3 of 3 videos \(100%\) cannot be read, none is left; .* repair or remove them$"
     ):
         count.add(1, {"c.mp4": "x"})
 

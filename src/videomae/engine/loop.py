@@ -15,7 +15,7 @@ from torch import Tensor
 from videomae.engine.configs import LoopConfig as LoopConfig
 from videomae.errors import RunError
 
-MIN_SAMPLES_TO_JUDGE = 40  # below this, a fraction of bad videos says nothing yet
+MIN_VIDEOS_TO_JUDGE = 40  # below this, a fraction of bad videos says nothing yet
 MAX_NAMES = 8  # videos named in a message; metrics.jsonl names all
 
 
@@ -23,7 +23,8 @@ class BadVideoCount:
     """Counts videos that could not be read, remembers their names, and stops a run that has too many.
 
     Args:
-        max_fraction: Largest fraction of bad videos among the samples so far.
+        max_fraction: Largest fraction of bad videos among those read so far, each counted once however often it is
+            read.
         num_videos: Size of the data set.
     """
 
@@ -42,21 +43,24 @@ class BadVideoCount:
             bad: Reason by path.
 
         Raises:
-            RunError: If more than `max_fraction` of at least 40 samples were bad, or every video of the data set
-                was read once and all were bad. The batch is counted all the same.
+            RunError: If more than `max_fraction` of at least 40 videos are bad, or every video of the data set was
+                read once and all were bad. The batch is counted all the same.
         """
         self.num_seen += num_samples
         self._num_bad += len(bad)
         self.reasons.update(bad)
-        fraction = self._num_bad / max(self.num_seen, 1)
-        too_many = self.num_seen >= MIN_SAMPLES_TO_JUDGE and fraction > self.max_fraction
+        num_videos = min(self.num_seen, self.num_videos)  # different ones: an epoch reads each once
+        fraction = len(self.reasons) / max(num_videos, 1)
+        # The samples, too: where reading fails now and then, every video fails once in a long run.
+        over = min(fraction, self._num_bad / max(self.num_seen, 1)) > self.max_fraction
+        too_many = num_videos >= MIN_VIDEOS_TO_JUDGE and over
         none_good = self._num_bad == self.num_seen and len(self.reasons) >= self.num_videos
         if too_many or none_good:
             path, reason = next(iter(self.reasons.items()))
             rule = f"more than loop.max_bad_fraction {self.max_fraction:g} allows" if too_many else "none is left"
             remedy = ", or raise loop.max_bad_fraction" if fraction < 1 else ""
             raise RunError(
-                f"{self._num_bad} of {self.num_seen} videos ({fraction:.0%}) cannot be read, {rule}; the first is "
+                f"{len(self.reasons)} of {num_videos} videos ({fraction:.0%}) cannot be read, {rule}; the first is "
                 f"{path} ({reason}): repair or remove them{remedy}"
             )
 

@@ -175,8 +175,9 @@ def check_complete(opened: OpenedVideo, packets: list[PacketFacts]) -> None:
     """Refuse a file that ends well before what its container promises.
 
     What counts: frames that the container's own index places beyond the end of the file, frames that an AVI header
-    claims beside those found, and seconds that a Matroska or Flash header claims beside those found. A claim that
-    is off by little (3 frames, one second, or a twentieth) is no truncation; the container was written carelessly.
+    claims beside the time of the last one, unless the file is as long as its chunks, and seconds that a Matroska or
+    Flash header claims beside those found. A claim that is off by little (3 frames, one second, or a twentieth) is no
+    truncation; the container was written carelessly.
 
     Args:
         opened: The video.
@@ -193,7 +194,11 @@ def check_complete(opened: OpenedVideo, packets: list[PacketFacts]) -> None:
         missing = sum(entry.pos + entry.size > end_of_file for entry in entries)
     if "avi" in formats and opened.info.num_frames_claimed:
         promised = opened.info.num_frames_claimed
-        missing = promised - max(len(packets), len(entries))  # the index also lists frames that were dropped
+        # Frames that were dropped are claimed too, and have no packet: a capture program keeps their time free.
+        times = [time for packet in packets if (time := packet.pts if packet.dts is None else packet.dts) is not None]
+        missing = promised - max(len(packets), len(entries), max(times, default=-1) + 1)
+        if missing > 0 and _has_all_chunks(path):
+            missing = 0  # the last frames were dropped
     if missing > max(3, promised // 20):
         raise VideoReadError(
             f"{path} is truncated: it promises {promised} frames, but only {promised - missing} are in the file; "
@@ -211,6 +216,20 @@ def check_complete(opened: OpenedVideo, packets: list[PacketFacts]) -> None:
             f"{path} is truncated: it promises {seconds:.1f} seconds of video, but only {found} are in the file; "
             "copy or download it again"
         )
+
+
+def _has_all_chunks(path: Path) -> bool:
+    """Tell whether an AVI file holds its outermost chunks to their ends; each begins with RIFF and its size."""
+    end_of_file, position = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while position < end_of_file:
+            file.seek(position)
+            head = file.read(8)
+            size = int.from_bytes(head[4:], "little")
+            if head[:4] != b"RIFF" or size == 0:  # 0: the writer never came to fill it in
+                return position > 0 and head[:4] != b"RIFF"  # something else behind whole chunks
+            position += 8 + size + size % 2
+    return position - end_of_file <= 1  # the byte that makes a chunk even may be left out
 
 
 def _promised_seconds(opened: OpenedVideo) -> float | None:
