@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from videomae.compat.auto_classes import register_auto_classes
     from videomae.compat.pipeline import pipeline
     from videomae.compat.video_processor import VideoMAEVideoProcessor
     from videomae.errors import (
@@ -68,6 +69,7 @@ __all__ = [
     "pipeline",
     "pretrain",
     "reconstruct",
+    "register_auto_classes",
 ]
 
 _MODULE_OF = {
@@ -93,6 +95,7 @@ _MODULE_OF = {
     "pipeline": "videomae.compat.pipeline",
     "pretrain": "videomae.train.pretrain",
     "reconstruct": "videomae.inference.reconstruction",
+    "register_auto_classes": "videomae.compat.auto_classes",
 }
 
 

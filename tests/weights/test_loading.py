@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from test_recognition import to_mmaction2
-from torch import Tensor
+from torch import Tensor, nn
 
 from tiny_models import ALL_CLASSES, inputs_for, make_model, random_mask, random_video, scalar
 from videomae.errors import ConfigError, WeightsError
@@ -454,3 +454,72 @@ def test_a_class_made_from_ours_is_loaded_as_ours(tmp_path: Path) -> None:
     assert isinstance(model, Mine)
     assert model.config.use_mean_pooling
     assert report.repairs
+
+
+class TwoHeads(VideoMAEPreTrainedModel):
+    """A model of one's own on the encoder."""
+
+    def __init__(self, config: VideoMAEConfig) -> None:
+        super().__init__(config)
+        self.videomae = VideoMAEModel(config)
+        self.action = nn.Linear(config.hidden_size, 4)
+        self.scale = nn.Parameter(torch.ones(1))
+        self.post_init()
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Return scores `[B, 4]`."""
+        return self.scale * self.action(self.videomae(pixel_values).last_hidden_state.mean(dim=1))
+
+
+def test_a_class_of_ones_own_gets_its_heads_fresh_from_a_pretrained_folder_and_keeps_them(tmp_path: Path) -> None:
+    make_model(VideoMAEForPreTraining, use_mean_pooling=True).save_pretrained(tmp_path / "pre")
+    model, report, warned = load(TwoHeads, tmp_path / "pre")
+    assert set(report.fresh) == {"action.weight", "action.bias", "scale"}
+    assert any("action.weight" in text and "randomly initialized" in text for text in warned)
+    model.save_pretrained(tmp_path / "own")
+    again, report, warned = load(TwoHeads, tmp_path / "own")
+    assert not report.fresh
+    assert not warned
+    video = random_video(model.config)
+    assert torch.equal(again(video), model.eval()(video))
+
+
+def test_half_a_head_is_no_fresh_head(tmp_path: Path) -> None:
+    model = TwoHeads(make_model(VideoMAEModel).config)
+    model.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["action.bias"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match=r"it lacks action\.bias$"):
+        TwoHeads.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("container", ["model_state_dict", "net", "network", "state_dict"])
+@pytest.mark.parametrize("wrapper", ["", "module.", "model.", "net.", "network.module."])
+def test_checkpoints_of_peoples_own_loops_are_read(tmp_path: Path, container: str, wrapper: str) -> None:
+    model = make_model(VideoMAEForVideoClassification).eval()
+    tensors = {wrapper + name: tensor for name, tensor in model.state_dict().items()}
+    optimizer = torch.optim.AdamW(model.parameters()).state_dict()
+    torch.save({"epoch": 3, container: tensors, "optimizer_state_dict": optimizer}, tmp_path / "best.ckpt")
+    again, _, warned = load(VideoMAEForVideoClassification, tmp_path / "best.ckpt", config=model.config)
+    assert not warned
+    inputs = inputs_for(model)
+    assert torch.equal(again(**inputs).logits, model(**inputs).logits)
+
+
+def test_what_is_in_the_way_is_named_with_how_to_leave_it_out(tmp_path: Path) -> None:
+    model = make_model(VideoMAEForVideoClassification)
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    torch.save({"state_dict": {**tensors, "criterion.weight": torch.ones(5)}}, tmp_path / "best.ckpt")
+    with pytest.raises(WeightsError, match=r"it also has criterion\.weight; give strict=False"):
+        VideoMAEForVideoClassification.from_pretrained(tmp_path / "best.ckpt", config=model.config)
+
+
+def test_a_folder_of_an_adapter_is_told_from_a_model(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    model = make_model(VideoMAEForVideoClassification)
+    peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["query", "value"])).save_pretrained(tmp_path)
+    with pytest.raises(
+        WeightsError, match="holds a PEFT adapter, not a model: load the model that it was trained on"
+    ):
+        VideoMAEForVideoClassification.from_pretrained(tmp_path)

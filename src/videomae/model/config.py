@@ -41,6 +41,9 @@ class VideoMAEConfig:
     model_type: ClassVar[str] = "videomae"
     # What configurations of transformers have besides; no file of this package says it by way of the configuration.
     name_or_path: ClassVar[str] = ""
+    sub_configs: ClassVar[dict[str, Any]] = {}
+    task_specific_params: ClassVar[None] = None
+    caller_settings: ClassVar[Mapping[str, Any] | None] = None  # see `videomae.compat.auto_classes`
     architectures: ClassVar[list[str] | None] = None
     dtype: ClassVar[Any] = None
     torch_dtype: ClassVar[Any] = None

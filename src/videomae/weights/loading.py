@@ -146,7 +146,10 @@ def plan_load(
     prefix = "" if wanted.base_prefix else ENCODER_PREFIX  # the bare encoder's names have none
     problems = fit.problems(strict=options.strict, prefix=prefix)
     if problems:
-        raise WeightsError(f"{name} does not fit {cls.__name__}: {'; '.join(problems)}")
+        others = not any(name.startswith(ENCODER_PREFIX) for name in fit.unexpected)  # of a loss, not of the encoder
+        only_more = others and fit.unexpected and not (fit.missing or fit.mismatched)
+        hint = "; give strict=False to leave those out" if only_more else ""
+        raise WeightsError(f"{name} does not fit {cls.__name__}: {'; '.join(problems)}{hint}")
     for table in learned:
         fit.unused[table] = "the model computes its positions, and these were learned"
     report = _report(checkpoint, settled, fit).without_prefix(prefix)
@@ -209,6 +212,9 @@ def settle(
     """Decide the configuration with which a checkpoint is loaded; see `settle_config`."""
     lenient = not options.strict or options.ignore_mismatched_sizes
     given = options.config
+    said = getattr(given, "caller_settings", None)  # made by transformers' AutoConfig from this source
+    if said is not None and checkpoint.declared is not None:
+        given, settings = None, {**said, **settings}
     if isinstance(given, config_class):
         known = config_class.known_keys()
         values = {name: value for name, value in given.to_dict().items() if name in known}

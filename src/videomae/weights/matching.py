@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from videomae.errors import WeightsError
-from videomae.weights.kinds import DECODER_PARTS, ModelKind, kind_of_part
+from videomae.weights.kinds import DECODER_PARTS, ENCODER_PREFIX, ModelKind, kind_of_part
 from videomae.weights.layouts import parts_of
 from videomae.weights.recognition import POSITION_TABLES
 from videomae.weights.report import Status, TensorStatus, listed
@@ -229,6 +229,9 @@ def _why_fresh(
         return "the file holds no classifier"
     if name.startswith(FINAL_NORM) and _has(own, DECODER_PARTS) and kind.name != "pretraining":
         return "the file's encoder has no norm after its last block"
+    part_of_its_own = name.partition(".")[0]
+    if part_of_its_own != ENCODER_PREFIX.rstrip(".") and not _has(file, (part_of_its_own + ".", part_of_its_own)):
+        return f"{part_of_its_own} is a part of this class alone"
     return ""
 
 

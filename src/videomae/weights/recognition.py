@@ -1,7 +1,8 @@
 """Which layout the tensors of a file are in, by their names alone, and what each of them is called here.
 
 Training programs wrap a model in others, whose names come first: `module.`, `_orig_mod.`, `model.`, `backbone.`,
-`encoder.`, one or several of them. The one tensor that every layout has, the tubelet projection, shows which.
+`encoder.`, `net.`, `network.`, one or several of them. The one tensor that every layout has, the tubelet projection,
+shows which.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from videomae.weights.layouts import (
 LayoutName = Literal["transformers", "videomae", "original pre-training", "original fine-tuning", "mmaction2"]
 
 COMPILED = "_orig_mod."  # torch.compile puts it wherever it was called, not only in front
-_WRAPPERS = r"((?:(?:module|model|backbone|encoder)\.)*)"
+_WRAPPERS = r"((?:(?:module|model|backbone|encoder|net|network)\.)*)"
 _ANCHORS: dict[Literal["original", "mmaction2", "ours"], re.Pattern[str]] = {
     "original": re.compile(_WRAPPERS + r"patch_embed\.proj\.weight"),
     "mmaction2": re.compile(_WRAPPERS + r"patch_embed\.projection\.weight"),

@@ -17,6 +17,7 @@ WEIGHTS_FILE = "model.safetensors"
 PICKLE_FILE = "pytorch_model.bin"
 RECORD_FILE = "videomae.json"
 PROCESSOR_FILE = "preprocessor_config.json"
+ADAPTER_FILE = "adapter_config.json"  # of peft
 INDEX_SUFFIX = ".index.json"
 DEEPSPEED_FILE = "mp_rank_00_model_states.pt"
 DEEPSPEED_NEXT_RANK = "mp_rank_01_model_states.pt"
@@ -168,6 +169,11 @@ def _from_folder(folder: Path, use_safetensors: bool | None, *, inner: bool = Fa
             if any((candidate / name).is_file() for name in (*names, DEEPSPEED_FILE)):
                 found = _from_folder(candidate, use_safetensors, inner=True)
                 return replace(found, name=str(folder), notes=(f"taken from {candidate.name} in {folder}",))
+    if (folder / ADAPTER_FILE).is_file():
+        raise WeightsError(
+            f"{folder} holds a PEFT adapter, not a model: load the model that it was trained on, and then "
+            f"peft.PeftModel.from_pretrained(model, {str(folder)!r})"
+        )
     suffixes = {None: LONE_SUFFIXES, True: {".safetensors"}, False: LONE_SUFFIXES - {".safetensors"}}[use_safetensors]
     lone = sorted(path for path in folder.iterdir() if path.suffix in suffixes and path.is_file())
     if len(lone) == 1:

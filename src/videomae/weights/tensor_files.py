@@ -26,7 +26,7 @@ from videomae.errors import WeightsError
 from videomae.weights.json_files import one_line, printable_name, read_json
 
 # Where checkpoints keep the model among optimizer state and bookkeeping; looked for in this order, level by level.
-CONTAINERS = ("model", "module", "state_dict", "state")
+CONTAINERS = ("model", "module", "state_dict", "state", "model_state_dict", "model_state", "net", "network")
 MAX_DEPTH = 3
 MAX_PICKLE_BYTES = 6 * 2**20  # of names and numbers; that of the largest known checkpoint is half a megabyte
 ZIP_MAGIC, PICKLE_MAGIC = b"PK\x03\x04", b"\x80"
