@@ -22,7 +22,7 @@ from videomae.masking import (
     running_cell_masks,
     tube_masks,
 )
-from videomae.patches import TokenGrid, membership
+from videomae.patches import TokenGrid, complement, membership
 
 GOLDEN = Path(__file__).parent / "golden" / "v2_running_cell_masks.safetensors"
 BASE = TokenGrid(8, 14, 14)
@@ -211,3 +211,16 @@ def test_hiding_everything_is_refused() -> None:
 def test_running_cells_refuse_what_they_cannot_tile(grid: TokenGrid, ratio: float, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         running_cell_masks(grid, ratio)
+
+
+def test_a_subset_decodes_that_fraction_of_the_hidden_tokens_and_nothing_else() -> None:
+    masks = draw_masks(
+        MaskConfig(ratio=0.75, decoder_kind="subset", decoder_ratio=0.5), BASE, batch=3, generator=seeded()
+    )
+    everything = complement(masks.visible, BASE.num_tokens)
+    assert masks.decoded.shape[1] == everything.shape[1] // 2
+    for row in range(3):
+        decoded = set(masks.decoded[row].tolist())
+        assert len(decoded) == masks.decoded.shape[1]
+        assert decoded < set(everything[row].tolist())
+    assert set(masks.decoded[0].tolist()) != set(masks.decoded[1].tolist())

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from videomae.patches import TokenGrid
 
 MaskKind = Literal["tube", "random", "frame"]
-DecoderKind = Literal["all", "running_cell"]
+DecoderKind = Literal["all", "running_cell", "subset"]
 MASK_KINDS: tuple[str, ...] = get_args(MaskKind)
 DECODER_KINDS: tuple[str, ...] = get_args(DecoderKind)
 CELL = 2  # side of a running cell in tokens: VideoMAE V2's masking generator
@@ -43,9 +43,9 @@ class MaskConfig:
     ratio: float = 0.9
     """Fraction of tokens hidden from the encoder, in (0, 1)."""
     decoder_kind: DecoderKind = "all"
-    """all: every hidden token is predicted; running_cell: VideoMAE V2's decoder masking."""
+    """all: every hidden token is predicted; running_cell: VideoMAE V2's decoder masking; subset: some of them."""
     decoder_ratio: float = 0.5
-    """Fraction of tokens that running_cell leaves undecoded: 0.25, 0.5 or 0.75."""
+    """Fraction left undecoded: of all tokens by running_cell (0.25, 0.5 or 0.75), of the hidden ones by subset."""
 
     def __post_init__(self) -> None:
         """Check the choices and the ranges."""
@@ -89,6 +89,10 @@ def draw_masks(
     if config.decoder_kind == "running_cell":
         decoded = draw_running_cells(grid, config.decoder_ratio, batch=batch, generator=generator)
         return MaskIndices(masks.visible, decoded)
+    if config.decoder_kind == "subset":
+        M = masks.decoded.shape[1]
+        kept = _random_subset(M, max(1, round((1.0 - config.decoder_ratio) * M)), batch=batch, generator=generator)
+        return MaskIndices(masks.visible, masks.decoded.gather(1, kept))
     return masks
 
 

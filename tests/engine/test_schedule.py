@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from videomae.engine.schedule import ScheduleConfig, learning_rates, set_learning_rate, step_counts
+from videomae.engine.schedule import ScheduleConfig, constant_rates, learning_rates, set_learning_rate, step_counts
 from videomae.errors import ConfigError
 
 
@@ -112,3 +112,30 @@ def test_set_learning_rate_multiplies_each_groups_scale():
     set_learning_rate(optimizer, 0.0)  # the first step of a warm-up: nothing accumulates in the scale
     set_learning_rate(optimizer, 0.8)
     assert [group["lr"] for group in optimizer.param_groups] == [0.8, 0.2, 0.8]
+
+
+def test_a_constant_schedule_warms_up_stays_at_the_peak_and_falls_linearly():
+    table = constant_rates(100, 10, peak=0.5, final=0.1, cooldown_fraction=0.2)
+    np.testing.assert_allclose(table[:10], np.linspace(0.0, 0.5, 10))
+    assert (table[10:80] == 0.5).all()
+    np.testing.assert_allclose(table[80:], 0.5 - 0.4 * np.arange(20) / 20)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0])
+def test_a_cool_down_of_none_or_all_of_the_run_keeps_its_length(fraction):
+    table = constant_rates(20, 5, peak=1.0, final=0.0, cooldown_fraction=fraction)
+    assert table.shape == (20,)
+    assert table[5] == 1.0
+    assert (table[-1] == 1.0) == (fraction == 0.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"shape": "linear"}, "schedule.shape is 'linear'; it is 'cosine' or 'constant'"),
+        ({"cooldown_fraction": 1.5}, r"schedule.cooldown_fraction is 1.5; it is a fraction in \[0, 1\]"),
+    ],
+)
+def test_shapes_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        ScheduleConfig(steps=10, **settings)

@@ -139,7 +139,10 @@ def test_moved_data_with_the_same_fingerprint_is_accepted_and_other_data_is_not(
             ["--schedule.steps", "16"],
             "schedule.steps: 8 -> 16, but the learning rate of every step, of those done too",
         ),
-        (["--optim.weight_decay", "0.1"], "optim.weight_decay: 0.05 -> 0.1, but the checkpoint holds AdamW's state"),
+        (
+            ["--optim.weight_decay", "0.1"],
+            "optim.weight_decay: 0.05 -> 0.1, but the checkpoint holds the optimizer's state",
+        ),
         (["--mask.ratio", "0.5"], "mask.ratio: 0.75 -> 0.5, but the loss would be another one"),
     ],
 )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from videomae.errors import ConfigError
 
 Precision = Literal["auto", "bf16", "fp32"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+OptimizerName = Literal["adamw", "muon"]
+ScheduleShape = Literal["cosine", "constant"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class LoopConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW's settings; learning rates are for a batch of 256 clips, see `scaled_lr`."""
+    """The optimizer's settings; learning rates are for a batch of 256 clips, see `scaled_lr`."""
 
     base_lr: float
     """Peak learning rate for a batch of 256 clips, > 0."""
@@ -69,6 +71,10 @@ class OptimConfig:
     """Largest global gradient norm, > 0; null for no clipping."""
     layer_decay: float = 1.0
     """Factor on the learning rate from each layer to the one below it, in (0, 1]; 1 for none."""
+    optimizer: OptimizerName = "adamw"
+    """muon: Muon for the matrices of the transformer blocks, AdamW for everything else."""
+    muon_lr: float = 0.02
+    """Peak learning rate of Muon for a batch of 256 clips, > 0; its schedule is AdamW's."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -81,12 +87,15 @@ class OptimConfig:
             ("eps", self.eps, self.eps > 0, "use a small number above 0, such as 1e-8"),
             ("weight_decay", self.weight_decay, self.weight_decay >= 0, "use 0 for none, or more"),
             ("layer_decay", self.layer_decay, 0 < self.layer_decay <= 1, "use above 0 to 1; 1 is none"),
+            ("muon_lr", self.muon_lr, self.muon_lr > 0, "a learning rate is above 0"),
         )
         for name, value, holds, rule in checks:
             if not (holds and math.isfinite(value)):
                 raise ConfigError(f"optim.{name} is {value:g}; {rule}")
         if self.clip_grad is not None and not 0 < self.clip_grad < math.inf:
             raise ConfigError(f"optim.clip_grad is {self.clip_grad:g}; use a norm above 0, or null for no clipping")
+        if self.optimizer not in get_args(OptimizerName):
+            raise ConfigError(f"optim.optimizer is {self.optimizer!r}; it is 'adamw' or 'muon'")
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,10 @@ class ScheduleConfig:
     """Length of the warm-up in epochs, >= 0."""
     warmup_steps: int | None = None
     """Length of the warm-up in optimizer steps, >= 0."""
+    shape: ScheduleShape = "cosine"
+    """After the warm-up: cosine falls all the way; constant stays at the peak and falls linearly at the end."""
+    cooldown_fraction: float = 0.3
+    """Fraction of the run in which a constant schedule falls at the end, in [0, 1]."""
 
     def __post_init__(self) -> None:
         """Check that there is one length of each kind, in range."""
@@ -123,3 +136,7 @@ class ScheduleConfig:
                 raise ConfigError(f"schedule.{name} is {value:g}; use 0 for no warm-up, or a number above 0")
         if not 0.0 <= self.warmup_fraction <= 1.0:
             raise ConfigError(f"schedule.warmup_fraction is {self.warmup_fraction:g}; it is a fraction in [0, 1]")
+        if self.shape not in get_args(ScheduleShape):
+            raise ConfigError(f"schedule.shape is {self.shape!r}; it is 'cosine' or 'constant'")
+        if not 0.0 <= self.cooldown_fraction <= 1.0:
+            raise ConfigError(f"schedule.cooldown_fraction is {self.cooldown_fraction:g}; it is a fraction in [0, 1]")

@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from videomae.engine.configs import OptimConfig as OptimConfig
+from videomae.engine.muon import MuonWithAdamW
 from videomae.errors import ConfigError
 
+RunOptimizer = torch.optim.AdamW | MuonWithAdamW
 REFERENCE_BATCH = 256  # the batch for which base learning rates are quoted: MAE, VideoMAE
 # Elsewhere torch has the fused kernel too, but nobody has proved here that a resumed run is then bit-exact, and that
 # the kernel obeys `found_inf`.
@@ -43,6 +45,7 @@ def param_groups(
     layer_decay: float = 1.0,
     layer_id: Callable[[str], int] | None = None,
     num_layer_ids: int = 0,
+    matrices: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Sort parameters into AdamW groups of equal learning-rate scale and weight decay.
 
@@ -58,9 +61,11 @@ def param_groups(
         layer_decay: Factor from each layer to the one below it, in (0, 1].
         layer_id: Layer number of a name, in `[0, num_layer_ids)`; needed where `layer_decay` is not 1.
         num_layer_ids: Number of layers told apart: embedding, D blocks and head make D + 2.
+        matrices: Full names of the tensors that Muon is to update; empty without Muon.
 
     Returns:
-        Groups with `params`, `lr_scale`, `weight_decay` and `name`, in the order of their first parameter.
+        Groups with `params`, `lr_scale`, `weight_decay` and `name`, in the order of their first parameter; those for
+        Muon also with `muon`.
 
     Raises:
         ConfigError: If nothing is trainable, a name in `no_decay` is no parameter's, or a layer id is
@@ -73,6 +78,7 @@ def param_groups(
     groups: dict[str, dict[str, Any]] = {}
     spared = {plain_name(name) for name in no_decay}
     unmatched = set(spared)
+    for_muon = {plain_name(name) for name in matrices}
     for wrapped_name, parameter in named_parameters:
         name = plain_name(wrapped_name)
         unmatched.discard(name)
@@ -86,6 +92,9 @@ def param_groups(
         decay = weight_decay if decays else 0.0
         label = ("decay" if decays else "no_decay") + ("" if layer is None else f", layer {layer}")
         new_group = {"params": [], "lr_scale": lr_scale, "weight_decay": decay, "name": label}
+        if name in for_muon:
+            label += ", muon"
+            new_group |= {"name": label, "muon": True}
         groups.setdefault(label, new_group)["params"].append(parameter)
     if unmatched:
         raise ConfigError(
@@ -107,13 +116,16 @@ def plain_name(name: str) -> str:
         name = shorter
 
 
-def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.AdamW:
-    """Return AdamW over the groups, with the fused kernel where the device has it.
+def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> RunOptimizer:
+    """Return AdamW over the groups, with the fused kernel where the device has it, or Muon and AdamW.
 
     Args:
         groups: From `param_groups`; each group's own `weight_decay` counts.
         config: Betas, eps and the rate before `set_learning_rate` is first called.
     """
+    for_muon = [group for group in groups if group.get("muon")]
+    if for_muon:
+        return MuonWithAdamW(for_muon, [group for group in groups if not group.get("muon")], config)
     parameters = [parameter for group in groups for parameter in group["params"]]
     fused = all(p.device.type in FUSED_DEVICES and p.is_floating_point() for p in parameters)
     return torch.optim.AdamW(
@@ -146,12 +158,12 @@ def clip_and_norm(parameters: Iterable[Parameter], max_norm: float | None) -> Te
     return norm
 
 
-def update_if_finite(optimizer: torch.optim.AdamW, *, loss: Tensor, grad_norm: Tensor) -> None:
+def update_if_finite(optimizer: RunOptimizer, *, loss: Tensor, grad_norm: Tensor) -> None:
     """Update the weights, unless the loss or the gradient norm is not finite.
 
     A skipped update changes nothing: weights, moments and step counts stay as they are, to the bit; any other update
     is `optimizer.step()` to the bit. The decision is taken on the device, which the caller never waits for, where the
-    optimizer is fused. Elsewhere (MPS) it is read back.
+    optimizer is fused. Elsewhere (MPS, Muon) it is read back.
 
     Args:
         optimizer: From `build_optimizer`; the gradients are in its parameters.
@@ -159,7 +171,7 @@ def update_if_finite(optimizer: torch.optim.AdamW, *, loss: Tensor, grad_norm: T
         grad_norm: 0-d, from `clip_and_norm`.
     """
     skipped = ~(loss.detach().isfinite() & grad_norm.isfinite())
-    if not optimizer.defaults["fused"]:
+    if isinstance(optimizer, MuonWithAdamW) or not optimizer.defaults["fused"]:
         if not skipped:
             optimizer.step()
         return

@@ -1,7 +1,8 @@
-"""The learning rate of every step, as a table made before the run: linear warm-up, then a half cosine.
+"""The learning rate of every step, as a table made before the run.
 
-Pure arithmetic, but for `set_learning_rate`. Scaling by batch size is `optim.scaled_lr`, which the loop
-applies to the peak and to the final rate alike.
+Linear warm-up, then a half cosine, or a constant rate with a linear cool-down. Pure arithmetic, but for
+`set_learning_rate`. Scaling by batch size is `optim.scaled_lr`, which the loop applies to the peak and to the final
+rate alike.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from videomae.engine.configs import ScheduleConfig as ScheduleConfig
+from videomae.engine.muon import MuonWithAdamW
 from videomae.errors import ConfigError
 
 
@@ -81,7 +83,39 @@ def learning_rates(total_steps: int, warmup_steps: int, *, peak: float, final: f
     return np.concatenate([warmup, final + 0.5 * (peak - final) * (1.0 + np.cos(angles))])
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+def constant_rates(
+    total_steps: int, warmup_steps: int, *, peak: float, final: float, cooldown_fraction: float
+) -> NDArray[np.float64]:
+    """Return the learning rate of every step: warm-up as in `learning_rates`, constant, then a linear cool-down.
+
+    Args:
+        total_steps: Steps of the run, >= 1.
+        warmup_steps: Steps of the warm-up, 0 to `total_steps`.
+        peak: Highest learning rate, already scaled by the batch size.
+        final: Rate that the cool-down approaches, likewise, and never quite reaches.
+        cooldown_fraction: Fraction of the run at its end, in [0, 1]; the warm-up wins where the two overlap.
+
+    Returns:
+        float64 `[total_steps]`; entry `i` is for step `i`, counted from 0.
+
+    Raises:
+        ConfigError: If the warm-up is longer than the run.
+
+    Source: the trapezoid of Zhai et al. 2022 (Scaling Vision Transformers), section 3.5.
+    """
+    _check_warmup(total_steps, warmup_steps)
+    num_falling = min(round(cooldown_fraction * total_steps), total_steps - warmup_steps)
+    falling = np.arange(num_falling) / max(num_falling, 1)
+    return np.concatenate(
+        [
+            np.linspace(0.0, peak, warmup_steps),
+            np.full(total_steps - warmup_steps - num_falling, peak),
+            peak + (final - peak) * falling,
+        ]
+    )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer | MuonWithAdamW, lr: float) -> None:
     """Give every parameter group the rate `lr` times its own `lr_scale` (1 where it has none)."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)

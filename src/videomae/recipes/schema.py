@@ -117,6 +117,8 @@ class PretrainRecipe:
     """Model to go on from: folder of a model or run, weights file, or owner/name on the Hub; null: random."""
     model: NetworkConfig = field(default_factory=NetworkConfig)
     """Which model; with init, preset and overrides must agree with what init is."""
+    decoder_init: Literal["xavier", "lookup"] = "xavier"
+    """Decoder without init: xavier as published; lookup attends to near visible tokens from the start."""
     clip: ClipConfig = field(default_factory=ClipConfig)
     """Which frames of a video."""
     mask: MaskConfig = field(default_factory=MaskConfig)

@@ -34,7 +34,7 @@ from videomae.train.initial import as_built, load_initial, origin_lines
 from videomae.train.pretrain import training_processor
 from videomae.train.resume import resolve
 from videomae.train.session import Session
-from videomae.train.step import plan_steps, update_weights
+from videomae.train.step import muon_matrices, plan_steps, update_weights
 from videomae.weights.report import LoadReport
 
 
@@ -98,6 +98,7 @@ def finetune(
             layer_decay=recipe.optim.layer_decay,
             layer_id=model.layer_id,
             num_layer_ids=model.num_layer_ids,
+            matrices=muon_matrices(model, recipe.optim),
         ),
         recipe.optim,
     )

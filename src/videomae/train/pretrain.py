@@ -28,9 +28,10 @@ from videomae.recipes.schema import PretrainRecipe
 from videomae.sharing.record import ModelRecord, TrainingRecord, save_record
 from videomae.train.cost import pretraining_clip_cost, run_cost
 from videomae.train.initial import as_built, load_initial, origin_lines
+from videomae.train.lookup import initialize_lookup
 from videomae.train.resume import resolve
 from videomae.train.session import Session
-from videomae.train.step import plan_steps, update_weights
+from videomae.train.step import muon_matrices, plan_steps, update_weights
 from videomae.weights.report import LoadReport
 
 
@@ -85,7 +86,10 @@ def pretrain(
     interruptible_backward(parameters)
     optimizer = build_optimizer(
         param_groups(
-            model.named_parameters(), weight_decay=recipe.optim.weight_decay, no_decay=model.no_weight_decay()
+            model.named_parameters(),
+            weight_decay=recipe.optim.weight_decay,
+            no_decay=model.no_weight_decay(),
+            matrices=muon_matrices(model, recipe.optim),
         ),
         recipe.optim,
     )
@@ -181,7 +185,10 @@ def build_model(
             num_frames=recipe.clip.num_frames,
         )
     # The final encoder norm: the original pre-training model and every published one have it.
-    return model_class(recipe.model.build(recipe.clip, use_mean_pooling=False)), None
+    model = model_class(recipe.model.build(recipe.clip, use_mean_pooling=False))
+    if recipe.decoder_init == "lookup":
+        initialize_lookup(model)
+    return model, None
 
 
 def training_processor(image_size: int) -> VideoMAEImageProcessor:

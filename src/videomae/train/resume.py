@@ -58,6 +58,7 @@ MAY_CHANGE = {
 MAY_NOT_CHANGE = {
     "augment": "every video would be cropped otherwise than before",
     "clip": "the model has been trained on clips of the other kind",
+    "decoder_init": "the run has started from the other values",
     "data.val_fraction": "it decides which videos are trained on",
     "head": "it is part of the model and its loss",
     "init": "the run has started from the other weights",
@@ -65,7 +66,7 @@ MAY_NOT_CHANGE = {
     "loop.seed": "every random draw follows from it",
     "mask": "the loss would be another one",
     "model": "the checkpoint's tensors have the shapes of the other model",
-    "optim": "the checkpoint holds AdamW's state for the other value",
+    "optim": "the checkpoint holds the optimizer's state for the other value",
     "schedule": "the learning rate of every step, of those done too, follows from the length of the run",
 }
 

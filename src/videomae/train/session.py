@@ -23,6 +23,7 @@ from videomae.data.manifest import Manifest
 from videomae.engine.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from videomae.engine.interrupt import StopRequested
 from videomae.engine.loop import BadVideoCount, LoopConfig, PendingSteps, SkippedSteps
+from videomae.engine.optim import RunOptimizer
 from videomae.engine.runlog import MetricsLog, RunFolder
 from videomae.errors import CheckpointError, RunError, VideoMAEError
 from videomae.recipes.schema import (
@@ -103,7 +104,7 @@ class Session:
             tell(f"the run is finished: other values of {changed} change nothing")
         return finished
 
-    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    def restore(self, model: nn.Module, optimizer: RunOptimizer) -> int:
         """Load the newest checkpoint into the model and the optimizer, if there is one.
 
         From here on they are what `save` saves.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from videomae.engine.optim import scaled_lr, update_if_finite
-from videomae.engine.schedule import learning_rates, set_learning_rate, step_counts
+from videomae.engine.configs import OptimConfig
+from videomae.engine.optim import RunOptimizer, scaled_lr, update_if_finite
+from videomae.engine.schedule import constant_rates, learning_rates, set_learning_rate, step_counts
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe
+
+_IN_A_LAYER = re.compile(r"\b(encoder\.layer|decoder_layers)\.\d+\.")
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,16 @@ def plan_steps(recipe: PretrainRecipe | FinetuneRecipe, *, num_videos: int) -> S
     steps_per_epoch = num_videos // batch_size
     total, warmup = step_counts(recipe.schedule, steps_per_epoch=steps_per_epoch)
     peak, final = scaled_lr(recipe.optim.base_lr, batch_size), scaled_lr(recipe.optim.min_lr, batch_size)
-    return StepPlan(batch_size, steps_per_epoch, total, learning_rates(total, warmup, peak=peak, final=final))
+    schedule = recipe.schedule
+    if schedule.shape == "constant":
+        fraction = schedule.cooldown_fraction
+        rates = constant_rates(total, warmup, peak=peak, final=final, cooldown_fraction=fraction)
+    else:
+        rates = learning_rates(total, warmup, peak=peak, final=final)
+    return StepPlan(batch_size, steps_per_epoch, total, rates)
 
 
-def update_weights(optimizer: torch.optim.AdamW, *, lr: float, loss: Tensor, grad_norm: Tensor) -> None:
+def update_weights(optimizer: RunOptimizer, *, lr: float, loss: Tensor, grad_norm: Tensor) -> None:
     """Update the weights by their gradients, unless loss or gradient norm is not finite, and clear the gradients.
 
     Args:
@@ -61,3 +70,11 @@ def update_weights(optimizer: torch.optim.AdamW, *, lr: float, loss: Tensor, gra
     set_learning_rate(optimizer, lr)
     update_if_finite(optimizer, loss=loss, grad_norm=grad_norm)
     optimizer.zero_grad(set_to_none=True)
+
+
+def muon_matrices(model: nn.Module, config: OptimConfig) -> frozenset[str]:
+    """Return the names of what Muon updates, the weight matrices of all layers; none without Muon."""
+    if config.optimizer != "muon":
+        return frozenset()
+    named = ((name, one.ndim) for name, one in model.named_parameters())
+    return frozenset(name for name, ndim in named if ndim == 2 and _IN_A_LAYER.search(name))
