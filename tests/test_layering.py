@@ -101,9 +101,12 @@ def test_every_library_has_its_reason_on_paper() -> None:
 
 
 def declared_libraries() -> set[str]:
-    """Return the distributions that the project file says the package needs."""
+    """Return the distributions that the project file says the package needs, its extras included."""
     project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return {distribution(re.split(r"[^\w.-]", entry)[0]) for entry in project["dependencies"]}
+    extras = [
+        entry for name, entries in project["optional-dependencies"].items() if name != "dev" for entry in entries
+    ]
+    return {distribution(re.split(r"[^\w.-]", entry)[0]) for entry in (*project["dependencies"], *extras)}
 
 
 def distribution(name: str) -> str:

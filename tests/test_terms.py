@@ -46,7 +46,7 @@ RETIRED = {
 # Ordinary uses of those words, taken out before the search.
 ALLOWED = re.compile(
     r"no room for|room (for it )?is left|room left for|standard deviation|network file system|-m network"
-    r"|network connection|(seeking to a|exact) frame numbers?",
+    r"|network connection|`network\.`|net\|network\)|\"net\", \"network\"|(seeking to a|exact) frame numbers?",
     flags=re.IGNORECASE,
 )
 

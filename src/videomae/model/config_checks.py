@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from videomae.errors import ConfigError
-
-if TYPE_CHECKING:
-    from videomae.model.config import VideoMAEConfig
 
 # Activations by transformers' names: the class in torch.nn, and its arguments.
 ACTIVATIONS: dict[str, tuple[str, dict[str, str]]] = {
@@ -35,7 +32,7 @@ def pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-def check(config: VideoMAEConfig) -> None:
+def check(config: Any) -> None:
     """Refuse a configuration whose fields are of the wrong type, out of range or contradict each other.
 
     Raises:
@@ -73,7 +70,7 @@ def check(config: VideoMAEConfig) -> None:
     _check_divisions(config)
 
 
-def _check_grid(config: VideoMAEConfig) -> None:
+def _check_grid(config: Any) -> None:
     grid: object = config.position_grid
     if isinstance(grid, list):
         grid = tuple(grid)
@@ -84,7 +81,7 @@ def _check_grid(config: VideoMAEConfig) -> None:
         raise ConfigError(f"config.position_grid is {grid!r}; it must be (frames, rows, columns) of tokens, or None")
 
 
-def _check_divisions(config: VideoMAEConfig) -> None:
+def _check_divisions(config: Any) -> None:
     for side, size, step in zip(
         ("height", "width"), config.image_height_width, config.patch_height_width, strict=True
     ):

@@ -1,4 +1,4 @@
-"""Methods that programs written for transformers call on a model; none of them is about the network."""
+"""Methods that programs written for transformers call on a model; none of them computes anything."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 
 class TransformersMethods(nn.Module):
-    """What models of transformers have besides a network, files and counts.
+    """What models of transformers have besides layers, files and counts.
 
     Attributes:
         model_tags: Tags that programs gave, for their own use.
