@@ -34,26 +34,6 @@ def load(cls: type[VideoMAEPreTrainedModel], source: Path, **options: Any) -> tu
     return model, report, [str(one.message) for one in caught]
 
 
-def assert_accounts_for_all(report: LoadReport, file: dict[str, Tensor], model: VideoMAEPreTrainedModel) -> None:
-    """Assert that each tensor of the file has one status and each of the model one origin, and that the two agree."""
-    assert sorted(one.tensor for one in report.statuses) == sorted(file)
-    own = set(model.state_dict())
-    assert set(report.loaded) | set(report.fresh) == own
-    assert not set(report.loaded) & set(report.fresh)
-    names: dict[str, set[str]] = {"used": set(), "unused": set()}
-    for one in report.statuses:
-        parts = {one.name}
-        if one.tensor.endswith(".qkv.weight"):  # three matrices here
-            parts = {one.name.replace("query", part) for part in ("query", "key", "value")}
-        if one.status in ("loaded", "renamed", "split", "adapted"):
-            names["used"] |= parts
-        elif one.status in ("unused", "unexpected"):
-            names["unused"] |= parts
-    assert names["used"] == set(report.loaded)
-    assert names["unused"] == set(report.unused)
-    assert sum(report.counts().values()) == len(file)
-
-
 # Options.
 
 
