@@ -30,7 +30,8 @@ NUMERIC = (
     "processing",
     "sharing/test_conversion.py",
     "test_patches.py",
-    "train",
+    "train/test_finetune.py",
+    "train/test_pretrain.py",
     "weights/test_loading.py",
 )
 
