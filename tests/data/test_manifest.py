@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -241,3 +242,29 @@ def test_real_data_sets_are_read_past_their_licence_and_label_files() -> None:
     assert (len(fight.rows), fight.classes) == (300, ("fight", "noFight"))
     assert (len(drone.rows), drone.classes) == (365, ("airplane", "bird", "drone", "helicopter"))
     assert {path.suffix for path in (SHARED / "fight").iterdir() if path.is_file()} >= {".csv"}
+
+
+def test_a_subset_of_the_classes_may_be_one_and_have_empty_folders(tmp_path: Path) -> None:
+    make_files(tmp_path, "a/1.mp4", "b/notes.txt")
+    manifest = scan_labelled(tmp_path, subset=True)
+    assert (manifest.classes, [row.label for row in manifest.rows]) == (("a", "b"), [0])
+    make_files(tmp_path / "one", "a/1.mp4")
+    assert scan_labelled(tmp_path / "one", subset=True).classes == ("a",)
+    make_files(tmp_path / "none", "a/notes.txt", "b/notes.txt")
+    with pytest.raises(ManifestError, match=r"the class folders of .*none hold no video .*: add videos$"):
+        scan_labelled(tmp_path / "none", subset=True)
+
+
+def test_folders_of_frames_and_lists_are_told_what_to_do_today(tmp_path: Path) -> None:
+    make_files(tmp_path / "frames", "a/clip/img_00002.jpg", "a/clip/img_00001.jpg", "b/clip/img_00001.jpg")
+    for scan in (scan_unlabelled, scan_labelled, partial(scan_labelled, subset=True)):
+        with pytest.raises(
+            ManifestError, match=r"img_00001\.jpg is a picture, and folders of frames are not read: mak"
+        ):
+            scan(tmp_path / "frames")
+    make_files(tmp_path, "train.csv")
+    for scan in (scan_unlabelled, scan_labelled):
+        with pytest.raises(
+            ManifestError, match=r"lists of videos are not read: make (a|such a) folder with links to its files$"
+        ):
+            scan(tmp_path / "train.csv")

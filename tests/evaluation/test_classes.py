@@ -71,3 +71,20 @@ def test_model_that_does_not_choose_between_classes_is_refused(settings: dict[st
         ConfigError, match=r"only a choice between classes can be evaluated: .* use videomae predict --json"
     ):
         names_and_labels(VideoMAEConfig(**settings), manifest)
+
+
+def test_a_folder_without_videos_need_not_be_a_class_of_the_model() -> None:
+    rows = (VideoRow(Path("/v/0.mp4"), 0), VideoRow(Path("/v/1.mp4"), 2))
+    config = VideoMAEConfig(id2label={0: "run", 1: "jump", 2: "cut"})
+    for empty in ("jump", "notes"):
+        _, labels = names_and_labels(config, Manifest(Path("/v"), rows, ("cut", empty, "run")))
+        assert labels.tolist() == [2, 0]
+    with pytest.raises(ConfigError, match="the data has the classes swim, which are not among"):
+        names_and_labels(config, Manifest(Path("/v"), rows, ("cut", "notes", "swim")))
+
+
+def test_a_nameless_classifier_counts_a_folder_without_videos() -> None:
+    rows = (VideoRow(Path("/v/0.mp4"), 0), VideoRow(Path("/v/1.mp4"), 2))
+    with pytest.warns(UserWarning, match="have no names"):
+        _, labels = names_and_labels(VideoMAEConfig(num_labels=3), Manifest(Path("/v"), rows, ("cut", "jump", "run")))
+    assert labels.tolist() == [0, 2]

@@ -327,3 +327,22 @@ def test_clip_that_does_not_fit_the_model_is_refused(
 def test_config_out_of_range_is_refused(settings: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         EvaluationConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_a_folder_of_one_class_is_evaluated_and_an_empty_one_counts_no_videos(
+    model: VideoMAEForVideoClassification,
+    videos: Path,
+    processor: VideoMAEImageProcessor,
+    clip: ClipConfig,
+    tmp_path: Path,
+) -> None:
+    model.save_pretrained(tmp_path / "model", processor=processor, record=ModelRecord(sampling=clip))
+    whole = evaluate_folder(tmp_path / "model", videos, config=SMALL, device="cpu")
+    (tmp_path / "some").mkdir()
+    shutil.copytree(videos / "jump", tmp_path / "some" / "jump")
+    one = evaluate_folder(tmp_path / "model", tmp_path / "some", config=SMALL, device="cpu")
+    np.testing.assert_allclose(probabilities(one), probabilities(whole)[2:4], atol=2e-6)
+    assert [row.label for row in one.rows] == [1, 1]
+    assert one.metrics.per_class == (None, whole.metrics.per_class[1], None)
+    (tmp_path / "some" / "run").mkdir()
+    assert evaluate_folder(tmp_path / "model", tmp_path / "some", config=SMALL, device="cpu").metrics == one.metrics

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from videomae.errors import ConfigError, VideoReadError, WeightsError
+from videomae.inference import features
 from videomae.inference.features import (
     FeatureSet,
     Pooling,
@@ -344,3 +345,24 @@ def test_reader_is_closed_again(classifier_folder: Path, video: Path, monkeypatc
     monkeypatch.setattr(VideoReader, "close", lambda self: (closed.append(True), close(self))[1])
     extract_features(classifier_folder, [video], device="cpu")
     assert closed
+
+
+def test_a_stopped_extraction_says_that_nothing_is_written_and_how_to_keep_what_is_done(
+    classifier_folder: Path, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+
+    class Stopped(features.VideoReader):
+        def __init__(self, path: Path) -> None:
+            if opened:
+                raise KeyboardInterrupt
+            opened.append(path)
+            super().__init__(path)
+
+    monkeypatch.setattr(features, "VideoReader", Stopped)
+    with (
+        pytest.warns(UserWarning, match=r"stopped after 1 of 3 videos, and .* is not written: .* some of the videos"),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        features.write_features(classifier_folder, [video] * 3, tmp_path / "x.safetensors", device="cpu")
+    assert list(tmp_path.iterdir()) == []

@@ -11,12 +11,13 @@ from safetensors.torch import load_file
 
 from videomae.engine.runlog import MetricsLog
 from videomae.errors import ConfigError, ManifestError, WeightsError
+from videomae.evaluation.classes import names_and_labels
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe
 from videomae.sharing.conversion import convert_weights
 from videomae.sharing.record import EvaluationSummary, load_record
-from videomae.train.finetune import build_classifier, finetune
+from videomae.train.finetune import build_classifier, finetune, training_and_validation
 from videomae.train.pretrain import pretrain
 
 Pretrain = Callable[..., PretrainRecipe]
@@ -152,6 +153,18 @@ def test_a_checkpoint_of_another_architecture_is_refused_before_anything_is_writ
     with pytest.raises(WeightsError, match=r"says hidden_size 48, but the tensors have 32"):
         finetune(finetune_recipe("--init", str(tmp_path / "pre")), out=tmp_path / "fine")
     assert not (tmp_path / "fine").exists()
+
+
+def test_a_validation_folder_may_lack_a_class(
+    finetune_recipe: Finetune, labelled_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(labelled_folder / "right", tmp_path / "val" / "right")
+    (tmp_path / "val" / "notes").mkdir()
+    train, val = training_and_validation(finetune_recipe("--data.val", str(tmp_path / "val")))
+    assert train.classes == ("left", "right")
+    assert len(val.rows) == 3
+    _, labels = names_and_labels(VideoMAEConfig(id2label=dict(enumerate(train.classes))), val)
+    assert labels.tolist() == [1, 1, 1]
 
 
 def test_one_class_or_differing_validation_classes_are_refused(

@@ -18,6 +18,8 @@ from videomae.video.probe import VIDEO_SUFFIXES
 SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 """Folder names that are parts of a data set, not classes."""
 
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+
 
 @dataclass(frozen=True)
 class VideoRow:
@@ -77,7 +79,8 @@ def scan_unlabelled(root: str | os.PathLike[str]) -> Manifest:
         if not _has_video_suffix(folder):
             raise ManifestError(
                 f"{folder} is not taken for a video, its suffix is none of {_suffixes()}: "
-                "give a video file or a folder of videos"
+                "give a video file or a folder of videos; lists of videos are not read: make a folder with links to "
+                "its files"
             )
         return Manifest(folder.parent, (VideoRow(folder, None),), ())
     _check_folder(folder)
@@ -85,11 +88,12 @@ def scan_unlabelled(root: str | os.PathLike[str]) -> Manifest:
     if not paths:
         raise ManifestError(
             f"{folder} holds no video, at any depth (known suffixes: {_suffixes()}): give a folder that does"
+            f"{_frames_hint(folder)}"
         )
     return Manifest(folder, tuple(VideoRow(path, None) for path in paths), ())
 
 
-def scan_labelled(root: str | os.PathLike[str]) -> Manifest:
+def scan_labelled(root: str | os.PathLike[str], *, subset: bool = False) -> Manifest:
     """List the videos of a folder that has one subfolder for each class.
 
     Class ids follow the alphabetical order of the names. A class folder may have subfolders of its own. What
@@ -97,30 +101,40 @@ def scan_labelled(root: str | os.PathLike[str]) -> Manifest:
 
     Args:
         root: The folder of class folders.
+        subset: Whether the classes are some of those that a classifier has, to measure it: then one folder will do,
+            and an empty one only counts no videos.
 
     Returns:
         A manifest with a label for every video.
 
     Raises:
-        ManifestError: If the folder is missing, is a file, has fewer than two class folders, an empty one, videos
-            beside them, or folders that look like the parts of a split.
+        ManifestError: If the folder is missing, is a file, has no video, videos beside the class folders, or folders
+            that look like the parts of a split; and unless `subset`, fewer than two class folders or an empty one.
     """
     folder = Path(root).expanduser()
     if folder.is_file():
-        raise ManifestError(f"{folder} is a file: give the folder that has one subfolder of videos for each class")
+        raise ManifestError(
+            f"{folder} is a file: give the folder that has one subfolder of videos for each class; lists of videos "
+            "are not read: make such a folder with links to its files"
+        )
     _check_folder(folder)
     entries = _visible_entries(folder)
     class_folders = [folder / entry.name for entry in entries if _is_folder(entry)]
-    _check_classes(folder, class_folders, stray=[entry.name for entry in entries if _is_video(entry)])
+    _check_classes(folder, class_folders, stray=[entry.name for entry in entries if _is_video(entry)], subset=subset)
     rows = []
     for label, class_folder in enumerate(class_folders):
         paths = sorted(_walk(class_folder, set()), key=lambda path: path.relative_to(folder).as_posix())
-        if not paths:
+        if not paths and not subset:
             raise ManifestError(
                 f"class folder {class_folder} holds no video (known suffixes: {_suffixes()}): "
-                "add videos or remove the folder"
+                f"add videos or remove the folder{_frames_hint(class_folder)}"
             )
         rows += [VideoRow(path, label) for path in paths]
+    if not rows:
+        raise ManifestError(
+            f"the class folders of {folder} hold no video (known suffixes: {_suffixes()}): "
+            f"add videos{_frames_hint(folder)}"
+        )
     return Manifest(folder, tuple(rows), tuple(path.name for path in class_folders))
 
 
@@ -170,7 +184,7 @@ def _check_folder(folder: Path) -> None:
         raise ManifestError(f"{folder} is neither a folder nor an ordinary file: give a folder of videos")
 
 
-def _check_classes(folder: Path, class_folders: list[Path], *, stray: list[str]) -> None:
+def _check_classes(folder: Path, class_folders: list[Path], *, stray: list[str], subset: bool) -> None:
     """Raise unless the class folders, and the videos beside them, are those of a labelled data set."""
     if not class_folders:
         found = f"only videos, such as {stray[0]}" if stray else "no subfolder"
@@ -185,11 +199,24 @@ def _check_classes(folder: Path, class_folders: list[Path], *, stray: list[str])
             f"{folder} has the subfolders {', '.join(names)}, which are parts of a data set, not classes: "
             f"give one of them, such as {class_folders[0]}"
         )
-    if len(class_folders) < 2:
+    if len(class_folders) < 2 and not subset:
         raise ManifestError(
             f"{folder} has one class folder, {names[0]}; telling classes apart needs at least two: "
             "add another, or give the folder above"
         )
+
+
+def _frames_hint(folder: Path) -> str:
+    """Say how to make videos of folders of frames, where that is what a folder without videos holds; else nothing."""
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        pictures = sorted(name for name in files if Path(name).suffix.lower() in PICTURE_SUFFIXES)
+        if pictures:
+            return (
+                f"; {Path(place) / pictures[0]} is a picture, and folders of frames are not read: make a video of "
+                "each with videomae.video.write.write_video or ffmpeg, or give the frames to videomae.Predictor"
+            )
+    return ""
 
 
 def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:

@@ -34,11 +34,18 @@ def names_and_labels(config: VideoMAEConfig, manifest: Manifest) -> tuple[tuple[
             "--json or Predictor"
         )
     names = tuple(config.id2label[label_id] for label_id in range(config.num_labels))
-    ids = match_classes(names, manifest.classes)
-    labels = [ids[row.label] for row in manifest.rows if row.label is not None]
+    labels = [row.label for row in manifest.rows if row.label is not None]
     if len(labels) < len(manifest.rows):
         raise ManifestError(f"{manifest.root} has videos without a label: give one folder of videos for each class")
-    return names, np.asarray(labels, dtype=np.int64)
+    used = sorted(set(labels))
+    try:
+        ids = dict(enumerate(match_classes(names, manifest.classes)))
+    except ConfigError:
+        if len(used) == len(manifest.classes):
+            raise
+        # A folder without videos need not be a class.
+        ids = dict(zip(used, match_classes(names, [manifest.classes[label] for label in used]), strict=True))
+    return names, np.asarray([ids[label] for label in labels], dtype=np.int64)
 
 
 def match_classes(model_classes: Sequence[str], data_classes: Sequence[str]) -> tuple[int, ...]:

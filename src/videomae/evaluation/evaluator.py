@@ -128,7 +128,7 @@ def evaluate_folder(
     if output is not None:
         check_output(output)
     loaded = load_trained(VideoMAEForVideoClassification, source, clip=clip, device=device)
-    manifest = scan_labelled(data)
+    manifest = scan_labelled(data, subset=True)
     with TrainingProgress("evaluating", total_steps=len(manifest.rows)) as progress:
         result = evaluate(
             loaded.model,

@@ -16,6 +16,7 @@ A CLS token, which only custom models have, is in no row but the clip row of a c
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -233,6 +234,14 @@ def write_features(
             writer.finish()
     except OSError as error:
         raise _cannot_write(output, error) from None
+    except KeyboardInterrupt:
+        warnings.warn(
+            f"stopped after {len(shapes)} of {len(items)} videos, and {output} is not written: to keep what is done, "
+            "give some of the videos at a time, each time with a file of its own",
+            UserWarning,
+            stacklevel=2,
+        )
+        raise
     return WrittenFeatures(tuple(shapes), tuple(bad))
 
 

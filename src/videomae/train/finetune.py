@@ -192,17 +192,17 @@ def training_and_validation(recipe: FinetuneRecipe) -> tuple[Manifest, Manifest]
 
     Raises:
         ManifestError: If a folder cannot be used.
-        ConfigError: If the two folders name different classes.
+        ConfigError: If the validation folder has videos of a class that the training folder lacks.
     """
     data = recipe.data
     train = scan_labelled(data.train)
     if data.val is None:
         return split_manifest(train, val_fraction=data.val_fraction)
-    val = scan_labelled(data.val)
-    if val.classes != train.classes:
+    val = scan_labelled(data.val, subset=True)
+    if not {val.classes[row.label] for row in val.rows if row.label is not None}.issubset(train.classes):
         raise ConfigError(
             f"data.val has the classes {', '.join(val.classes)} and data.train {', '.join(train.classes)}: "
-            "name the folders alike"
+            "name the folders alike; data.val may lack some, and have no other"
         )
     return train, val
 
