@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
 from tiny_models import make_model, random_video
+from videomae.compat.trainer import configuration_saver
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.processing.image_processor import VideoMAEImageProcessor
 
@@ -51,3 +53,33 @@ def test_the_trainer_trains_evaluates_and_saves_a_model_that_loads(tmp_path: Pat
     for loaded in (again, whole):
         with torch.no_grad():
             assert float(loaded(clips, labels=labels).loss) == pytest.approx(measured["eval_loss"], rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("with_callback", [False, True])
+def test_what_the_trainer_saves_keeps_its_classes_with_the_callback_and_is_warned_of_without(
+    tmp_path: Path, with_callback: bool
+) -> None:
+    names = {0: "sit", 1: "stand", 2: "fall"}
+    sizes = {"hidden_size": 384, "num_attention_heads": 6, "num_hidden_layers": 1}
+    model = make_model(VideoMAEForVideoClassification, id2label=names, **sizes)
+    data = [{"pixel_values": clip, "labels": 1} for clip in random_video(model.config, batch=2)]
+    arguments = transformers.TrainingArguments(
+        str(tmp_path), max_steps=1, save_steps=1, report_to=[], use_cpu=True, disable_tqdm=True
+    )
+    callbacks = [configuration_saver()] if with_callback else []
+    trainer = transformers.Trainer(model, arguments, train_dataset=data, callbacks=callbacks)
+    trainer.train()
+    trainer.save_model()
+    for folder in (tmp_path, tmp_path / "checkpoint-1"):
+        if with_callback:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                again = VideoMAEForVideoClassification.from_pretrained(folder)
+            assert again.config.id2label == names
+            assert again.config.image_size == 16
+            clip = data[0]["pixel_values"][None]
+            torch.testing.assert_close(again(clip).logits, model.eval()(clip).logits, atol=1e-6, rtol=0)
+        else:
+            with pytest.warns(UserWarning, match="class names and sizes are guessed: give config=model.config here"):
+                VideoMAEForVideoClassification.from_pretrained(folder)

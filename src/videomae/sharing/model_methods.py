@@ -18,11 +18,6 @@ class TransformersMethods(nn.Module):
     """
 
     framework: ClassVar[str] = "pt"
-    hf_device_map: ClassVar[None] = None
-    is_loaded_in_8bit: ClassVar[bool] = False
-    is_loaded_in_4bit: ClassVar[bool] = False
-    is_quantized: ClassVar[bool] = False
-    generation_config: ClassVar[None] = None
 
     model_tags: Sequence[str] = ()
     _gradient_hook: RemovableHandle | None = None

@@ -10,7 +10,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
@@ -28,10 +28,14 @@ from videomae.weights.matching import ChannelChange, Fit, FitRules, adapt, fit_t
 from videomae.weights.options import DTYPES, LoadOptions, split_options
 from videomae.weights.recognition import Layout, recognise, whole_name
 from videomae.weights.report import LoadReport, listed
-from videomae.weights.sources import CONFIG_FILE, Origin, Source, find_source, origin_of
+from videomae.weights.sources import CONFIG_FILE, TRAINER_FILE, Origin, Source, find_source, origin_of
 from videomae.weights.tensor_files import TensorFile
 
 CONFIG_NOTE = "videomae_config"  # where this package's own .pth files keep their config.json
+TRAINER_HINT = (
+    "give config=model.config here, or save with model.save_pretrained, or train with "
+    "callbacks=[videomae.compat.trainer.configuration_saver()]"
+)
 POSITION_TOLERANCE = 1e-4
 PROJECTION = "videomae.embeddings.patch_embeddings.projection.weight"
 
@@ -52,6 +56,12 @@ class Checkpoint:
     """By the names of a whole model here, on the meta device."""
     declared: Declared | None
     """What its configuration says."""
+
+    @property
+    def is_of_trainer(self) -> bool:
+        """Whether transformers' Trainer saved it, without a configuration."""
+        folder = self.source.folder
+        return self.declared is None and folder is not None and (folder / TRAINER_FILE).is_file()
 
     def assembled(self) -> dict[str, Tensor]:
         """Return the tensors themselves by the names of a whole model here."""
@@ -142,7 +152,8 @@ def plan_load(
         fit = fit_tensors(own, checkpoint.shapes, kind=checkpoint.layout.kind, rules=rules)
         learned = check_positions(checkpoint, fit.positions, strict=options.strict)
     except WeightsError as error:
-        raise WeightsError(f"{name}: {error}") from None
+        hint = f"; transformers' Trainer saved it: {TRAINER_HINT}" if checkpoint.is_of_trainer else ""
+        raise WeightsError(f"{name}: {error}{hint}") from None
     prefix = "" if wanted.base_prefix else ENCODER_PREFIX  # the bare encoder's names have none
     problems = fit.problems(strict=options.strict, prefix=prefix)
     if problems:
@@ -240,6 +251,10 @@ def settle(
         config_class=config_class,
         lenient=lenient,
     )
+    if declared is None and checkpoint.is_of_trainer:
+        lost = "sizes" if LABEL_SETTINGS & settings.keys() else "class names and sizes"
+        text = f"transformers' Trainer saved it without a config.json, so that {lost} are guessed: {TRAINER_HINT}"
+        settled = replace(settled, repairs=(*settled.repairs, text))
     settled.config.keep_attributes({} if declared is None else declared.extra)
     return settled
 

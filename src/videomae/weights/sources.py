@@ -18,6 +18,7 @@ PICKLE_FILE = "pytorch_model.bin"
 RECORD_FILE = "videomae.json"
 PROCESSOR_FILE = "preprocessor_config.json"
 ADAPTER_FILE = "adapter_config.json"  # of peft
+TRAINER_FILE = "training_args.bin"  # transformers' Trainer writes it beside its weights
 INDEX_SUFFIX = ".index.json"
 DEEPSPEED_FILE = "mp_rank_00_model_states.pt"
 DEEPSPEED_NEXT_RANK = "mp_rank_01_model_states.pt"

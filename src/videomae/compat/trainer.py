@@ -1,0 +1,45 @@
+"""What transformers' Trainer does not save of models that are not its own: the configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from videomae.errors import ConfigError
+from videomae.weights.json_files import write_json
+from videomae.weights.sources import CONFIG_FILE
+
+
+def configuration_saver() -> Any:
+    """Return a callback for `Trainer(callbacks=[...])` that writes the configuration beside the Trainer's weights.
+
+    It writes `config.json` into the output folder when training starts, where `trainer.save_model()` puts the
+    weights, and into each checkpoint folder: class names and sizes are then read with them.
+
+    Raises:
+        ConfigError: If transformers is not installed.
+    """
+    try:
+        import transformers
+    except ImportError:
+        raise ConfigError("configuration_saver needs transformers: pip install transformers") from None
+
+    class ConfigurationSaver(transformers.TrainerCallback):
+        """Writes the model's `config.json`."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+            """Write it into the output folder."""
+            if state.is_world_process_zero:
+                _write(model, Path(args.output_dir))
+
+        def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+            """Write it into the checkpoint that was saved last."""
+            if state.is_world_process_zero:
+                _write(model, Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+    return ConfigurationSaver()
+
+
+def _write(model: Any, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / CONFIG_FILE, {**model.config.to_dict(), "architectures": [type(model).__name__]})
