@@ -30,7 +30,7 @@ def names_and_labels(config: VideoMAEConfig, manifest: Manifest) -> tuple[tuple[
     if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
         raise ConfigError(
             f"the model has {config.num_labels} output(s) and problem type {config.problem_type}; only a choice "
-            "between classes can be evaluated: for scores to compare with labels of your own use videomae predict "
+            "between classes can be evaluated: for scores to compare with your labels use videomae predict "
             "--json or Predictor"
         )
     names = tuple(config.id2label[label_id] for label_id in range(config.num_labels))

@@ -105,7 +105,7 @@ def open_frames(video: VideoInput) -> Iterator[OpenVideo]:
             try:
                 with VideoReader(copy) as reader:
                     yield _opened(reader, name)
-            except VideoReadError as error:  # the caller knows nothing of the copy
+            except VideoReadError as error:  # the caller never saw the copy
                 raise VideoReadError(str(error).replace(copy, name)) from error
     else:
         frames = frames_array(video)
