@@ -24,7 +24,7 @@ def configuration_saver() -> Any:
     except ImportError:
         raise ConfigError("configuration_saver needs transformers: pip install transformers") from None
 
-    class ConfigurationSaver(transformers.TrainerCallback):
+    class ConfigurationSaver(transformers.TrainerCallback):  # type: ignore[misc]
         """Writes the model's `config.json`."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
