@@ -13,7 +13,7 @@ import pytest
 REPO = Path(__file__).parents[1]
 PACKAGE = Path("src") / "videomae"
 
-SEARCHED = [PACKAGE, Path("docs"), Path("README.md")]
+SEARCHED = [PACKAGE, Path("docs"), Path("README.md"), Path("CHANGELOG.md")]
 # The retired word, and what to say instead. Case is ignored.
 RETIRED = {
     r"whole road|the road\b|road is open": "end to end; the pipeline runs",
