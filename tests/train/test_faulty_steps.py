@@ -200,7 +200,10 @@ def test_one_unreadable_first_video_does_not_stop_a_run_with_batches_of_one(
 def test_too_many_bad_videos_stop_the_run_after_it_is_saved(
     pretrain_recipe: Pretrain, labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    videos = break_videos(labelled_folder, tmp_path / "videos", "left/1.mp4")
+    copies = [f"left/copy{number}.mp4" for number in range(40)]
+    videos = break_videos(labelled_folder, tmp_path / "videos", *copies[:8])
+    for name in copies[8:]:
+        shutil.copyfile(videos / "left" / "0.mp4", videos / name)
     recipe = pretrain_recipe(
         "--data.train",
         str(videos),
@@ -212,7 +215,7 @@ def test_too_many_bad_videos_stop_the_run_after_it_is_saved(
         "90",
     )
     with pytest.raises(
-        RunError, match=r"\d of 40 videos \(1\d%\) cannot be read, more than loop.max_bad_fraction 0.05"
+        RunError, match=r"\d of 40 videos \(\d\d%\) cannot be read, more than loop.max_bad_fraction 0.05"
     ):
         pretrain(recipe, out=tmp_path / "run")
     assert [record["step"] for record in metrics(tmp_path / "run")] == list(range(1, 21))

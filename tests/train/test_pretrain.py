@@ -89,9 +89,13 @@ def test_a_bad_video_is_skipped_and_named(
 
 def test_too_many_bad_videos_stop_the_run(pretrain_recipe: Recipes, labelled_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(labelled_folder, tmp_path / "videos")
-    (tmp_path / "videos" / "left" / "broken.mp4").write_bytes(b"no video at all")
+    for number in range(36):  # fewer than 40 videos are too few to judge
+        path = tmp_path / "videos" / "left" / f"copy{number}.mp4"
+        shutil.copyfile(labelled_folder / "left" / "0.mp4", path)
+    for number in range(9):
+        (tmp_path / "videos" / "left" / f"broken{number}.mp4").write_bytes(b"no video at all")
     recipe = pretrain_recipe("--data.train", str(tmp_path / "videos"), "--schedule.steps", "100")
-    with pytest.raises(RunError, match=r"of \d+ videos \(\d+%\) cannot be read.*broken.mp4.*loop.max_bad_fraction"):
+    with pytest.raises(RunError, match=r"of \d+ videos \(\d+%\) cannot be read.*broken\d.mp4.*loop.max_bad_fraction"):
         pretrain(recipe, out=tmp_path / "run")
 
 
