@@ -200,17 +200,10 @@ def test_one_unreadable_first_video_does_not_stop_a_run_with_batches_of_one(
 def test_too_many_bad_videos_stop_the_run_after_it_is_saved(
     pretrain_recipe: Pretrain, labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    videos = break_videos(labelled_folder, tmp_path / "videos", "left/1.mp4")
-    recipe = pretrain_recipe(
-        "--data.train",
-        str(videos),
-        "--schedule.steps",
-        "90",
-        "--loop.log_steps",
-        "100",
-        "--loop.checkpoint_steps",
-        "90",
-    )
+    for number in range(7):  # 42 videos, 7 of them bad
+        break_videos(labelled_folder, tmp_path / "videos" / str(number), "left/1.mp4")
+    words = ("--schedule.steps", "90", "--loop.log_steps", "100", "--loop.checkpoint_steps", "90")
+    recipe = pretrain_recipe("--data.train", str(tmp_path / "videos"), *words)
     with pytest.raises(
         RunError, match=r"\d of 40 videos \(1\d%\) cannot be read, more than loop.max_bad_fraction 0.05"
     ):
