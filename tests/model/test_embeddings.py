@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tiny_models import ALL_CLASSES, inputs_for, make_model, random_mask, random_video, scalar, tiny_config
+from tolerances import assert_near, model_terms
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.embeddings import VideoMAEPatchEmbeddings
 from videomae.model.encoder import VideoMAEModel
@@ -62,7 +63,7 @@ def test_projection_equals_conv3d(kernel: tuple[int, int, int], num_channels: in
     assert type(ours.projection) is nn.Conv3d
     video = torch.randn(2, 6, num_channels, 8, 8)
     expected = ours.projection(video.transpose(1, 2)).flatten(2).transpose(1, 2)
-    torch.testing.assert_close(ours(video), expected, atol=1e-5, rtol=1e-5)
+    assert_near(ours(video), expected, terms=model_terms(ours, tokens=0))
 
 
 def test_a_projection_that_is_listened_to_or_replaced_is_called_as_upstream() -> None:
@@ -171,7 +172,7 @@ def test_a_table_is_computed_once_for_each_grid_and_few_are_kept(monkeypatch: py
 
 def test_interpolation_to_the_same_grid_changes_nothing() -> None:
     table = sinusoid_table(NATIVE.num_tokens, 12)
-    torch.testing.assert_close(interpolate_table(table, NATIVE, NATIVE), table, atol=1e-6, rtol=0)
+    assert_near(interpolate_table(table, NATIVE, NATIVE), table, terms=8)  # two neighbours a side
 
 
 @pytest.mark.parametrize("grid", [TokenGrid(8, 6, 8), TokenGrid(4, 12, 16), TokenGrid(8, 12, 16)])
@@ -231,8 +232,9 @@ def test_embedding_adds_the_code_of_each_visible_place() -> None:
     )
     every = conv.flatten(2).transpose(1, 2) + torch.from_numpy(published_table(32, 24))
     expected = torch.stack([row[numbers] for row, numbers in zip(every, visible, strict=True)])
-    torch.testing.assert_close(tokens, expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(model.embeddings(video, None), every, atol=1e-5, rtol=1e-5)
+    terms = model_terms(model.embeddings, tokens=0)
+    assert_near(tokens, expected, terms=terms)
+    assert_near(model.embeddings(video, None), every, terms=terms)
 
 
 def test_a_table_first_used_in_inference_mode_serves_training() -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tiny_models import gradients, make_model, random_video, randomize, relative_error, tiny_config
+from tolerances import assert_near, model_terms
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import ACTIVATIONS
 from videomae.model.encoder import VideoMAEModel, drop_path_rates
@@ -68,11 +69,12 @@ def test_attention_equals_its_formula_head_by_head(qv_bias: bool, num_queries: i
     collected: list[Tensor] = []
     actual, returned = module(tokens, num_queries=num_queries, attentions=collected)
     assert collected[0] is returned
-    torch.testing.assert_close(actual, contexts[:, rows], atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(returned, probabilities[:, :, rows], atol=1e-6, rtol=1e-5)
+    terms = model_terms(module, tokens=9)
+    assert_near(actual, contexts[:, rows], terms=terms)
+    assert_near(returned, probabilities[:, :, rows], terms=terms)
     plain, none = module(tokens, num_queries=num_queries)
     assert none is None
-    torch.testing.assert_close(plain, actual, atol=1e-6, rtol=1e-5)
+    assert_near(plain, actual, terms=terms)
 
 
 def test_asking_for_probabilities_changes_neither_output_nor_gradients() -> None:
@@ -179,7 +181,7 @@ def test_attention_dropout_works_in_training_alone_and_keeps_the_mean() -> None:
             mean = torch.stack([module(tokens, attentions=[] if need else None)[0] for _ in range(2000)]).mean(0)
         assert relative_error(mean, expected) < 0.1
         module.eval()
-        torch.testing.assert_close(module(tokens, attentions=[] if need else None)[0], expected, atol=1e-6, rtol=1e-5)
+        assert_near(module(tokens, attentions=[] if need else None)[0], expected, terms=model_terms(module, tokens=9))
 
 
 def test_dropped_out_probabilities_are_zero_or_scaled_up() -> None:
@@ -241,7 +243,7 @@ def test_a_block_equals_its_formula() -> None:
     middle = tokens + torch.linspace(0.1, 1, 12) * attended
     inner = F.gelu(block.intermediate.dense(block.layernorm_after(middle)))
     expected = middle + torch.linspace(-1, 1, 12) * block.output.dense(inner)
-    torch.testing.assert_close(block(tokens), expected, atol=1e-6, rtol=1e-5)
+    assert_near(block(tokens), expected, terms=model_terms(block, tokens=9))
 
 
 def test_layer_scale_exists_where_asked_and_starts_at_its_value() -> None:
@@ -261,8 +263,9 @@ def test_the_pruned_block_equals_the_last_rows_of_the_whole(num_queries: int) ->
     probabilities: list[Tensor] = []
     some: list[Tensor] = []
     whole, pruned = block(tokens, attentions=probabilities), block(tokens, num_queries, attentions=some)
-    torch.testing.assert_close(pruned, whole[:, -num_queries:], atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(some[0], probabilities[0][:, :, -num_queries:], atol=1e-6, rtol=1e-5)
+    terms = model_terms(block, tokens=9)
+    assert_near(pruned, whole[:, -num_queries:], terms=terms)
+    assert_near(some[0], probabilities[0][:, :, -num_queries:], terms=terms)
 
 
 @pytest.mark.parametrize("every", [0, 1])
@@ -272,7 +275,7 @@ def test_a_stack_computes_all_tokens_but_in_its_last_layer(every: int) -> None:
     states: list[Tensor] = []
     attentions: list[Tensor] = []
     pruned = run_layers(layers, tokens, num_queries=4, checkpoint_every=every, states=states, attentions=attentions)
-    torch.testing.assert_close(pruned, run_layers(layers, tokens)[:, -4:], atol=1e-6, rtol=1e-5)
+    assert_near(pruned, run_layers(layers, tokens)[:, -4:], terms=model_terms(layers, tokens=9))
     assert [state.shape[1] for state in states] == [9, 9, 9, 4]
     assert [one.shape[2] for one in attentions] == [9, 9, 4]
 
@@ -283,7 +286,7 @@ def test_a_last_layer_that_is_listened_to_computes_all_tokens(place: str) -> Non
     tokens, seen = torch.randn(2, 9, 12), []
     expected = run_layers(layers, tokens, num_queries=4)
     handle = layers[-1].get_submodule(place).register_forward_hook(lambda *call: seen.append(call[2].shape))
-    torch.testing.assert_close(run_layers(layers, tokens, num_queries=4), expected, atol=1e-6, rtol=1e-5)
+    assert_near(run_layers(layers, tokens, num_queries=4), expected, terms=model_terms(layers, tokens=9))
     assert seen == [(2, 9, 12)]
     handle.remove()
 
@@ -304,7 +307,7 @@ def test_layers_may_be_replaced_by_modules_that_return_tuples() -> None:
     expected = run_layers(layers, tokens, num_queries=4)
     for number in range(3):
         layers[number] = Wrapped(layers[number])
-    torch.testing.assert_close(run_layers(layers, tokens, num_queries=4), expected, atol=1e-6, rtol=1e-5)
+    assert_near(run_layers(layers, tokens, num_queries=4), expected, terms=model_terms(layers, tokens=9))
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -323,7 +326,7 @@ def test_dropouts_and_drop_path_are_still_in_evaluation() -> None:
     assert not torch.equal(model(video).logits, model(video).logits)
     model.eval()
     assert torch.equal(model(video).logits, model(video).logits)
-    torch.testing.assert_close(model(video).logits, plain(video).logits, atol=1e-6, rtol=1e-5)
+    assert_near(model(video).logits, plain(video).logits, terms=model_terms(model, tokens=32))
 
 
 @pytest.mark.parametrize(
