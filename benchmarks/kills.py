@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from videomae.data.synthetic import write_motion_videos
@@ -73,6 +73,8 @@ class Subject:
     """All arguments but those of the run folder."""
     whole: Path
     """Folder of the uninterrupted run."""
+    steps: int
+    """Optimizer steps of a run."""
     startup_seconds: float
     """Until its folder was there."""
     run_seconds: float
@@ -87,21 +89,21 @@ class Subject:
         return [sys.executable, "-m", "videomae", self.subcommand, "--resume", "--out", str(run)]
 
 
-Moment = Callable[[Path], bool]
+Moment = Callable[[Subject, Path], bool]
 MOMENTS: dict[str, Moment] = {
-    "before the first step": lambda run: (run / "recipe.yaml").exists(),
-    "while a checkpoint is written": lambda run: any((run / "checkpoints").glob("*.tmp")),
-    "after the last step": lambda run: (run / "checkpoints" / f"checkpoint-{STEPS:08d}.pt").exists(),
-    "while the model is written": lambda run: (run / "model").exists(),
+    "before the first step": lambda subject, run: (run / "recipe.yaml").exists(),
+    "while a checkpoint is written": lambda subject, run: any((run / "checkpoints").glob("*.tmp")),
+    "after the last step": lambda subject, run: (run / "checkpoints" / f"checkpoint-{subject.steps:08d}.pt").exists(),
+    "while the model is written": lambda subject, run: (run / "model").exists(),
 }
 """Moments that are known by what is in the run folder."""
 
 
-def make_subject(subcommand: str, folder: Path) -> Subject:
+def make_subject(subcommand: str, folder: Path, *, steps: int = STEPS) -> Subject:
     """Write videos, and run a training command on them to its end."""
     if not (folder / "videos").exists():
         write_motion_videos(folder / "videos", videos_per_class=2, size=32, num_frames=16)
-    words = [f"--data.train={folder / 'videos'}", f"--schedule.steps={STEPS}", "--model.image_size=32"]
+    words = [f"--data.train={folder / 'videos'}", f"--schedule.steps={steps}", "--model.image_size=32"]
     words += ["--clip.num_frames=8", "--clip.stride=1", "--loop.batch_size=4", "--loop.device=cpu"]
     words += ["--loop.workers=1", "--loop.checkpoint_steps=7", "--loop.log_steps=5"]
     if subcommand == "pretrain":
@@ -111,14 +113,14 @@ def make_subject(subcommand: str, folder: Path) -> Subject:
         sizes = {**MODEL}
         words += ["--data.val_fraction=0.5", "--head.dropout=0.1"]
     words += [f"--model.overrides.{name}={value}" for name, value in sizes.items()]
-    subject = Subject(subcommand, ("--config", "tiny", *words), folder / f"{subcommand}-whole", 0.0, 0.0)
+    subject = Subject(subcommand, ("--config", "tiny", *words), folder / f"{subcommand}-whole", steps, 0.0, 0.0)
     begun = time.monotonic()
     process = start(subject.command(subject.whole))
     wait_until(lambda: subject.whole.exists(), process)
     found = time.monotonic()
     if process.wait(timeout=WAIT_SECONDS) != 0:
         raise SystemExit(f"the uninterrupted {subcommand} run failed with status {process.returncode}")
-    return Subject(subcommand, subject.words, subject.whole, found - begun, time.monotonic() - found)
+    return replace(subject, startup_seconds=found - begun, run_seconds=time.monotonic() - found)
 
 
 def kill_and_resume(
@@ -136,7 +138,7 @@ def kill_and_resume(
     """
     process = start(subject.command(run))
     if callable(moment):
-        wait_until(lambda: moment(run), process)
+        wait_until(lambda: moment(subject, run), process)
     else:
         wait_for_fraction(subject, run, moment, process)
     sent = time.monotonic()

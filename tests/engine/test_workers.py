@@ -16,9 +16,12 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="lo
 HEAD = """
 import os, signal, sys
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, _utils
 from videomae.engine.interrupt import StopRequested, graceful_interrupt
 from videomae.engine.workers import running_workers, start_worker
+
+# What torch waits for in rounds of 5 seconds: either process for the other's death, and for a worker's last item.
+_utils.MP_STATUS_CHECK_INTERVAL = _utils.worker.MP_STATUS_CHECK_INTERVAL = 0.5
 
 class Numbers(Dataset):
     def __init__(self, hang=None):
@@ -128,7 +131,7 @@ with running_workers(loader()) as items:
     worker = int(process.stdout.readline())
     assert not has_ended(worker, within=0)
     process.kill()
-    assert has_ended(worker, within=60)  # torch's workers look for the main process every 5 seconds
+    assert has_ended(worker, within=60)
     process.communicate(timeout=60)
 
 
