@@ -23,7 +23,7 @@ from benchmarks.contenders import SIZES, pretraining_task
 from benchmarks.measure import time_in_turn
 from videomae.model import cpu_attention, layers, pretraining
 from videomae.model.embeddings import VideoMAEEmbeddings
-from videomae.model.layers import VideoMAESelfAttention, run_layers
+from videomae.model.layers import run_layers
 from videomae.model.outputs import VideoMAEDecoderOutput
 from videomae.model.pretraining import VideoMAEDecoder, VideoMAEForPreTraining
 from videomae.patches import NORM_EPS, TubeletSize, gather_tokens, gather_tubelets, patch_statistics
@@ -31,7 +31,6 @@ from videomae.presets import IMAGENET_MEAN, IMAGENET_STD
 
 _embed = VideoMAEEmbeddings.forward
 _decode = VideoMAEDecoder.forward
-_attend = VideoMAESelfAttention.forward
 Change = tuple[object, str, Any]
 
 
@@ -45,23 +44,6 @@ def plain_attention_up_to_512_keys(query: Tensor, key: Tensor, value: Tensor) ->
     if key.shape[-2] <= 512:
         return plain_attention(query, key, value)
     return F.scaled_dot_product_attention(query, key, value)
-
-
-def one_projection(
-    self: VideoMAESelfAttention, hidden_states: Tensor, *, num_queries: int | None = None, **options: Any
-) -> tuple[Tensor, Tensor | None]:
-    """Project queries, keys and values by one matrix multiplication, of weights concatenated in every step."""
-    if num_queries is not None:
-        return _attend(self, hidden_states, num_queries=num_queries, **options)
-    zeros = torch.zeros_like(self.query.bias)
-    weight = torch.cat((self.query.weight, self.key.weight, self.value.weight))
-    fused = F.linear(hidden_states, weight, torch.cat((self.query.bias, zeros, self.value.bias)))
-    query, key, value = (self._split_heads(one) for one in fused.chunk(3, dim=-1))
-    if cpu_attention.blocked_is_faster(query):
-        context = cpu_attention.blocked_attention(query, key, value)
-    else:
-        context = F.scaled_dot_product_attention(query, key, value)
-    return context.transpose(1, 2).flatten(2), None
 
 
 def embed_in_float32(self: VideoMAEEmbeddings, *args: Any, **options: Any) -> Tensor:
@@ -120,7 +102,7 @@ DECISIONS: dict[str, tuple[Change, ...]] = {
     "plain matmuls by autograd, all heads at once": ((layers, "blocked_attention", plain_attention),),
     "one head's scores at once": ((cpu_attention, "CHUNK_BYTES", 1),),
     "all scores at once, and kept": ((cpu_attention, "CHUNK_BYTES", 2**40),),
-    "one projection instead of three": ((VideoMAESelfAttention, "forward", one_projection),),
+    "one projection instead of three": ((layers, "one_product_is_faster", lambda _: True),),
     "residual stream in float32": (
         (VideoMAEEmbeddings, "forward", embed_in_float32),
         (VideoMAEDecoder, "forward", decode_in_float32),
@@ -140,12 +122,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=4, help="clips per step; default 4")
     parser.add_argument("--rounds", type=int, default=6, help="rounds that count; default 6")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; default 1")
+    parser.add_argument("--only", default="", help="rows whose name contains this; default all")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     cpu = torch.device("cpu")
     task = pretraining_task(options.size, batch=options.batch, device=cpu)
     rows = [(undone, with_changes(task.ours.run, changes)) for undone, changes in DECISIONS.items()]
     rows.append(("transformers", task.theirs.run))
+    rows = [row for row in rows if options.only in row[0]]
+    if not rows:
+        parser.error(f"--only is {options.only!r}, which no row contains: {', '.join(DECISIONS)}, transformers")
     print("| undone | size | batch | processor seconds, best | step takes x [lowest, highest] |")
     print("|" + " --- |" * 5)
     for undone, changed in rows:

@@ -245,7 +245,7 @@ def complement(indices: Tensor, num_tokens: int) -> Tensor:
 def membership(indices: Tensor, num_tokens: int) -> Tensor:
     """Return the `[B, N]` bool mask that is True at `indices` `[B, V]`."""
     mask = torch.zeros(indices.shape[0], num_tokens, dtype=torch.bool, device=indices.device)
-    return mask.scatter(1, indices, True)
+    return mask.scatter(1, indices, 1)  # not True, which torch.jit.trace cannot write down
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,15 @@ def test_the_ablation_prints_a_row_for_each_decision_and_one_for_transformers(
     assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == [*DECISIONS, "transformers"]
 
 
+def test_rows_are_chosen_by_a_part_of_their_name(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--size", "tiny", "--batch", "1", "--rounds", "1", "--only", "one projection"])
+    (row,) = capsys.readouterr().out.splitlines()[2:]
+    assert row.startswith("| one projection instead of three | tiny")
+    with pytest.raises(SystemExit):
+        main(["--only", "nobody"])
+    assert "--only is 'nobody', which no row contains: nothing undone, " in capsys.readouterr().err
+
+
 def test_the_attention_table_times_both_kernels(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

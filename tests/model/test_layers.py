@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from tiny_models import gradients, make_model, random_video, randomize, relative_error, tiny_config
 from tolerances import assert_near, model_terms
@@ -41,6 +44,21 @@ def make_layer(drop_path: float = 0.0, **settings: Any) -> VideoMAELayer:
     randomize(layer)
     layer.load_state_dict(gains, strict=False)
     return layer
+
+
+@contextmanager
+def count_products() -> Iterator[list[Any]]:
+    """Collect the calls of `F.linear`."""
+    found: list[Any] = []
+
+    class Count(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is F.linear:
+                found.append(args)
+            return func(*args, **(kwargs or {}))
+
+    with Count():
+        yield found
 
 
 def written_out(module: VideoMAESelfAttention, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,6 +121,47 @@ def test_attention_in_bfloat16_is_near_its_formula_and_its_gradients_too(num_que
         results.append((context, source.grad, *gradients(module).values()))
     for one, two in zip(*results, strict=True):
         assert relative_error(two.float(), one) < 0.03
+
+
+@pytest.mark.parametrize("qv_bias", [True, False])
+def test_projections_computed_as_one_product_change_neither_output_nor_gradients(
+    qv_bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, terms = torch.randn(2, 9, 12), {}
+    for fused in (False, True):
+        monkeypatch.setattr("videomae.model.layers.one_product_is_faster", lambda _, fused=fused: fused)
+        module = make_attention(qv_bias=qv_bias)
+        with count_products() as products:
+            context, _ = module(tokens)
+        assert len(products) == (1 if fused else 3)
+        context.square().sum().backward()
+        terms[fused] = {"context": context.detach(), **gradients(module)}
+    assert terms[True].keys() == terms[False].keys()
+    for name, expected in terms[False].items():
+        assert_near(terms[True][name], expected, terms=12 * 18)
+
+
+@pytest.mark.parametrize("what", ["listened to", "replaced", "quantized", "fewer queries"])
+def test_projections_that_anything_has_touched_are_called_one_by_one(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Quantized(nn.Parameter):
+        """A weight that is no plain parameter, as quantizers and sharding make them."""
+
+    monkeypatch.setattr("videomae.model.layers.one_product_is_faster", lambda _: True)
+    module, tokens = make_attention(), torch.randn(2, 9, 12)
+    expected, _ = written_out(module, tokens)
+    match what:
+        case "listened to":
+            module.key.register_forward_hook(lambda *_: None)
+        case "replaced":
+            module.value = nn.Sequential(module.value)
+        case "quantized":
+            module.query.weight = Quantized(module.query.weight.detach())
+    with count_products() as products:
+        context, _ = module(tokens, num_queries=4 if what == "fewer queries" else None)
+    assert len(products) == 3
+    assert_near(context, expected[:, -context.shape[1] :], terms=12 * 18)
 
 
 def test_queries_keys_and_values_are_plain_linear_layers_and_keys_have_no_bias() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -44,8 +45,8 @@ def test_the_trainer_trains_evaluates_and_saves_a_model_that_loads(tmp_path: Pat
     assert model.is_gradient_checkpointing == recompute
     assert not torch.equal(model.classifier.weight.detach(), before)
     measured = trainer.evaluate()
-    trainer.save_model(str(tmp_path / "saved"))  # of models that are not transformers' own, the weights alone
-    again = VideoMAEForVideoClassification.from_pretrained(tmp_path / "saved", config=model.config)
+    trainer.save_model(str(tmp_path / "saved"))
+    again = VideoMAEForVideoClassification.from_pretrained(tmp_path / "saved")
     assert VideoMAEImageProcessor.from_pretrained(tmp_path / "saved").to_dict() == processor.to_dict()
     model.save_pretrained(tmp_path / "whole")
     whole = VideoMAEForVideoClassification.from_pretrained(tmp_path / "whole")
@@ -55,31 +56,58 @@ def test_the_trainer_trains_evaluates_and_saves_a_model_that_loads(tmp_path: Pat
             assert float(loaded(clips, labels=labels).loss) == pytest.approx(measured["eval_loss"], rel=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("with_callback", [False, True])
-def test_what_the_trainer_saves_keeps_its_classes_with_the_callback_and_is_warned_of_without(
-    tmp_path: Path, with_callback: bool
-) -> None:
-    names = {0: "sit", 1: "stand", 2: "fall"}
-    sizes = {"hidden_size": 384, "num_attention_heads": 6, "num_hidden_layers": 1}
-    model = make_model(VideoMAEForVideoClassification, id2label=names, **sizes)
+NAMES = {0: "sit", 1: "stand", 2: "fall"}
+
+
+def trainer_of_named_classes(folder: Path, **sizes: int) -> Any:
+    model = make_model(VideoMAEForVideoClassification, id2label=NAMES, **sizes)
     data = [{"pixel_values": clip, "labels": 1} for clip in random_video(model.config, batch=2)]
     arguments = transformers.TrainingArguments(
-        str(tmp_path), max_steps=1, save_steps=1, report_to=[], use_cpu=True, disable_tqdm=True
+        str(folder), max_steps=1, save_steps=1, report_to=[], use_cpu=True, disable_tqdm=True
     )
-    callbacks = [configuration_saver()] if with_callback else []
-    trainer = transformers.Trainer(model, arguments, train_dataset=data, callbacks=callbacks)
+    return transformers.Trainer(model, arguments, train_dataset=data)
+
+
+def assert_kept(folder: Path, model: VideoMAEForVideoClassification) -> None:
+    """Assert that a folder holds this model with its classes and sizes, and that loading it warns of nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = VideoMAEForVideoClassification.from_pretrained(folder)
+    assert again.config.id2label == NAMES
+    assert again.config.image_size == 16
+    clip = random_video(model.config)
+    torch.testing.assert_close(again(clip).logits, model.eval()(clip).logits, atol=1e-6, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("width", [32, 384])  # the heads of the first are those of no published model
+def test_what_the_trainer_saves_keeps_its_classes_and_sizes(tmp_path: Path, width: int) -> None:
+    trainer = trainer_of_named_classes(
+        tmp_path / "run", hidden_size=width, num_attention_heads=width // 8, num_hidden_layers=1
+    )
     trainer.train()
-    trainer.save_model()
-    for folder in (tmp_path, tmp_path / "checkpoint-1"):
-        if with_callback:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
-                again = VideoMAEForVideoClassification.from_pretrained(folder)
-            assert again.config.id2label == names
-            assert again.config.image_size == 16
-            clip = data[0]["pixel_values"][None]
-            torch.testing.assert_close(again(clip).logits, model.eval()(clip).logits, atol=1e-6, rtol=0)
-        else:
-            with pytest.warns(UserWarning, match="class names and sizes are guessed: give config=model.config here"):
-                VideoMAEForVideoClassification.from_pretrained(folder)
+    trainer.save_model(str(tmp_path / "saved"))
+    for folder in (tmp_path / "run" / "checkpoint-1", tmp_path / "saved"):
+        assert_kept(folder, trainer.model)
+    before = sorted(tmp_path.rglob("*"))
+    trainer.model.state_dict()  # asked for by anybody else, it writes nothing
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("with_callback", [False, True])
+def test_weights_gathered_from_several_processes_need_the_callback_and_are_warned_of_without(
+    tmp_path: Path, with_callback: bool
+) -> None:
+    trainer = trainer_of_named_classes(tmp_path, hidden_size=384, num_attention_heads=6, num_hidden_layers=1)
+    if with_callback:
+        trainer.add_callback(configuration_saver())
+    trainer.args.save_strategy = "no"
+    trainer.train()
+    # What the Trainer does after FSDP or DeepSpeed has gathered them.
+    trainer._save(str(tmp_path), state_dict=trainer.model.state_dict())
+    if with_callback:
+        assert_kept(tmp_path, trainer.model)
+    else:
+        with pytest.warns(UserWarning, match="class names and sizes are guessed: give config=model.config here"):
+            VideoMAEForVideoClassification.from_pretrained(tmp_path)

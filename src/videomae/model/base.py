@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from videomae.errors import ConfigError
 from videomae.model.config import VideoMAEConfig
 from videomae.model.layers import VideoMAESelfAttention
-from videomae.model.outputs import ModelOutput
+from videomae.model.outputs import ModelOutput, is_traced_strictly
 from videomae.sharing.model_methods import TransformersMethods
 
 if TYPE_CHECKING:
@@ -72,14 +72,6 @@ class VideoMAEPreTrainedModel(TransformersMethods):
         found: type[VideoMAEPreTrainedModel] = getattr(import_module(kind.module), kind.class_name)
         return found
 
-    def can_generate(self) -> bool:
-        """Return False: these models write no text."""
-        return False
-
-    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
-        """Return the number of parameter values; there are no word embeddings that could be excluded."""
-        return sum(one.numel() for one in self.parameters() if one.requires_grad or not only_trainable)
-
     def activation_checkpointing_enable(
         self,
         activation_checkpointing_kwargs: Mapping[str, Any] | None = None,
@@ -109,16 +101,6 @@ class VideoMAEPreTrainedModel(TransformersMethods):
     def activation_checkpointing_disable(self) -> None:
         """Keep activations again."""
         self._set_checkpointing(0)
-
-    def gradient_checkpointing_enable(
-        self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None, **options: Any
-    ) -> None:
-        """Do as `activation_checkpointing_enable`, whose older name this is."""
-        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **options)
-
-    def gradient_checkpointing_disable(self) -> None:
-        """Do as `activation_checkpointing_disable`, whose older name this is."""
-        self.activation_checkpointing_disable()
 
     @property
     def is_gradient_checkpointing(self) -> bool:
@@ -152,15 +134,6 @@ class VideoMAEPreTrainedModel(TransformersMethods):
         if isinstance(cls_token, Tensor):
             nn.init.trunc_normal_(cls_token, std=std)
 
-    def set_attn_implementation(self, attn_implementation: str) -> None:
-        """Accept "sdpa" or "eager", which compute the same here.
-
-        Raises:
-            ValueError: If it is another one.
-        """
-        if attn_implementation not in ("sdpa", "eager"):
-            raise ValueError(f"attn_implementation is {attn_implementation!r}: use 'sdpa' or 'eager'")
-
     def wanted(self, output_attentions: bool | None, output_hidden_states: bool | None) -> dict[str, bool]:
         """Return the options with which a part is asked for what the call, or else the configuration, asks for.
 
@@ -172,9 +145,12 @@ class VideoMAEPreTrainedModel(TransformersMethods):
         return {name: value for name, value in chosen.items() if value or configured[name]}
 
     def format_output(self, output: Output, return_dict: bool | None) -> Output | tuple[Any, ...]:
-        """Return an output as an object or, where the call or else the configuration says so, as a tuple."""
+        """Return an output as an object or, where the call or else the configuration says so, as a tuple.
+
+        `torch.jit.trace` takes no mapping from what it traces unless `strict` is False: it gets a tuple, too.
+        """
         wanted = self.config.return_dict if return_dict is None else return_dict
-        return output if wanted else output.to_tuple()
+        return output if wanted and not is_traced_strictly(self) else output.to_tuple()
 
     @property
     def num_layer_ids(self) -> int:

@@ -7,7 +7,7 @@ so that forward hooks, wrappers, adapters, quantized and compiled parts do here 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -63,8 +63,7 @@ class VideoMAESelfAttention(nn.Module):
             Contexts `[B, Q, D]` and probabilities `[B, H, Q, N]`, or None.
         """
         queried = hidden_states if num_queries is None else hidden_states[:, -num_queries:]
-        query = self._split_heads(self.query(queried))
-        key, value = self._split_heads(self.key(hidden_states)), self._split_heads(self.value(hidden_states))
+        query, key, value = (self._split_heads(one) for one in self._project(queried, hidden_states))
         dropout = self.dropout_prob if self.training else 0.0
         probabilities = None
         if attentions is not None:
@@ -77,10 +76,25 @@ class VideoMAESelfAttention(nn.Module):
             context = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
         return context.transpose(1, 2).flatten(2), probabilities  # [B, H, Q, d] -> [B, Q, D]
 
+    def _project(self, queried: Tensor, hidden_states: Tensor) -> Sequence[Tensor]:
+        """Return queries `[B, Q, D]`, keys and values `[B, N, D]`."""
+        parts = (self.query, self.key, self.value)
+        if queried is not hidden_states or not one_product_is_faster(hidden_states) or not all(map(is_plain, parts)):
+            return self.query(queried), self.key(hidden_states), self.value(hidden_states)
+        weight = torch.cat(tuple(one.weight for one in parts))
+        biases = tuple(weight.new_zeros(len(one.weight)) if one.bias is None else one.bias for one in parts)
+        bias = None if all(one.bias is None for one in parts) else torch.cat(biases)
+        return F.linear(hidden_states, weight, bias).chunk(3, dim=-1)
+
     def _split_heads(self, tokens: Tensor) -> Tensor:
         """Return `[B, N, D]` as `[B, H, N, d]`."""
         # The head width is given, not left to `view`, which could not tell it where token counts are symbols.
         return tokens.view(*tokens.shape[:2], self.num_attention_heads, self.attention_head_size).transpose(1, 2)
+
+
+def one_product_is_faster(hidden_states: Tensor) -> bool:
+    """Return whether queries, keys and values are computed as one product: on a GPU, which it fills better."""
+    return hidden_states.device.type == "cuda"
 
 
 def attention_probabilities(query: Tensor, key: Tensor, *, dropout: float = 0.0) -> Tensor:
@@ -288,6 +302,11 @@ def is_untouched(module: nn.Module, cls: type[nn.Module]) -> bool:
         one._forward_hooks or one._forward_pre_hooks or one._backward_hooks or one._backward_pre_hooks
         for one in module.modules()
     )
+
+
+def is_plain(linear: nn.Module) -> bool:
+    """Return whether a module is an untouched `nn.Linear` with a plain weight: not quantized, not sharded."""
+    return is_untouched(linear, nn.Linear) and type(linear.weight) is nn.Parameter
 
 
 def _rename_older_keys(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -6,12 +6,15 @@ An entry that is None is in none of them but the attribute.
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from types import FrameType
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.utils import _pytree
 
 States = tuple[Tensor, ...]
@@ -72,6 +75,17 @@ class ModelOutput(OrderedDict[str, Any]):
             lambda values, names: _rebuild(cls, dict(zip(names, values, strict=True))),
             serialized_type_name=f"videomae.{cls.__name__}",  # the name in exported files
         )
+
+
+def is_traced_strictly(model: nn.Module) -> bool:
+    """Return whether `torch.jit.trace(model)` is running, for this very model and without `strict=False`."""
+    if not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return False
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_name != "_trace_impl":  # no public function tells
+        frame = frame.f_back
+    traced = {} if frame is None else frame.f_locals
+    return traced.get("func") is model and bool(traced.get("strict"))
 
 
 def _rebuild(cls: type[ModelOutput], values: Mapping[str, Any]) -> ModelOutput:
