@@ -111,6 +111,14 @@ def test_help_lists_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None
     assert all(f"  {name}" in out for name in SUBCOMMANDS)
 
 
+def test_the_help_of_fine_tuning_names_the_way_for_what_has_no_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["finetune", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Not among the options: class weights, frozen layers, LoRA, several labels for a clip" in text
+    assert "give the model to transformers' Trainer, PEFT or a loop of your own" in text
+
+
 def test_predict_prints_the_classes_of_each_video(
     models: Path, labelled_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -289,6 +289,13 @@ SUBCOMMANDS: dict[str, Subcommand] = {
 }
 
 
+EPILOGS = {
+    "finetune": "Not among the options: class weights, frozen layers, LoRA, several labels for a clip, mixup, gradient "
+    "accumulation. For these give the model to transformers' Trainer, PEFT or a loop of your own, as they take their "
+    "own models, and its folder to this command's --init or to videomae evaluate and predict: see docs/transformers.md."
+}
+
+
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
     """Show each warning once, as one line of standard error, without the file and line that raised it."""
@@ -364,6 +371,7 @@ def _recipe_and_options(name: str, kind: Any, arguments: list[str]) -> tuple[Any
     parser = recipe_parser(kind, prog=f"videomae {name}")
     parser.usage = f"videomae {name} VIDEOS --out RUN [--config RECIPE] [OPTIONS]"  # the options fill pages
     parser.description = SUBCOMMANDS[name].run.__doc__
+    parser.epilog = EPILOGS.get(name)
     parser.add_argument("videos", nargs="?", help="folder of the videos: the same as --data.train")
     parser.add_argument("--out", type=Path, required=True, help="run folder: recipe, metrics, checkpoints, model")
     parser.add_argument("--overwrite", action="store_true", help="replace the run that is in --out")

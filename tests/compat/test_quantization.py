@@ -61,7 +61,7 @@ def test_a_quantized_classifier_errs_like_the_same_one_of_transformers(
         ours = quantize(copy.deepcopy(model))(clips).logits
         other = quantize(theirs)(clips).logits
     error, upstream = (float((one - exact).norm() / exact.norm()) for one in (ours, other))
-    assert 0.0 < error < 0.05
+    assert 0.0 < error < 0.1
     assert error == pytest.approx(upstream, rel=0.05)
 
 

@@ -12,6 +12,7 @@ import peft
 import pytest
 import torch
 import transformers
+from accelerate.state import AcceleratorState
 from accelerate.utils import convert_outputs_to_fp32
 from torch.nn.parallel.scatter_gather import gather
 
@@ -56,6 +57,7 @@ def test_outputs_of_replicas_are_gathered_as_by_data_parallel(
 
 @pytest.mark.parametrize("cls", ALL_CLASSES)
 def test_accelerate_gives_outputs_back_in_float32(cls: type[VideoMAEPreTrainedModel]) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)  # what a Trainer of another test has left
     model = make_model(cls).eval()
     prepared = accelerate.Accelerator(mixed_precision="bf16", cpu=True).prepare(model)
     output = prepared(**inputs_for(model))

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from videomae.errors import ConfigError
 from videomae.model.config import VideoMAEConfig
+from videomae.model.encoder import VideoMAEModel
 from videomae.recipes.schema import FinetuneRecipe, NetworkConfig, PretrainRecipe, load_recipe
 from videomae.train.finetune import build_classifier, finetune
-from videomae.train.initial import check_agreement
+from videomae.train.initial import as_built, check_agreement
 from videomae.train.pretrain import build_model, pretrain
 from videomae.train.resume import saved_recipe
 
@@ -105,6 +107,25 @@ def test_the_saved_recipe_says_what_was_built_from_init_and_builds_it_without(
     assert pre.model.build(pre.clip, use_mean_pooling=False) == built
     assert fine.model.overrides["hidden_size"] == 32
     assert "decoder_hidden_size" not in fine.model.overrides
+
+
+def test_a_run_from_init_on_fewer_frames_interpolates_the_positions_as_a_call_does(
+    finetune_recipe: Finetune, tmp_path: Path
+) -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    trained = VideoMAEModel(VideoMAEConfig(image_size=32, num_frames=8, **sizes)).eval()
+    trained.save_pretrained(tmp_path / "trained")
+    recipe = finetune_recipe("--init", str(tmp_path / "trained"), *BARE, "--clip.num_frames", "4")
+    classifier, _ = build_classifier(recipe, ("a", "b"))
+    assert (classifier.config.num_frames, classifier.config.position_grid) == (4, (4, 2, 2))
+    clip = torch.randn(2, 4, 3, 32, 32)
+    states = trained(clip).last_hidden_state
+    torch.testing.assert_close(classifier.videomae.eval()(clip).last_hidden_state, states)
+    fresh = VideoMAEModel.from_pretrained(tmp_path / "trained", num_frames=4, interpolate_positions=False)
+    assert not torch.allclose(fresh(clip).last_hidden_state, states, atol=1e-3)
+    # The saved recipe builds the same model without init.
+    built = as_built(recipe.model, classifier.config, init=recipe.init, has_decoder=False)
+    assert built.build(recipe.clip, num_labels=2).position_grid == (4, 2, 2)
 
 
 def test_a_run_without_a_preset_says_which_was_taken(labelled_folder: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ TRAINING_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_
 ENCODER_FIELDS = (
     *("patch_size", "tubelet_size", "num_channels", "hidden_size", "num_hidden_layers", "num_attention_heads"),
     *("intermediate_size", "hidden_act", "layer_norm_eps", "head_layer_norm_eps", "qv_bias", "init_values"),
-    *("use_cls_token", "hidden_dropout_prob", "attention_probs_dropout_prob"),
+    *("use_cls_token", "position_grid", "hidden_dropout_prob", "attention_probs_dropout_prob"),
 )
 DECODER_FIELDS = (
     *("decoder_hidden_size", "decoder_num_hidden_layers", "decoder_num_attention_heads"),
