@@ -16,10 +16,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from videomae.data.datasets import BadVideo, ClipSample, FinetuningDataset, PretrainingDataset, SampleKey
+from videomae.data.procedural_source import ProceduralDataset
 from videomae.engine.seeding import numpy_generator
 from videomae.engine.workers import start_worker
 from videomae.errors import ConfigError
 
+TrainingDataset = PretrainingDataset | FinetuningDataset | ProceduralDataset
 PREFETCH_BATCHES = 2  # ready batches that each worker keeps: torch's own default, made visible
 
 
@@ -28,7 +30,7 @@ class Batch:
     """Clips of one step. With bad videos it is smaller than asked for, perhaps empty (B = 0)."""
 
     clips: Tensor
-    """`[B, T, C, S, S]` uint8."""
+    """`[B, T, C, S, S]` uint8; `[B, 0]` where the clips are drawn on the device."""
     labels: Tensor
     """`[B]` int64; -1 where there is no label."""
     indices: Tensor
@@ -83,7 +85,7 @@ def steps_per_epoch(num_samples: int, *, batch_size: int) -> int:
 
 
 def train_loader(
-    dataset: PretrainingDataset | FinetuningDataset,
+    dataset: TrainingDataset,
     *,
     batch_size: int,
     num_workers: int,
@@ -131,7 +133,7 @@ def train_loader(
 class _Steps(Dataset[Batch]):
     """The batches of a run by number."""
 
-    def __init__(self, dataset: PretrainingDataset | FinetuningDataset, *, batch_size: int, seed: int) -> None:
+    def __init__(self, dataset: TrainingDataset, *, batch_size: int, seed: int) -> None:
         self._dataset = dataset
         self._batch_size = batch_size
         self._seed = seed

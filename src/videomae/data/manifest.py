@@ -21,6 +21,13 @@ SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "tes
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 
 
+PROCEDURAL = "procedural:"
+"""What stands for a folder where the clips of a pre-training run are drawn instead of read; a seed may follow."""
+
+CLIPS_AN_EPOCH = 10_000
+"""Procedural clips that count as one pass; the next pass has others."""
+
+
 @dataclass(frozen=True)
 class VideoRow:
     """One video of a data set."""
@@ -66,14 +73,18 @@ def scan_unlabelled(root: str | os.PathLike[str]) -> Manifest:
     Links are followed; a folder that several links reach is listed once.
 
     Args:
-        root: A folder, or one video file.
+        root: A folder, one video file, or `procedural:` with or without a seed.
 
     Returns:
-        A manifest without labels.
+        A manifest without labels; of procedural clips its rows are no files.
 
     Raises:
         ManifestError: If there is no such folder, it cannot be listed, or it holds no video.
     """
+    seed = procedural_seed(root)
+    if seed is not None:
+        names = (f"seed-{seed}-clip-{number}" for number in range(CLIPS_AN_EPOCH))
+        return Manifest(Path(root), tuple(VideoRow(Path(root) / name, None) for name in names), ())
     folder = Path(root).expanduser()
     if folder.is_file():
         if not _has_video_suffix(folder):
@@ -91,6 +102,22 @@ def scan_unlabelled(root: str | os.PathLike[str]) -> Manifest:
             f"{_frames_hint(folder)}"
         )
     return Manifest(folder, tuple(VideoRow(path, None) for path in paths), ())
+
+
+def procedural_seed(root: str | os.PathLike[str]) -> int | None:
+    """Return the seed of `procedural:SEED`, 0 where none is given, or None where `root` is something else.
+
+    Raises:
+        ManifestError: If what follows is no seed.
+    """
+    name, colon, seed = os.fspath(root).partition(":")
+    if name + colon != PROCEDURAL:
+        return None
+    if seed and not (seed.isascii() and seed.isdigit()):
+        raise ManifestError(
+            f"{root} names no seed: use {PROCEDURAL} or a whole number after it, such as {PROCEDURAL}7"
+        )
+    return int(seed or 0)
 
 
 def scan_labelled(root: str | os.PathLike[str], *, subset: bool = False) -> Manifest:
@@ -111,6 +138,10 @@ def scan_labelled(root: str | os.PathLike[str], *, subset: bool = False) -> Mani
         ManifestError: If the folder is missing, is a file, has no video, videos beside the class folders, or folders
             that look like the parts of a split; and unless `subset`, fewer than two class folders or an empty one.
     """
+    if procedural_seed(root) is not None:
+        raise ManifestError(
+            f"{root} has no labels: pre-train on it, or write labelled videos with videomae data generate motion"
+        )
     folder = Path(root).expanduser()
     if folder.is_file():
         raise ManifestError(

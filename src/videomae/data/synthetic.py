@@ -139,7 +139,7 @@ def write_motion_videos(
         for index in range(videos_per_class)
         for name in MOTION_CLASSES
     }
-    _refuse_other_videos(root, set(plan))
+    refuse_other_videos(root, set(plan))
     for number, (path, (name, index)) in enumerate(plan.items(), start=1):
         path.parent.mkdir(parents=True, exist_ok=True)
         rng = numpy_generator(seed, "motion", name, index)
@@ -149,7 +149,7 @@ def write_motion_videos(
             on_progress(number, len(plan))
 
 
-def _refuse_other_videos(root: Path, planned: set[Path]) -> None:
+def refuse_other_videos(root: Path, planned: set[Path]) -> None:
     """Raise if the folder holds a video that is not in the plan."""
     present = (path for path in sorted(root.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES)
     for path in present:

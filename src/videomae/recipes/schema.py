@@ -78,7 +78,7 @@ class PretrainData:
     """Where the videos are."""
 
     train: Path
-    """A folder of videos, of any depth, or one video; labels are ignored."""
+    """A folder of videos, of any depth, one video, or `procedural:` for generated clips; labels are ignored."""
 
 
 @dataclass(frozen=True)

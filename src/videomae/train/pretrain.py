@@ -10,10 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from videomae.data.datasets import PretrainingDataset
-from videomae.data.loader import train_loader
-from videomae.data.manifest import scan_unlabelled
+from videomae.data.loader import Batch, train_loader
+from videomae.data.manifest import Manifest, procedural_seed, scan_unlabelled
+from videomae.data.procedural_source import ProceduralDataset
 from videomae.engine.interrupt import graceful_interrupt, interruptible_backward
 from videomae.engine.optim import build_optimizer, clip_and_norm, param_groups
 from videomae.engine.precision import autocast, compute_dtype, pick_device
@@ -22,6 +24,7 @@ from videomae.engine.seeding import derive_seed
 from videomae.engine.workers import running_workers
 from videomae.model.embeddings import native_grid
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD, VideoMAEForPreTraining
+from videomae.patches import TokenGrid
 from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.processing.pixels import normalize
 from videomae.recipes.schema import PretrainRecipe
@@ -70,15 +73,7 @@ def pretrain(
     built = as_built(recipe.model, model.config, init=recipe.init, has_decoder=True)
     recipe = replace(recipe, model=built)
     model = model.to(device).train()
-    dataset = PretrainingDataset(
-        manifest,
-        clip=recipe.clip,
-        size=recipe.model.image_size,
-        augment=recipe.augment,
-        mask=recipe.mask,
-        grid=native_grid(model.config),
-        seed=loop.seed,
-    )
+    dataset = training_data(recipe, manifest, native_grid(model.config), device=device)
 
     # ---- optimizer and schedule ------------------------------------------------------------------------------
     plan = plan_steps(recipe, num_videos=len(manifest.rows))
@@ -139,7 +134,8 @@ def pretrain(
                     if len(batch.clips):
                         inputs = batch.to(device, non_blocking=True)
                         torch.manual_seed(derive_seed(loop.seed, "step", step))  # drop path: a function of the step
-                        clips = normalize(inputs.clips, mean, std)  # [B, T, C, H, W]
+                        pixels = clips_on_device(dataset, inputs)
+                        clips = normalize(pixels, mean, std)  # [B, T, C, H, W]
                         with autocast(device, dtype):
                             output = model(clips, visible_indices=inputs.visible, decoded_indices=inputs.decoded)
                         loss = output.loss
@@ -163,6 +159,28 @@ def pretrain(
         training = TrainingRecord.from_dict(session.record(stage="pretraining", steps=plan.total))
         save_record(folder, ModelRecord(sampling=recipe.clip, training=training))
     return folder
+
+
+def training_data(
+    recipe: PretrainRecipe, manifest: Manifest, grid: TokenGrid, *, device: torch.device
+) -> PretrainingDataset | ProceduralDataset:
+    """Return the samples of a run: clips of files, or procedural ones.
+
+    Raises:
+        ConfigError: If size, masks and grid do not fit each other.
+    """
+    clip, size, mask, seed = recipe.clip, recipe.model.image_size, recipe.mask, recipe.loop.seed
+    if procedural_seed(manifest.root) is not None:
+        return ProceduralDataset(manifest, clip=clip, size=size, mask=mask, grid=grid, seed=seed, device=device)
+    augment = recipe.augment
+    return PretrainingDataset(manifest, clip=clip, size=size, augment=augment, mask=mask, grid=grid, seed=seed)
+
+
+def clips_on_device(dataset: PretrainingDataset | ProceduralDataset, batch: Batch) -> Tensor:
+    """Return the clips of a batch that is on the device, `[B, T, C, S, S]` uint8; some are drawn only now."""
+    if isinstance(dataset, ProceduralDataset) and not dataset.drawn_here:
+        return dataset.clips_of(batch.indices, epoch=batch.epoch)
+    return batch.clips
 
 
 def build_model(
