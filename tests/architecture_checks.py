@@ -15,6 +15,7 @@ LAYERS = {
     "__init__": 13,
     "__main__": 13,
     "cli": 12,
+    "command_options": 11,
     "demo": 11,
     "train": 10,
     "report": 10,

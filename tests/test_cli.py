@@ -35,8 +35,8 @@ OPTIONS = {
     "finetune": "out overwrite resume".split(),
     "evaluate": "batch_size clip device out precision views workers".split(),
     "predict": "clip device json num_views top_k".split(),
-    "features": "clip device out pool step_frames".split(),
-    "reconstruct": "device mask out seed".split(),
+    "features": "clip device model out pool step_frames".split(),
+    "reconstruct": "device mask model out seed".split(),
 }
 SIZES = {
     "image_size": 32,

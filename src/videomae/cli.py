@@ -15,14 +15,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from videomae.command_options import (
+    MODEL_HELP,
+    add_clip,
+    add_device,
+    add_model,
+    add_videos,
+    command_parser,
+    parsed,
+    parsed_with_model,
+    recipe_and_options,
+)
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
-MODEL_HELP = "folder of a model or of a finished run, weights file, or owner/name on the Hub"
 
 
 @dataclass(frozen=True)
@@ -37,14 +48,14 @@ class Subcommand:
 
 def demo(arguments: list[str]) -> int:
     """Generate videos, pre-train, fine-tune, compare with no pre-training, report."""
-    parser = _parser("demo", demo)
+    parser = command_parser("demo", demo)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for runs and report.html")
     parser.add_argument(
         "--data", type=Path, help="your own clips, a folder for each class; default: synthetic videos"
     )
     parser.add_argument("--seed", type=int, default=0, help="source of every random draw")
     parser.add_argument("--overwrite", action="store_true", help="replace the runs that are in --out")
-    options = _parse(parser, arguments)
+    options = parsed(parser, arguments)
 
     from videomae.demo import run_demo
 
@@ -57,7 +68,7 @@ def pretrain(arguments: list[str]) -> int:
     """Pre-train on a folder of unlabelled videos."""
     from videomae.recipes.schema import PretrainRecipe
 
-    recipe, options = _recipe_and_options("pretrain", PretrainRecipe, arguments)
+    recipe, options = recipe_and_options("pretrain", PretrainRecipe, arguments, about=pretrain.__doc__)
 
     from videomae.train.pretrain import pretrain as train
 
@@ -70,7 +81,7 @@ def finetune(arguments: list[str]) -> int:
     """Fine-tune a classifier on labelled videos, from a pre-trained encoder or from random weights."""
     from videomae.recipes.schema import FinetuneRecipe
 
-    recipe, options = _recipe_and_options("finetune", FinetuneRecipe, arguments)
+    recipe, options = recipe_and_options("finetune", FinetuneRecipe, arguments, about=finetune.__doc__)
 
     from videomae.train.finetune import finetune as train
 
@@ -85,14 +96,14 @@ def evaluate(arguments: list[str]) -> int:
     """Measure a classifier on labelled videos, averaging several views of each."""
     from videomae.evaluation.configs import EvaluationConfig
 
-    parser = _parser("evaluate", evaluate)
+    parser = command_parser("evaluate", evaluate)
     parser.add_argument("model", help=MODEL_HELP)
     parser.add_argument("data", type=Path, help="a folder with one folder of videos for each class")
     parser.add_class_arguments(EvaluationConfig)
-    _add_clip(parser)
-    _add_device(parser)
+    add_clip(parser)
+    add_device(parser)
     parser.add_argument("--out", type=Path, help="JSON file for the result of every video")
-    options = _parse(parser, arguments)
+    options = parsed(parser, arguments)
 
     from videomae.evaluation.evaluator import evaluate_folder
 
@@ -109,15 +120,15 @@ def evaluate(arguments: list[str]) -> int:
 
 def predict(arguments: list[str]) -> int:
     """Classify videos: the most probable classes of each."""
-    parser = _parser("predict", predict)
+    parser = command_parser("predict", predict)
     parser.add_argument("model", help=MODEL_HELP)
-    _add_videos(parser)
+    add_videos(parser)
     parser.add_argument("--top_k", type=int, default=5, help="classes to print for each video")
     parser.add_argument("--num_views", type=int, default=1, help="clips to average over")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    _add_clip(parser)
-    _add_device(parser)
-    options = _parse(parser, arguments)
+    add_clip(parser)
+    add_device(parser)
+    options = parsed(parser, arguments)
 
     from videomae.inference.predictor import Predictor, predict_files
 
@@ -131,22 +142,22 @@ def features(arguments: list[str]) -> int:
     """Compute feature vectors of videos and write them to one safetensors file."""
     from videomae.inference.configs import Pooling
 
-    parser = _parser("features", features)
-    parser.add_argument("model", help=MODEL_HELP)
-    _add_videos(parser)
+    parser = command_parser("features", features)
+    add_model(parser)
+    add_videos(parser, model_first=True)
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
     parser.add_argument(
         "--pool", type=Pooling, default="clip", help="one vector for each clip, frame, tubelet, token"
     )
     parser.add_argument("--step_frames", type=int, help="cover the whole video with clips this many frames apart")
-    _add_clip(parser)
-    _add_device(parser)
-    options = _parse(parser, arguments)
+    add_clip(parser)
+    add_device(parser)
+    options, model = parsed_with_model(parser, arguments)
 
     from videomae.inference.features import write_features
 
     written = write_features(
-        options.model,
+        model,
         options.videos,
         options.out,
         pooling=options.pool,
@@ -165,18 +176,24 @@ def reconstruct(arguments: list[str]) -> int:
     """Mask patches of a video, let a pre-trained model predict them, and draw both."""
     from videomae.masking import MaskConfig
 
-    parser = _parser("reconstruct", reconstruct)
-    parser.add_argument("model", help=MODEL_HELP)
-    parser.add_argument("video", type=Path, help="the video file")
+    parser = command_parser("reconstruct", reconstruct)
+    add_model(parser)
+    add_videos(parser, model_first=True)
     parser.add_argument("--out", type=Path, required=True, help="the .png file to write")
     parser.add_class_arguments(MaskConfig, "mask", skip={"decoder_kind", "decoder_ratio"})
     parser.add_argument("--seed", type=int, default=0, help="of the mask")
-    _add_device(parser)
-    options = _parse(parser, arguments)
+    add_device(parser)
+    options, model = parsed_with_model(parser, arguments)
 
+    from videomae.errors import ConfigError
     from videomae.inference.reconstruction import reconstruct as draw
 
-    draw(options.model, options.video, options.out, mask=options.mask, seed=options.seed, device=options.device)
+    if len(options.videos) != 1:
+        names = ", ".join(map(str, options.videos))
+        raise ConfigError(
+            f"reconstruct draws one video and is given {len(options.videos)}, {names}: leave out the others"
+        )
+    draw(model, options.videos[0], options.out, mask=options.mask, seed=options.seed, device=options.device)
     print(f"image: {options.out}")
     return 0
 
@@ -195,9 +212,9 @@ def weights(arguments: list[str]) -> int:
 
 def _inspect(arguments: list[str]) -> int:
     """Tell layout, architecture, sampling and problems of a checkpoint."""
-    parser = _parser("weights inspect", _inspect)
+    parser = command_parser("weights inspect", _inspect)
     _add_source(parser)
-    options = _parse(parser, arguments)
+    options = parsed(parser, arguments)
 
     from rich.console import Console
 
@@ -215,12 +232,12 @@ def _convert(arguments: list[str]) -> int:
     """Write a checkpoint in another layout."""
     from videomae.sharing.configs import Target
 
-    parser = _parser("weights convert", _convert)
+    parser = command_parser("weights convert", _convert)
     _add_source(parser)
     parser.add_argument("out", type=Path, help="a folder, or for the original layout a .pth file")
     parser.add_argument("--to", type=Target, default="videomae", help="the layout to write")
     parser.add_argument("--overwrite", action="store_true", help="replace what is at OUT")
-    options = _parse(parser, arguments)
+    options = parsed(parser, arguments)
 
     from videomae.model.config import VideoMAEConfig
     from videomae.sharing.conversion import convert_weights
@@ -289,14 +306,6 @@ SUBCOMMANDS: dict[str, Subcommand] = {
 }
 
 
-EPILOGS = {
-    "finetune": "Not among the options: class weights, frozen layers, LoRA, several labels for a clip, mixup, "
-    "gradient accumulation. For these give the model to transformers' Trainer, PEFT or a loop of your own, as they "
-    "take their own models, and its folder to this command's --init, or to videomae evaluate and predict: see "
-    "docs/transformers.md."
-}
-
-
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
     """Show each warning once, as one line of standard error, without the file and line that raised it."""
@@ -326,68 +335,3 @@ def _overview() -> str:
 def _fail(message: str) -> int:
     print(f"videomae: error: {message}", file=sys.stderr)
     return EXIT_USER_ERROR
-
-
-def _parser(name: str, function: Callable[[list[str]], int]) -> ArgumentParser:
-    from jsonargparse import ArgumentParser, set_parsing_settings
-
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    return ArgumentParser(prog=f"videomae {name}", description=function.__doc__, exit_on_error=False)
-
-
-def _add_videos(parser: ArgumentParser) -> None:
-    parser.add_argument("videos", type=Path, nargs="+", help="video files, and folders of them")
-
-
-def _add_clip(parser: ArgumentParser) -> None:
-    from videomae.video.sampling import ClipConfig
-
-    parser.add_argument(
-        "--clip", type=ClipConfig | None, default=None, help="frame sampling; default: as the model was trained with"
-    )
-
-
-def _add_device(parser: ArgumentParser) -> None:
-    from videomae.engine.configs import DeviceName
-
-    parser.add_argument("--device", type=DeviceName, default="auto", help="where to compute")
-
-
-def _parse(parser: ArgumentParser, arguments: Sequence[str]) -> Any:
-    from jsonargparse import ArgumentError
-
-    from videomae.errors import ConfigError
-
-    try:
-        return parser.instantiate(parser.parse_args(list(arguments)))
-    except ArgumentError as error:
-        raise ConfigError(" ".join(str(error).split())) from None
-
-
-def _recipe_and_options(name: str, kind: Any, arguments: list[str]) -> tuple[Any, Any]:
-    """Parse a training subcommand: every field of its recipe, and where and how to run it."""
-    from videomae.recipes.arguments import chosen_recipe, value_of, with_recipe_file, with_videos
-    from videomae.recipes.schema import parse_recipe, recipe_parser
-
-    parser = recipe_parser(kind, prog=f"videomae {name}")
-    parser.usage = f"videomae {name} VIDEOS --out RUN [--config RECIPE] [OPTIONS]"  # the options fill pages
-    parser.description = SUBCOMMANDS[name].run.__doc__
-    parser.epilog = EPILOGS.get(name)
-    parser.add_argument("videos", nargs="?", help="folder of the videos: the same as --data.train")
-    parser.add_argument("--out", type=Path, required=True, help="run folder: recipe, metrics, checkpoints, model")
-    parser.add_argument("--overwrite", action="store_true", help="replace the run that is in --out")
-    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --out")
-    given = with_recipe_file(kind, with_videos(arguments))
-    before: list[str] = []
-    if value_of("--config", given) is None and not {"-h", "--help"} & set(given):
-        out = value_of("--out", given)
-        if "--resume" not in given:
-            before, lines = chosen_recipe(kind, given)
-            for line in lines:
-                print(line)
-        elif out is not None:
-            from videomae.train.resume import saved_recipe, saved_recipe_path
-
-            saved_recipe(kind, Path(out))  # its errors say what is wrong with the recipe of the run
-            before = ["--config", str(saved_recipe_path(Path(out)))]
-    return parse_recipe(kind, parser, [*before, *given])

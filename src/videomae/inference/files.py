@@ -1,14 +1,17 @@
-"""The files of a command: which videos its arguments mean, and whether its output can be written."""
+"""The files of a command: which model and which videos its arguments mean, and whether its output can be written."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from videomae.data.datasets import BadVideo
 from videomae.data.manifest import scan_unlabelled
-from videomae.errors import ConfigError, ManifestError
+from videomae.errors import ConfigError, ManifestError, WeightsError
+from videomae.video.probe import VIDEO_SUFFIXES
+from videomae.weights.shipped import DEFAULT_MODEL
+from videomae.weights.sources import INDEX_SUFFIX, LONE_SUFFIXES, NoWeightsError, find_source
 
 
 def list_videos(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path | BadVideo]:
@@ -27,6 +30,60 @@ def list_videos(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path | BadV
             continue
         for row in rows:
             yield row.path
+
+
+def split_model(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Tell a model that stands before the videos from the videos.
+
+    The first argument is a model if it is `default`, a file whose name ends as those of weights, or a folder with a
+    model in it; and where nothing of this name is here, if others follow and it does not end as a video does: it may
+    be on the Hub.
+
+    Args:
+        arguments: As they were typed, at least one.
+
+    Returns:
+        The model, None where there is none, and the videos.
+
+    Raises:
+        ConfigError: If the first is a folder with both a model and videos, or a model without videos after it.
+    """
+    first, *rest = arguments
+    path = Path(first)
+    if path.is_dir() and first != DEFAULT_MODEL:
+        is_model = _holds_model(path)
+        if is_model and _holds_videos(path):
+            raise ConfigError(
+                f"{first} holds a model and videos, and either may be meant: give --model {first} for its model, or "
+                f"--model {DEFAULT_MODEL} (or another) for its videos"
+            )
+    elif path.is_file():
+        is_model = path.suffix in LONE_SUFFIXES or first.endswith(INDEX_SUFFIX)
+    else:
+        is_model = first == DEFAULT_MODEL or (bool(rest) and path.suffix.lower() not in VIDEO_SUFFIXES)
+    if is_model and not rest:
+        raise ConfigError(
+            f"{first} is a model, and no videos follow it: give video files or folders of them after it"
+        )
+    return (first, rest) if is_model else (None, list(arguments))
+
+
+def _holds_model(folder: Path) -> bool:
+    try:
+        find_source(folder)
+    except NoWeightsError:
+        return False
+    except WeightsError:  # shards that are missing, and the like: for whoever loads them to report
+        return True
+    return True
+
+
+def _holds_videos(folder: Path) -> bool:
+    try:
+        scan_unlabelled(folder)
+    except ManifestError:
+        return False
+    return True
 
 
 def check_output(path: str | os.PathLike[str], *, suffix: str = "") -> None:

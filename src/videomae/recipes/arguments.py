@@ -10,7 +10,7 @@ from typing import Any
 
 from videomae.errors import ConfigError
 from videomae.recipes.choice import choice_line, choose_recipe
-from videomae.recipes.schema import PretrainRecipe, recipe_path
+from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe, recipe_path
 
 # Options that take no value; every other one takes the next argument, or stands before an equals sign.
 FLAGS = frozenset({"-h", "--help", "--overwrite", "--resume", "--print_config"})
@@ -57,6 +57,29 @@ def with_recipe_file(kind: type[Any], arguments: Sequence[str]) -> list[str]:
         elif argument.startswith("--config="):
             replaced[position] = f"--config={recipe_path(kind, argument.removeprefix('--config='))}"
     return replaced
+
+
+def needs_shipped_model(kind: type[Any], arguments: Sequence[str]) -> bool:
+    """Tell whether arguments without a recipe leave open what to fine-tune: the shipped model is taken then.
+
+    `--init null` does not leave it open; it asks for random weights.
+    """
+    given = (value_of("--init", arguments), *(value_of(option, arguments) for option in WHOLE_MODEL))
+    return kind is FinetuneRecipe and not any(given) and value_of("--data.train", arguments) is not None
+
+
+def check_model_option(arguments: Sequence[str]) -> None:
+    """Refuse the name of a model after `--model`, which in training holds sizes.
+
+    Raises:
+        ConfigError: If there is one.
+    """
+    value = value_of("--model", arguments)
+    if value is not None and not value.lstrip().startswith("{") and not value.endswith((".yaml", ".yml", ".json")):
+        raise ConfigError(
+            f"--model is {value!r}, but in training it holds the sizes of a model: the model to start from is "
+            f"--init {value}"
+        )
 
 
 def chosen_recipe(kind: type[Any], arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -78,7 +78,7 @@ def check_agreement(settings: NetworkConfig, config: VideoMAEConfig, *, source: 
     if rows:
         raise ConfigError(
             f"init {source} is another model than the recipe asks for ({'; '.join(rows)}): give --model.preset null "
-            "--model.overrides '{}' to take init as it is, or leave init out to start from random weights"
+            "--model.overrides '{}' to take init as it is, or --init null to start from random weights"
         )
 
 

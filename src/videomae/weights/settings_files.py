@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from videomae.errors import WeightsError
 from videomae.weights.hub import HubOptions, hub_file, is_offline, pinned, split_hub_name
+from videomae.weights.shipped import resolved
 from videomae.weights.sources import RUN_FOLDER
 
 
@@ -34,8 +35,8 @@ def find_settings(
     """Find the file that holds the settings of a processor or a model.
 
     Args:
-        source: A model folder, the folder of a finished run, a file of settings, or `owner/name` on the Hub. What
-            exists here is never looked for on the Hub.
+        source: A model folder, the folder of a finished run, a file of settings, `owner/name` on the Hub, or
+            `default`, see `shipped`. What exists here is never looked for on the Hub.
         names: Names of the file in a folder or repository, the best first.
         hub: How a repository is read; `subfolder` holds for folders too.
         companion: Name of another file beside it, which may be missing.
@@ -43,6 +44,7 @@ def find_settings(
     Raises:
         WeightsError: If there is none, or the Hub cannot be asked.
     """
+    source = resolved(source)
     path = Path(source)
     path = path / hub.subfolder if path.is_dir() else path
     repository = split_hub_name(source) if isinstance(source, str) and not path.exists() else None

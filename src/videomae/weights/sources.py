@@ -10,6 +10,7 @@ from pathlib import Path
 
 from videomae.errors import WeightsError
 from videomae.weights.hub import HubOptions, HubUnreachableError, hub_file, is_offline, pinned, split_hub_name
+from videomae.weights.shipped import DEFAULT_MODEL, resolved
 from videomae.weights.tensor_files import TensorFile, is_plain_name, read_index, read_tensors
 
 CONFIG_FILE = "config.json"
@@ -28,6 +29,10 @@ SAFE_FILES = (WEIGHTS_FILE, WEIGHTS_FILE + INDEX_SUFFIX)
 PICKLE_FILES = (PICKLE_FILE, PICKLE_FILE + INDEX_SUFFIX)
 LONE_SUFFIXES = frozenset((".safetensors", ".bin", ".pth", ".pt", ".ckpt"))
 _CHECKPOINT_FOLDER = re.compile(r"checkpoint-(\d{1,9})")
+
+
+class NoWeightsError(WeightsError):
+    """A folder holds nothing that looks like weights."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +98,16 @@ def find_source(
     """Find the files of a model.
 
     Args:
-        source: A weights file, a folder (of a model, of a run, of DeepSpeed's), or `owner/name` on the Hub, also
-            with the path of one file. What exists here is never looked for on the Hub.
+        source: A weights file, a folder (of a model, of a run, of DeepSpeed's), `owner/name` on the Hub, also
+            with the path of one file, or `default`, see `shipped`. What exists here is never looked for on the Hub.
         hub: How a repository is read; its `subfolder` holds for folders too.
         use_safetensors: True or False: take no other kind of file; None: safetensors where there are any.
 
     Raises:
         WeightsError: If there is nothing there, or too much to choose from.
     """
+    if source == DEFAULT_MODEL:
+        return replace(_from_folder(Path(resolved(source)), use_safetensors), name=DEFAULT_MODEL)
     path = Path(source)
     try:
         if path.is_file():
@@ -112,8 +119,8 @@ def find_source(
     name = split_hub_name(source) if isinstance(source, str) else None
     if name is None:
         raise WeightsError(
-            f"{source} is no folder: give the folder of a saved model or of a finished run, a weights file, or "
-            "owner/name of a repository on the Hub"
+            f"{source} is no folder: give the folder of a saved model or of a finished run, a weights file, "
+            "owner/name of a repository on the Hub, or default for the model that ships with videomae"
         )
     try:
         return _from_hub(*name, options=hub or HubOptions(), use_safetensors=use_safetensors)
@@ -183,7 +190,7 @@ def _from_folder(folder: Path, use_safetensors: bool | None, *, inner: bool = Fa
     if lone:
         shown = ", ".join(path.name for path in lone[:6]) + (", ..." if len(lone) > 6 else "")
         raise WeightsError(f"{folder} holds {len(lone)} weights files ({shown}): give one of them")
-    raise WeightsError(
+    raise NoWeightsError(
         f"{folder} has no {names[0]}: give the folder of a saved model or of a finished run, or a weights file; also "
         f"looked for were {', '.join((*names[1:], DEEPSPEED_FILE))}, and checkpoint-N folders with one of them"
     )

@@ -1,0 +1,158 @@
+"""What several subcommands of the command line share: their parsers, the options of the same name, the model to use.
+
+As in `cli`, what is slow to import is imported after the arguments are parsed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+MODEL_HELP = "folder of a model or of a finished run, weights file, owner/name on the Hub, or default"
+
+EPILOGS = {
+    "finetune": "Not among the options: class weights, frozen layers, LoRA, several labels for a clip, mixup, gradient "
+    "accumulation. For these give the model to transformers' Trainer, PEFT or a loop of your own, as they take their "
+    "own models, and its folder to this command's --init or to videomae evaluate and predict: see docs/transformers.md."
+}
+
+
+def command_parser(name: str, function: Callable[[list[str]], int]) -> ArgumentParser:
+    """Return a parser for `videomae NAME`, described by the function's docstring."""
+    from jsonargparse import ArgumentParser, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    return ArgumentParser(prog=f"videomae {name}", description=function.__doc__, exit_on_error=False)
+
+
+def add_model(parser: ArgumentParser) -> None:
+    """Add `--model`, which may be left out; see `parsed_with_model`."""
+    parser.add_argument(
+        "--model", type=str | None, default=None, help=f"{MODEL_HELP}, which is also taken without it"
+    )
+
+
+def add_videos(parser: ArgumentParser, *, model_first: bool = False) -> None:
+    """Add the videos; with `model_first` the first of them may be the model, see `parsed_with_model`."""
+    first = "; a model may stand before them, instead of --model" if model_first else ""
+    # As text where one may be a model: as a path, ./default would be default.
+    kind = str if model_first else Path
+    parser.add_argument("videos", type=kind, nargs="+", help=f"video files, and folders of them{first}")
+
+
+def add_clip(parser: ArgumentParser) -> None:
+    """Add `--clip` and its fields."""
+    from videomae.video.sampling import ClipConfig
+
+    parser.add_argument(
+        "--clip", type=ClipConfig | None, default=None, help="frame sampling; default: as the model was trained with"
+    )
+
+
+def add_device(parser: ArgumentParser) -> None:
+    """Add `--device`."""
+    from videomae.engine.configs import DeviceName
+
+    parser.add_argument("--device", type=DeviceName, default="auto", help="where to compute")
+
+
+def parsed(parser: ArgumentParser, arguments: Sequence[str]) -> Any:
+    """Parse arguments.
+
+    Raises:
+        ConfigError: If they do not fit the parser.
+    """
+    from jsonargparse import ArgumentError
+
+    from videomae.errors import ConfigError
+
+    try:
+        return parser.instantiate(parser.parse_args(list(arguments)))
+    except ArgumentError as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+
+
+def parsed_with_model(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[Any, str]:
+    """Parse arguments; returns them without the model among their videos, and the model.
+
+    The model is that of `--model`, or else the first of the videos where that is one, or else the shipped one, which
+    a line on standard error tells.
+
+    Raises:
+        ConfigError: If the arguments do not fit the parser, or one of them may be a model or videos.
+    """
+    options = parsed(parser, arguments)
+
+    from videomae.inference.files import split_model
+
+    model, videos = options.model, options.videos
+    if model is None:
+        model, videos = split_model(videos)
+    options.videos = [Path(video) for video in videos]
+    return options, model if model is not None else told_default("--model")
+
+
+def told_default(option: str) -> str:
+    """Return the model to use where none is named, and tell on standard error what it is."""
+    from videomae.sharing.shipped import shipped_line
+    from videomae.weights.shipped import unnamed_model
+
+    print(shipped_line(option), file=sys.stderr)
+    return unnamed_model()
+
+
+def recipe_and_options(name: str, kind: Any, arguments: list[str], *, about: str | None) -> tuple[Any, Any]:
+    """Parse a training subcommand: every field of its recipe, and where and how to run it.
+
+    Args:
+        name: Of the subcommand.
+        kind: `PretrainRecipe` or `FinetuneRecipe`.
+        arguments: After the name.
+        about: What it does, for `--help`.
+
+    Returns:
+        The recipe, and everything that was parsed.
+
+    Raises:
+        ConfigError: If the arguments are at fault.
+    """
+    from videomae.recipes.arguments import (
+        check_model_option,
+        chosen_recipe,
+        needs_shipped_model,
+        value_of,
+        with_recipe_file,
+        with_videos,
+    )
+    from videomae.recipes.schema import parse_recipe, recipe_parser
+
+    parser = recipe_parser(kind, prog=f"videomae {name}")
+    parser.usage = f"videomae {name} VIDEOS --out RUN [--config RECIPE] [OPTIONS]"  # the options fill pages
+    parser.description = about
+    parser.epilog = EPILOGS.get(name)
+    parser.add_argument("videos", nargs="?", help="folder of the videos: the same as --data.train")
+    parser.add_argument("--out", type=Path, required=True, help="run folder: recipe, metrics, checkpoints, model")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run that is in --out")
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --out")
+    given = with_recipe_file(kind, with_videos(arguments))
+    check_model_option(given)
+    before: list[str] = []
+    if value_of("--config", given) is None and not {"-h", "--help"} & set(given):
+        out = value_of("--out", given)
+        if "--resume" not in given:
+            if needs_shipped_model(kind, given):
+                given = [*given, "--init", told_default("--init")]
+            before, lines = chosen_recipe(kind, given)
+            for line in lines:
+                print(line)
+        elif out is not None:
+            from videomae.train.resume import saved_recipe, saved_recipe_path
+
+            saved_recipe(kind, Path(out))  # its errors say what is wrong with the recipe of the run
+            before = ["--config", str(saved_recipe_path(Path(out)))]
+    return parse_recipe(kind, parser, [*before, *given])
