@@ -21,6 +21,7 @@ LAYERS = {
     "report": 10,
     "recipes": 9,
     "compat": 9,
+    "probing": 9,
     "evaluation": 8,
     "inference": 7,
     "model": 6,

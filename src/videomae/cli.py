@@ -27,6 +27,7 @@ from videomae.command_options import (
     parsed,
     parsed_with_model,
     recipe_and_options,
+    told_default,
 )
 
 if TYPE_CHECKING:
@@ -136,6 +137,44 @@ def predict(arguments: list[str]) -> int:
     return predict_files(
         predictor, options.videos, top_k=options.top_k, num_views=options.num_views, json=options.json
     )
+
+
+def probe(arguments: list[str]) -> int:
+    """Tell how far a frozen encoder gets on labelled videos, and save a linear classifier on it."""
+    from videomae.probing.configs import ProbeConfig
+
+    parser = command_parser("probe", probe)
+    add_model(parser)
+    parser.add_argument(
+        "data", type=Path, help="a folder with labels.csv (path,label,group), or with one folder for each class"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for model, probe.json and report.html")
+    parser.add_argument("--split", type=str | None, help="use only the rows of labels.csv with this split")
+    parser.add_argument("--cache", type=Path | None, help="folder for the features; default: features in --out")
+    parser.add_argument("--overwrite", action="store_true", help="replace the probe in --out; features are kept")
+    parser.add_class_arguments(ProbeConfig, as_group=False)
+    add_clip(parser)
+    add_device(parser)
+    options = parsed(parser, arguments)
+
+    from videomae.probing.run import probe as measure
+    from videomae.report.probe_page import write_probe_page
+
+    result = measure(
+        options.model or told_default("--model"),
+        options.data,
+        out=options.out,
+        split=options.split,
+        clip=options.clip,
+        config=ProbeConfig(options.folds, options.seed, options.attentive, options.workers),
+        cache=options.cache,
+        device=options.device,
+        overwrite=options.overwrite,
+    )
+    page = write_probe_page(options.out, result)
+    for line in [*result.lines(), f"report: {page}", f"model: {options.out / 'model'}"]:
+        print(line)
+    return 0
 
 
 def features(arguments: list[str]) -> int:
@@ -300,6 +339,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "finetune": Subcommand("fine-tune a classifier on labelled videos, a folder for each class", finetune),
     "evaluate": Subcommand("measure a classifier on labelled videos, a folder for each class", evaluate),
     "predict": Subcommand("classify videos", predict),
+    "probe": Subcommand("measure a frozen encoder on labelled videos, save a linear classifier on it", probe),
     "features": Subcommand("feature vectors of videos, in one file", features),
     "weights": Subcommand("inspect a checkpoint of any known layout, or convert it", weights),
     "reconstruct": Subcommand("draw what a pre-trained model predicts behind its mask", reconstruct),

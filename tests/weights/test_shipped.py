@@ -1,4 +1,4 @@
-"""The shipped model is found by its name wherever a model is, and a folder of that name is not shadowed in silence."""
+"""The shipped model is found by its name wherever a model is, and a folder of that name is not shadowed."""
 
 from __future__ import annotations
 

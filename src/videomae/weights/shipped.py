@@ -1,4 +1,4 @@
-"""The model that ships with the package, and the name `default` under which every place that takes a model finds it."""
+"""The model that ships with the package, found by the name `default` wherever a model is taken."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def resolved(source: str | os.PathLike[str]) -> str | os.PathLike[str]:
         return source
     if Path(DEFAULT_MODEL).exists():
         raise WeightsError(
-            f"{DEFAULT_MODEL!r} is the model that ships with videomae and also {Path(DEFAULT_MODEL).resolve()}: write "
-            f"./{DEFAULT_MODEL} for what lies there, or {shipped_folder()} for the shipped one"
+            f"{DEFAULT_MODEL!r} is the model that ships with videomae and also {Path(DEFAULT_MODEL).resolve()}: "
+            f"write ./{DEFAULT_MODEL} for what lies there, or {shipped_folder()} for the shipped one"
         )
     return shipped_folder()
 
