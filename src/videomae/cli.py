@@ -151,7 +151,7 @@ def probe(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for model, probe.json and report.html")
     parser.add_argument("--split", type=str | None, help="use only the rows of labels.csv with this split")
     parser.add_argument("--cache", type=Path | None, help="folder for the features; default: features in --out")
-    parser.add_argument("--overwrite", action="store_true", help="replace the probe in --out; features are kept")
+    parser.add_argument("--overwrite", action="store_true", help="replace the probe that is there; features are kept")
     parser.add_class_arguments(ProbeConfig, as_group=False)
     add_clip(parser)
     add_device(parser)

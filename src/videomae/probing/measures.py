@@ -39,9 +39,9 @@ class Bin:
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """The error as a function of the number of labels N: floor + scale * N ** -exponent."""
+    """The error as a function of the number of labels N: limit + scale * N ** -exponent."""
 
-    floor: float
+    limit: float
     """Error that no number of labels ends."""
     scale: float
     """Size of what labels end."""
@@ -50,7 +50,7 @@ class LearningCurve:
 
     def error(self, num_labels: float) -> float:
         """Return the error expected of this number of labels."""
-        error: float = self.floor + self.scale * num_labels**-self.exponent
+        error: float = self.limit + self.scale * num_labels**-self.exponent
         return error
 
 
@@ -119,7 +119,7 @@ def reliability(probabilities: FloatArray, labels: IntArray) -> tuple[float, tup
 
 
 def fit_curve(num_labels: FloatArray, errors: FloatArray) -> LearningCurve:
-    """Fit a power law with a floor to errors by least squares, both terms at least zero.
+    """Fit a power law with a limit to errors by least squares, both terms at least zero.
 
     Args:
         num_labels: `[k]` numbers of labels, at least two different ones.
@@ -134,12 +134,12 @@ def fit_curve(num_labels: FloatArray, errors: FloatArray) -> LearningCurve:
             (0.0, float(powers @ errors / (powers @ powers))),
             (float(errors.mean()), 0.0),
         ]
-        for floor, scale in candidates:  # the unconstrained minimum, and those on the two borders
-            if floor < 0 or scale < 0:
+        for limit, scale in candidates:  # the unconstrained minimum, and those on the two borders
+            if limit < 0 or scale < 0:
                 continue
-            residual = float(((floor + scale * powers - errors) ** 2).sum())
+            residual = float(((limit + scale * powers - errors) ** 2).sum())
             if best is None or residual < best[0] - 1e-15:
-                best = residual, LearningCurve(floor, scale, exponent)
+                best = residual, LearningCurve(limit, scale, exponent)
     assert best is not None  # the mean is always a candidate
     return best[1]
 

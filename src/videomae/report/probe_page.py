@@ -80,7 +80,7 @@ def _labels(result: ProbeResult) -> list[Block]:
     rows = [(point.num_labels, f"{point.accuracy:.1%}", _range(point.interval)) for point in result.curve]
     gain = f"{result.gain:+.1%} ({_range(result.gain_interval)})"
     return [
-        Chart(chart, caption="Linear probe. The fitted curve is a power law with a floor."),
+        Chart(chart, caption="Linear probe. The fitted curve is a power law with a limit."),
         Table(("labels", "accuracy", "95 % interval"), rows),
         Text(f"Twice the labels, {2 * total}: {gain} expected of the linear probe."),
     ]
