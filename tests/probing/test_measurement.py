@@ -8,7 +8,7 @@ import pytest
 from made_up_features import made_up
 from videomae.probing.configs import ProbeConfig
 from videomae.probing.folds import group_folds
-from videomae.probing.measurement import Measured, learning_curve, measure, some_of_each_class
+from videomae.probing.measurement import Measured, Task, learning_curve, measure, some_of_each_class
 
 QUICK = ProbeConfig(attentive=False)
 
@@ -53,11 +53,11 @@ def test_a_separable_set_is_learnt_by_all_probes(separable: Measured) -> None:
 
 
 def test_the_learning_curve_rises_with_the_labels_and_ends_at_the_probe(separable: Measured) -> None:
-    numbers = [point.num_labels for point in separable.curve]
+    numbers = [point.num_labels for point in separable.curve.points]
     assert numbers == sorted(set(numbers))
     assert numbers[-1] == 96
-    assert separable.curve[0].accuracy < separable.curve[-1].accuracy
-    assert separable.curve[-1].accuracy == pytest.approx(separable.probes[0].accuracy)
+    assert separable.curve.points[0].accuracy < separable.curve.points[-1].accuracy
+    assert separable.curve.points[-1].accuracy == pytest.approx(separable.probes[0].accuracy)
 
 
 def test_fewer_labels_are_some_of_each_class() -> None:
@@ -71,8 +71,9 @@ def test_the_learning_curve_tests_on_other_groups() -> None:
     groups = np.repeat(np.arange(30), 6)
     pooled = rng.normal(size=(30, 16))[groups]
     labels = rng.permutation(np.arange(30) % 2)[groups]
-    folds = list(group_folds(labels, groups, folds=5, seed=0))
-    _, right = learning_curve(pooled, labels, groups, folds, [1.0] * 5, 0)
+    features, _ = made_up(pooled, labels, groups)
+    folds = tuple(group_folds(labels, groups, folds=5, seed=0))
+    _, right = learning_curve(Task(features, labels, groups, folds, seed=0), [1.0] * 5)
     assert right.mean(axis=1).max() < 0.7
 
 
@@ -81,6 +82,6 @@ def test_the_same_seed_gives_the_same_figures() -> None:
     given = made_up(rng.normal(size=(60, 5)), np.arange(60) % 2, np.arange(60) // 2)
     first, again = (measure(*given, QUICK, tell=silent) for _ in range(2))
     assert first.probes == again.probes
-    assert (first.gain, first.gain_interval) == (again.gain, again.gain_interval)
+    assert first.curve == again.curve
     other = measure(*given, ProbeConfig(attentive=False, seed=1), tell=silent)
     assert other.probes != first.probes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -39,6 +40,15 @@ CURVE_REPEATS = 4  # random choices of videos, in each fold
 GAIN_DRAWS = 400  # bootstrap samples for which the curve is fitted again
 
 
+class MeasuredCurve(NamedTuple):
+    """The linear probe by number of labels; see `ProbeResult`."""
+
+    points: tuple[CurvePoint, ...]
+    fit: LearningCurve
+    gain: float
+    gain_interval: Interval
+
+
 @dataclass(frozen=True)
 class Measured:
     """What the folds gave; see `ProbeResult`."""
@@ -50,12 +60,30 @@ class Measured:
     """`[n, K]`, of each video by the fold that did not see its group."""
     calibration_error: float
     reliability: tuple[Bin, ...]
-    curve: tuple[CurvePoint, ...]
-    curve_fit: LearningCurve
-    gain: float
-    gain_interval: Interval
+    curve: MeasuredCurve
     advice: str
     seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Videos to tell apart, divided into folds."""
+
+    features: Features
+    """Of the n videos."""
+    labels: IntArray
+    """`[n]` class ids in [0, K)."""
+    groups: IntArray
+    """`[n]`."""
+    folds: tuple[Fold, ...]
+    """Outer folds; none has a group on both sides."""
+    seed: int
+    """Of every draw."""
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return int(self.labels.max()) + 1
 
 
 def measure(features: Features, videos: ProbeVideos, config: ProbeConfig, *, tell: Callable[[str], None]) -> Measured:
@@ -68,26 +96,21 @@ def measure(features: Features, videos: ProbeVideos, config: ProbeConfig, *, tel
         tell: Takes a line about each probe that is done.
     """
     labels, groups = videos.labels, videos.group_ids
-    folds = list(group_folds(labels, groups, folds=config.folds, seed=config.seed))
+    folds = tuple(group_folds(labels, groups, folds=config.folds, seed=config.seed))
+    task = Task(features, labels, groups, folds, config.seed)
     found: dict[str, FloatArray] = {}
     choices: dict[str, list[float]] = {}
     seconds: dict[str, float] = {}
-    kinds = ("linear", "k-NN", "attentive") if config.attentive else ("linear", "k-NN")
-    for kind in kinds:
+    for kind in ("linear", "k-NN", "attentive") if config.attentive else ("linear", "k-NN"):
         began = time.monotonic()
-        found[kind], choices[kind] = _out_of_fold(kind, features, labels, groups, folds, config.seed, tell)
+        found[kind], choices[kind] = _out_of_fold(task, kind, tell=tell)
         seconds[kind] = time.monotonic() - began
         tell(f"{kind}: {(found[kind].argmax(axis=1) == labels).mean():.1%}, {seconds[kind]:.0f} s")
-    probes = tuple(_judged(kind, found, choices, labels, groups, config.seed) for kind in kinds)
+    probes = tuple(_judged(task, kind, found=found, choices=choices[kind]) for kind in found)
     began = time.monotonic()
-    numbers, right = learning_curve(features.pooled, labels, groups, folds, choices["linear"], config.seed)
+    curve = _measured_curve(task, choices["linear"])
     seconds["learning curve"] = time.monotonic() - began
-    total, rng = len(labels), numpy_generator(config.seed, "gain")
-    fitted = fit_curve(numbers, 1 - right.mean(axis=1))
-    draws = group_draws(right, groups, rng=rng)  # [draws, points]
-    gains = np.asarray([doubling_gain(fit_curve(numbers, 1 - row), total) for row in draws[:GAIN_DRAWS]])
-    gain, gain_interval = doubling_gain(fitted, total), percentiles(gains)
-    majority = float(np.bincount(labels).max() / total)
+    majority = float(np.bincount(labels).max() / len(labels))
     error, bins = reliability(found["linear"], labels)
     best = max(probes, key=lambda one: one.accuracy)
     return Measured(
@@ -97,53 +120,58 @@ def measure(features: Features, videos: ProbeVideos, config: ProbeConfig, *, tel
         linear_probabilities=found["linear"],
         calibration_error=error,
         reliability=bins,
-        curve=tuple(
-            CurvePoint(round(float(number)), float(row.mean()), percentiles(draws[:, place]))
-            for place, (number, row) in enumerate(zip(numbers, right, strict=True))
-        ),
-        curve_fit=fitted,
-        gain=gain,
-        gain_interval=gain_interval,
+        curve=curve,
         advice=advice(
             best=best.name,
             accuracy=best.accuracy,
             interval=best.interval,
             majority=majority,
-            gain=gain,
-            gain_interval=gain_interval,
-            labels=total,
+            gain=curve.gain,
+            gain_interval=curve.gain_interval,
+            labels=len(labels),
         ),
         seconds=seconds,
     )
 
 
-def learning_curve(
-    features: FloatArray,
-    labels: IntArray,
-    groups: IntArray,
-    folds: Sequence[Fold],
-    penalties: Sequence[float],
-    seed: int,
-) -> tuple[FloatArray, FloatArray]:
+def _measured_curve(task: Task, penalties: Sequence[float]) -> MeasuredCurve:
+    """Measure the learning curve, fit it, and tell what twice the labels promise, with bootstrap intervals."""
+    numbers, right = learning_curve(task, penalties)
+    total = len(task.labels)
+    draws = group_draws(right, task.groups, rng=numpy_generator(task.seed, "gain"))  # [draws, points]
+    gains = [doubling_gain(fit_curve(numbers, 1 - row), total) for row in draws[:GAIN_DRAWS]]
+    fitted = fit_curve(numbers, 1 - right.mean(axis=1))
+    rows = zip(numbers, right, draws.T, strict=True)
+    points = tuple(
+        CurvePoint(round(float(number)), float(row.mean()), percentiles(drawn)) for number, row, drawn in rows
+    )
+    return MeasuredCurve(points, fitted, doubling_gain(fitted, total), percentiles(np.asarray(gains)))
+
+
+def learning_curve(task: Task, penalties: Sequence[float]) -> tuple[FloatArray, FloatArray]:
     """Train the linear probe on fewer and fewer of each fold's training videos.
 
     The penalty stays that of the fold: it is a prior on the weights, which does not depend on how many videos there
     are.
 
+    Args:
+        task: The videos and folds.
+        penalties: C of each fold.
+
     Returns:
         Numbers of training videos, mean over the folds, `[k]`; and for each how often each video was classified
         correctly, `[k, n]` in [0, 1].
     """
-    num_classes = len(np.unique(labels))
+    features, labels = task.features.pooled, task.labels
     numbers, right = list[float](), list[FloatArray]()
     for fraction in CURVE_FRACTIONS:
         counts, correct = list[int](), np.zeros(len(labels))
         repeats = 1 if fraction == 1 else CURVE_REPEATS
-        for place, (fold, penalty) in enumerate(zip(folds, penalties, strict=True)):
+        for place, (fold, penalty) in enumerate(zip(task.folds, penalties, strict=True)):
             for repeat in range(repeats):
-                rng = numpy_generator(seed, "curve", place, repeat)
+                rng = numpy_generator(task.seed, "curve", place, repeat)
                 rows = some_of_each_class(fold.train, labels, fraction, rng=rng)
-                probe = fit_linear(features[rows], labels[rows], penalty=penalty, num_classes=num_classes)
+                probe = fit_linear(features[rows], labels[rows], penalty=penalty, num_classes=task.num_classes)
                 answers = probe.probabilities(features[fold.test]).argmax(axis=1)
                 correct[fold.test] += (answers == labels[fold.test]) / repeats
                 counts.append(len(rows))
@@ -163,62 +191,46 @@ def some_of_each_class(rows: IntArray, labels: IntArray, fraction: float, *, rng
     return np.sort(np.concatenate(parts))
 
 
-def _out_of_fold(
-    kind: str,
-    features: Features,
-    labels: IntArray,
-    groups: IntArray,
-    folds: Sequence[Fold],
-    seed: int,
-    tell: Callable[[str], None],
-) -> tuple[FloatArray, list[float]]:
+def _out_of_fold(task: Task, kind: str, *, tell: Callable[[str], None]) -> tuple[FloatArray, list[float]]:
     """Return the probabilities of each video by the fold that did not train on it, and what each fold chose."""
-    num_classes = len(np.unique(labels))
-    probabilities, choices = np.zeros((len(labels), num_classes)), list[float]()
-    for number, (train, test) in enumerate(folds):
-        inner = derive_seed(seed, "inner", number)
-        known = (labels[train], groups[train])
+    pooled, tokens, num_classes = task.features.pooled, task.features.tokens, task.num_classes
+    probabilities, choices = np.zeros((len(task.labels), num_classes)), list[float]()
+    for number, (train, test) in enumerate(task.folds):
+        inner = derive_seed(task.seed, "inner", number)
+        labels, groups = task.labels[train], task.groups[train]
+        chosen: float
         match kind:
             case "linear":
-                pooled = features.pooled[train]
-                chosen: float = choose_penalty(pooled, *known, num_classes=num_classes, seed=inner)
-                probe = fit_linear(pooled, labels[train], penalty=chosen, num_classes=num_classes)
-                probabilities[test] = probe.probabilities(features.pooled[test])
+                chosen = choose_penalty(pooled[train], labels, groups, num_classes=num_classes, seed=inner)
+                probe = fit_linear(pooled[train], labels, penalty=chosen, num_classes=num_classes)
+                probabilities[test] = probe.probabilities(pooled[test])
             case "k-NN":
-                pooled, asked = features.pooled[train], features.pooled[test]
-                k = choose_neighbours(pooled, *known, num_classes=num_classes, seed=inner)
-                chosen = k
+                k = choose_neighbours(pooled[train], labels, groups, num_classes=num_classes, seed=inner)
                 probabilities[test] = neighbour_probabilities(
-                    pooled, labels[train], asked, k=k, num_classes=num_classes
+                    pooled[train], labels, pooled[test], k=k, num_classes=num_classes
                 )
+                chosen = k
             case _:
-                tokens = features.tokens[torch.from_numpy(train)]
-                chosen = choose_attentive_penalty(tokens, *known, num_classes=num_classes, seed=inner)
-                attentive = fit_attentive(tokens, labels[train], penalty=chosen, num_classes=num_classes, seed=inner)
-                probabilities[test] = attentive.probabilities(features.tokens[torch.from_numpy(test)])
-                tell(f"attentive: fold {number + 1} of {len(folds)}")
+                known, asked = tokens[torch.from_numpy(train)], tokens[torch.from_numpy(test)]
+                chosen = choose_attentive_penalty(known, labels, groups, num_classes=num_classes, seed=inner)
+                attentive = fit_attentive(known, labels, penalty=chosen, num_classes=num_classes, seed=inner)
+                probabilities[test] = attentive.probabilities(asked)
+                tell(f"attentive: fold {number + 1} of {len(task.folds)}")
         choices.append(chosen)
     return probabilities, choices
 
 
-def _judged(
-    kind: str,
-    found: dict[str, FloatArray],
-    choices: dict[str, list[float]],
-    labels: IntArray,
-    groups: IntArray,
-    seed: int,
-) -> ProbeAccuracy:
-    correct, linear = (found[name].argmax(axis=1) == labels for name in (kind, "linear"))
+def _judged(task: Task, kind: str, *, found: dict[str, FloatArray], choices: Sequence[float]) -> ProbeAccuracy:
+    correct, linear = (found[name].argmax(axis=1) == task.labels for name in (kind, "linear"))
     difference = None
     if kind != "linear":
         paired = correct.astype(np.float64) - linear
-        draws = group_draws(paired[None], groups, rng=numpy_generator(seed, "difference"))[:, 0]
+        draws = group_draws(paired[None], task.groups, rng=numpy_generator(task.seed, "difference"))[:, 0]
         difference = (float(paired.mean()), percentiles(draws))
     return ProbeAccuracy(
         name=kind,
         accuracy=float(correct.mean()),
-        interval=accuracy_interval(correct, groups, rng=numpy_generator(seed, "interval")),
-        chosen=tuple(choices[kind]),
+        interval=accuracy_interval(correct, task.groups, rng=numpy_generator(task.seed, "interval")),
+        chosen=tuple(choices),
         minus_linear=difference,
     )
