@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from videomae.probing.folds import group_folds
+from videomae.probing.linear import chosen
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -31,6 +32,12 @@ def test_folds_are_those_of_the_seed() -> None:
 
     assert tests(0) == tests(0)
     assert tests(0) != tests(1)
+
+
+@pytest.mark.parametrize(("labels", "groups"), [([0, 1, 2], [0, 1, 2]), ([0, 0, 1, 1], [5, 5, 5, 5])])
+def test_what_cannot_be_divided_has_no_folds_and_the_middle_choice(labels: list[int], groups: list[int]) -> None:
+    assert list(group_folds(np.array(labels), np.array(groups), folds=4, seed=0)) == []
+    assert chosen((1, 2, 3), lambda *_: 0.0, np.array(labels), np.array(groups), seed=0) == 2
 
 
 def test_few_groups_make_fewer_folds_without_a_warning() -> None:

@@ -38,11 +38,14 @@ def group_folds(labels: IntArray, groups: IntArray, *, folds: int, seed: int) ->
         seed: Of the order of the groups.
 
     Yields:
-        The folds; each video is in `test` of one of them. A small class may be missing from either part.
+        The folds; each video is in `test` of one of them. A small class may be missing from either part. None of
+        a single group, or where no class has two videos.
 
     Source: scikit-learn's StratifiedGroupKFold.
     """
-    count = max(min(folds, len(np.unique(groups)), int(np.bincount(labels).max())), 2)
+    count = min(folds, len(np.unique(groups)), int(np.bincount(labels).max()))
+    if count < 2:
+        return
     # Not every number that fits NumPy's old generator: 32 bits.
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=derive_seed(seed, "folds") % 2**32)
     with warnings.catch_warnings():

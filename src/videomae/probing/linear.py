@@ -143,6 +143,8 @@ def chosen(
 ) -> Choice:
     """Return the choice with the highest sum of scores over inner folds; of equal ones the first.
 
+    Where the training videos cannot be divided, it is the one in the middle.
+
     Args:
         choices: What there is to choose from.
         score: Takes a choice and the rows to fit on and to judge by.
@@ -151,9 +153,9 @@ def chosen(
         seed: Of the inner folds.
         folds: How many.
     """
-    if len(np.unique(groups)) < 2:
-        return choices[len(choices) // 2]  # nothing to judge by
     inner = list(group_folds(labels, groups, folds=folds, seed=seed))
+    if not inner:
+        return choices[len(choices) // 2]  # nothing to judge by
     sums = [sum(score(choice, fold.train, fold.test) for fold in inner) for choice in choices]
     return choices[int(np.argmax(sums))]
 

@@ -142,7 +142,7 @@ class FinetuneRecipe:
     data: FinetuneData
     """Where the labelled videos are."""
     init: str | None = None
-    """Model to start from: folder of a model or run, weights file, or owner/name on the Hub; null: random."""
+    """Model to start from: folder of a model or run, weights file, owner/name on the Hub, default; null: random."""
     model: NetworkConfig = field(default_factory=NetworkConfig)
     """Which model; with init, preset and overrides must agree with what init is."""
     head: HeadConfig = field(default_factory=HeadConfig)
