@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 MODEL_HELP = "folder of a model or of a finished run, weights file, owner/name on the Hub, or default"
 
 EPILOGS = {
-    "finetune": "Not among the options: class weights, frozen layers, LoRA, several labels for a clip, mixup, gradient "
-    "accumulation. For these give the model to transformers' Trainer, PEFT or a loop of your own, as they take their "
-    "own models, and its folder to this command's --init or to videomae evaluate and predict: see docs/transformers.md."
+    "finetune": "Not among the options: class weights, frozen layers, LoRA, several labels for a clip, mixup, "
+    "gradient accumulation. For these give the model to transformers' Trainer, PEFT or a loop of your own, as they "
+    "take their own models, and its folder to this command's --init or to videomae evaluate and predict: see "
+    "docs/transformers.md."
 }
 
 

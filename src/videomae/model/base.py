@@ -295,8 +295,8 @@ class VideoMAEPreTrainedModel(TransformersMethods):
 
         Args:
             source: A model folder, the folder of a finished run, a DeepSpeed folder, a `.safetensors`, `.bin` or
-                `.pth` file, a Hub name: `owner/name`, or `owner/name/path/of/a/file.pth`, or `default`, the model that
-                ships with the package.
+                `.pth` file, a Hub name: `owner/name`, or `owner/name/path/of/a/file.pth`, or `default`, the model
+                that ships with the package.
             output_loading_info: Also return the report.
             **options: transformers' `config`, `revision`, `token`, `cache_dir`, `local_files_only`,
                 `force_download`, `subfolder`, `use_safetensors`, `dtype` (or `torch_dtype`; "auto" is the file's,
