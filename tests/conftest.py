@@ -27,6 +27,7 @@ NUMERIC = (
     "evaluation",
     "inference",
     "model",
+    "probing",
     "processing",
     "sharing/test_conversion.py",
     "test_patches.py",

@@ -11,20 +11,22 @@ from videomae.probing.measures import (
     doubling_gain,
     fit_curve,
     group_draws,
+    percentiles,
     reliability,
 )
 
 
 def test_the_interval_over_groups_covers_the_accuracy_and_one_over_videos_does_not() -> None:
     rng = np.random.default_rng(0)
-    groups = np.repeat(np.arange(40), 6)
+    groups = np.repeat(np.arange(40), 8)
     covered = {"groups": 0, "videos": 0}
-    runs = 150
+    runs = 120
     for _ in range(runs):
-        rates = rng.beta(1.4, 0.6, 40)  # of each group; 0.7 in the mean
-        correct = rng.random(240) < rates[groups]
-        for name, units in (("groups", groups), ("videos", np.arange(240))):
-            interval = accuracy_interval(correct, units, rng=rng)
+        rates = rng.beta(0.7, 0.3, 40)  # of each group; 0.7 in the mean
+        correct = rng.random(320) < rates[groups]
+        for name, units in (("groups", groups), ("videos", np.arange(320))):
+            draws = group_draws(correct[None].astype(np.float64), units, rng=rng, draws=300)
+            interval = percentiles(draws[:, 0])
             covered[name] += interval.low <= 0.7 <= interval.high
     assert covered["groups"] / runs >= 0.89
     assert covered["videos"] / runs <= 0.8
