@@ -117,7 +117,7 @@ def test_the_help_of_fine_tuning_names_the_way_for_what_has_no_option(capsys: py
         main(["finetune", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "Not among the options: class weights, frozen layers, LoRA, several labels for a clip" in text
-    assert "give the model to transformers' Trainer, PEFT or a loop of your own" in text
+    assert "give the model to transformers' Trainer, PEFT or a custom loop" in text
 
 
 def test_predict_prints_the_classes_of_each_video(

@@ -17,7 +17,7 @@ MODEL_HELP = "folder of a model or of a finished run, weights file, owner/name o
 
 EPILOGS = {
     "finetune": "Not among the options: class weights, frozen layers, LoRA, several labels for a clip, mixup, "
-    "gradient accumulation. For these give the model to transformers' Trainer, PEFT or a loop of your own, as they "
+    "gradient accumulation. For these give the model to transformers' Trainer, PEFT or a custom loop, as they "
     "take their own models, and its folder to this command's --init or to videomae evaluate and predict: see "
     "docs/transformers.md."
 }
