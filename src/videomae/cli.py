@@ -10,9 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +24,7 @@ from videomae.command_options import (
     command_parser,
     parsed,
     parsed_with_model,
+    plain_warnings,
     recipe_and_options,
     told_default,
 )
@@ -239,14 +238,40 @@ def reconstruct(arguments: list[str]) -> int:
 
 def weights(arguments: list[str]) -> int:
     """Inspect a checkpoint of any known layout, or write it in another."""
-    if arguments[:1] == ["inspect"]:
-        return _inspect(arguments[1:])
-    if arguments[:1] == ["convert"]:
-        return _convert(arguments[1:])
-    if arguments[:1] in (["-h"], ["--help"]):
-        print("usage: videomae weights {inspect,convert} SOURCE ...\n\n" + str(weights.__doc__))
+    return _part_of("weights", {"inspect": _inspect, "convert": _convert}, arguments)
+
+
+def data(arguments: list[str]) -> int:
+    """Generate videos: procedural ones to pre-train on, or labelled ones that differ in motion alone."""
+    return _part_of("data", {"generate": _generate}, arguments)
+
+
+def _part_of(name: str, parts: dict[str, Callable[[list[str]], int]], arguments: list[str]) -> int:
+    """Run the part of a subcommand that the first argument names."""
+    first = " ".join(arguments[:1])
+    if first in parts:
+        return parts[first](arguments[1:])
+    if first in ("-h", "--help"):
+        print(f"usage: videomae {name} {{{','.join(parts)}}} ...\n\n{SUBCOMMANDS[name].run.__doc__}")
         return 0
-    return _fail(f"videomae weights needs inspect or convert, got {' '.join(arguments[:1]) or 'nothing'}")
+    return _fail(f"videomae {name} needs {' or '.join(parts)}, got {first or 'nothing'}")
+
+
+def _generate(arguments: list[str]) -> int:
+    """Write generated videos into a folder."""
+    from videomae.data.configs import GenerateConfig, GeneratedKind
+
+    parser = command_parser("data generate", _generate)
+    parser.add_argument("kind", type=GeneratedKind, help="procedural, or motion: eight labelled classes")
+    parser.add_argument("out", type=Path, help="the folder; motion videos lie in one folder for each class")
+    parser.add_class_arguments(GenerateConfig)
+    options = parsed(parser, arguments)
+
+    from videomae.data.procedural_source import generate_videos
+
+    kind, out = vars(options).pop("kind"), vars(options).pop("out")
+    print(f"{generate_videos(kind, out, GenerateConfig(**vars(options)))} videos: {out}")
+    return 0
 
 
 def _inspect(arguments: list[str]) -> int:
@@ -325,7 +350,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from videomae.errors import VideoMAEError
 
     try:
-        with _plain_warnings():
+        with plain_warnings():
             return subcommand.run(arguments[1:])
     except VideoMAEError as error:
         return _fail(" ".join(str(error).split()))
@@ -341,25 +366,10 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "predict": Subcommand("classify videos", predict),
     "probe": Subcommand("measure a frozen encoder on labelled videos, save a linear classifier on it", probe),
     "features": Subcommand("feature vectors of videos, in one file", features),
+    "data": Subcommand("generate videos: procedural ones, or labelled motion", data),
     "weights": Subcommand("inspect a checkpoint of any known layout, or convert it", weights),
     "reconstruct": Subcommand("draw what a pre-trained model predicts behind its mask", reconstruct),
 }
-
-
-@contextmanager
-def _plain_warnings() -> Iterator[None]:
-    """Show each warning once, as one line of standard error, without the file and line that raised it."""
-    shown: set[str] = set()
-
-    def show(message: Warning | str, *_: object, **__: object) -> None:
-        text = " ".join(str(message).split())
-        if text not in shown:
-            shown.add(text)
-            print(f"warning: {text}", file=sys.stderr)
-
-    with warnings.catch_warnings():  # puts back what was there
-        warnings.showwarning = show
-        yield
 
 
 def _overview() -> str:

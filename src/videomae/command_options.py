@@ -6,7 +6,9 @@ As in `cli`, what is slow to import is imported after the arguments are parsed.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,3 +159,19 @@ def recipe_and_options(name: str, kind: Any, arguments: list[str], *, about: str
             saved_recipe(kind, Path(out))  # its errors say what is wrong with the recipe of the run
             before = ["--config", str(saved_recipe_path(Path(out)))]
     return parse_recipe(kind, parser, [*before, *given])
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Show each warning once, as one line of standard error, without the file and line that raised it."""
+    shown: set[str] = set()
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        text = " ".join(str(message).split())
+        if text not in shown:
+            shown.add(text)
+            print(f"warning: {text}", file=sys.stderr)
+
+    with warnings.catch_warnings():  # puts back what was there
+        warnings.showwarning = show
+        yield

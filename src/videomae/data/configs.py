@@ -1,4 +1,4 @@
-"""The settings of augmentation, without what carries them out: `--help` reads them and must not wait for torch."""
+"""The settings of augmentation and of generated videos, without torch, for which `--help` must not wait."""
 
 from __future__ import annotations
 
@@ -40,3 +40,20 @@ class AugmentConfig:
                 f"augment.min_aspect {self.min_aspect:g} and max_aspect {self.max_aspect:g} are width / height: "
                 "use 0 < min_aspect <= max_aspect"
             )
+
+
+GeneratedKind = Literal["procedural", "motion"]
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """Which videos `videomae data generate` writes."""
+
+    videos: int = 80
+    """How many; motion videos are divided among their classes, and rounded up to the same number of each."""
+    size: int = 64
+    """Height and width in pixels, even and at least 16."""
+    num_frames: int = 32
+    """Frames of each video."""
+    seed: int = 0
+    """Another seed, other videos; more videos of a seed keep the first ones."""

@@ -10,15 +10,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from videomae.data.configs import GenerateConfig, GeneratedKind
 from videomae.data.datasets import NO_LABEL, BadVideo, ClipSample, SampleKey
 from videomae.data.manifest import PROCEDURAL, Manifest, procedural_seed
 from videomae.data.procedural import ProceduralVideos
-from videomae.data.synthetic import refuse_other_videos
+from videomae.data.synthetic import MOTION_CLASSES, refuse_other_videos, write_motion_videos
+from videomae.engine.progress import TrainingProgress
 from videomae.engine.seeding import torch_generator
 from videomae.errors import ConfigError
 from videomae.masking import MaskConfig, draw_masks
@@ -141,3 +144,34 @@ def write_procedural_videos(
         write_video(path, clip.permute(0, 2, 3, 1).numpy(), frame_rate=FRAME_RATE)
         if on_progress is not None:
             on_progress(number + 1, videos)
+
+
+def generate_videos(kind: GeneratedKind, folder: str | os.PathLike[str], config: GenerateConfig) -> int:
+    """Write generated videos, with a progress line.
+
+    Args:
+        kind: Procedural videos, or the motion set, in a folder for each class.
+        folder: Where to write; made if missing.
+        config: How many, and of what size.
+
+    Returns:
+        The number of videos.
+
+    Raises:
+        ConfigError: If a number is out of range.
+        ManifestError: If the folder holds other videos.
+    """
+    per_class = -(-config.videos // len(MOTION_CLASSES))
+    total = config.videos if kind == "procedural" else per_class * len(MOTION_CLASSES)
+    with TrainingProgress("writing videos", total_steps=max(total, 1)) as progress:
+        settings: dict[str, Any] = {
+            "size": config.size,
+            "num_frames": config.num_frames,
+            "seed": config.seed,
+            "on_progress": lambda number, _: progress.update(number, num_clips=1),
+        }
+        if kind == "procedural":
+            write_procedural_videos(folder, videos=config.videos, **settings)
+        else:
+            write_motion_videos(folder, videos_per_class=per_class, **settings)
+    return total
