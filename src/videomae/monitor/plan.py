@@ -1,0 +1,48 @@
+"""When the monitor measures, and on how many clips: a function of the length of the run, so that it costs little."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from videomae.monitor.configs import MonitorConfig
+
+# Costs of one clip, in forward passes of a training step on one clip: a training step has its backward pass too.
+TRAINING = 3.0
+MEASURING = 1.4  # all hidden tubelets are decoded, and some clips are passed through the encoder again
+BEGINNING = 6.0  # reading the clip, and the baselines
+MAX_MEASUREMENTS = 24
+USUAL_MEASUREMENTS = 10
+MIN_CLIPS = 4
+
+
+@dataclass(frozen=True)
+class MonitorPlan:
+    """When and on what to measure."""
+
+    steps: tuple[int, ...]
+    """Steps after which to measure, ascending, the last one included; step 0, before the first, is another."""
+    num_clips: int
+    """Clips to measure on."""
+
+
+def plan_measurements(config: MonitorConfig, *, total_steps: int, batch_size: int, num_videos: int) -> MonitorPlan:
+    """Choose steps at about constant ratios and clips, such that the cost is at most `config.max_cost` of the run's.
+
+    At least 4 clips are measured, where there are, and the first and the last step: a run of a few steps costs more.
+
+    Args:
+        config: The largest cost.
+        total_steps: Steps of the run.
+        batch_size: Clips of a step.
+        num_videos: Videos that can be measured.
+    """
+    budget = config.max_cost * TRAINING * total_steps * batch_size
+    affordable = int(budget / (BEGINNING + MEASURING * (USUAL_MEASUREMENTS + 1)))
+    num_clips = min(max(affordable, MIN_CLIPS), num_videos, config.max_clips)
+    left = budget - num_clips * (BEGINNING + MEASURING)
+    count = int(left / (MEASURING * max(num_clips, 1)))
+    count = min(max(count, 2), MAX_MEASUREMENTS)
+    steps = sorted({round(step) for step in np.geomspace(1, total_steps, count)} | {total_steps})
+    return MonitorPlan(tuple(int(step) for step in steps), num_clips)
