@@ -130,7 +130,7 @@ def shuffled_frames(history: History) -> str | None:
     order = history.beginning.data.order
     if order is None or order < DISORDER:
         return None
-    return f"neighboring frames differ {order:.2f} times as much as any two frames of a clip; in videos less than 0.9"
+    return f"neighboring frames differ {order:.2f} times as much as any two of a clip; in videos less than 0.9"
 
 
 def rate_too_high(history: History) -> str | None:

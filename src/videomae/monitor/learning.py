@@ -1,6 +1,6 @@
 """The monitor of one pre-training run: measures at a few steps, keeps the file, and says what it found.
 
-It draws nothing from the training's random state and changes no weight: on the same videos, losses with and without it
+It draws nothing from the training's random state and changes no weight: on the same videos, losses with it and without
 are equal. Between its own steps it never waits for the device.
 """
 
