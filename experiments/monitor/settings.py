@@ -45,16 +45,22 @@ optim:
 schedule: {steps: 1200, warmup_fraction: 0.03, shape: constant}
 loop: {batch_size: 16, workers: 0, checkpoint_steps: 100000, precision: fp32, log_steps: 50}
 """
-PIXELS = ("--model.overrides.norm_pix_loss", "false")
+PIXELS = (
+    *("--model.overrides.norm_pix_loss", "false"),
+    *("--optim.muon_lr", "0.1", "--optim.base_lr", "3e-2"),
+)
 ADAMW = ("--optim.optimizer", "adamw", "--optim.base_lr", "3.2e-2")
 XAVIER = ("--decoder_init", "xavier")
 # Ways of training that learn, by name.
 HEALTHY: dict[str, tuple[str, ...]] = {
-    "normalized targets, Muon, look-up": (),
-    "pixel targets, Muon, look-up": PIXELS,
-    "pixel targets, AdamW, look-up": (*PIXELS, *ADAMW),
-    "pixel targets, Muon, random mask": (*PIXELS, "--mask.kind", "random"),
-    "pixel targets, Muon, Xavier": (*PIXELS, *XAVIER),
+    "normalized targets, Muon": (),
+    "normalized targets, AdamW": ADAMW,
+    "normalized targets, Muon, random mask": ("--mask.kind", "random"),
+    "normalized targets, Muon, all hidden tokens decoded, mask 0.6": (
+        *("--mask.decoder_kind", "all"),
+        *("--mask.ratio", "0.6"),
+    ),
+    "pixel targets, Muon": PIXELS,
 }
 
 

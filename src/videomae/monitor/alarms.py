@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 
 from videomae.monitor.history import History, Measurement
 
-PLATEAU = 0.99  # of the trivial loss: at or above it nothing is learnt
+PLATEAU = 0.997  # of the trivial loss: at or above it nothing is learnt
+STALL = 0.99  # of the best loss at half the steps: above it there is no way down in sight
 PLATEAU_FRACTION = 0.06  # of the run, and the warm-up, that it may take to leave the trivial baseline
 LEAK_CHANGE = 1e-3  # standard deviations of the predictions; rounding gives less
 LEAK_LOSS = 0.25  # of the best baseline: a loss that hidden content does not allow
@@ -82,10 +83,11 @@ def not_learning(history: History) -> str | None:
     if history.fraction < PLATEAU_FRACTION or last.step <= start.warmup_steps:
         return None
     ratio = history.best_loss / start.trivial
-    if ratio < PLATEAU:
+    before = [one.held_out_loss for one in history.measurements if one.step <= last.step / 2]
+    if ratio < PLATEAU or history.best_loss < STALL * min(before, default=last.held_out_loss):
         return None
     done = f"{history.fraction:.0%} of the run"
-    return f"the loss is {ratio:.1%} of the trivial prediction's after {done}; below 99 % is learning"
+    return f"the loss is {ratio:.1%} of the trivial prediction's after {done}; below 99.7 % is learning"
 
 
 def leaking_mask(history: History) -> str | None:
@@ -194,11 +196,14 @@ def overfitting(history: History) -> str | None:
     later = [one for one in history.measurements if one.step > best.step]
     if len(later) < 2 or best.train_loss is None:
         return None
+    now = later[-1]
+    if now.train_loss is None or now.held_out_loss < now.train_loss:
+        return None
     risen = all(one.held_out_loss > RISE * best.held_out_loss for one in later[-2:])
-    fallen = later[-1].train_loss is not None and later[-1].train_loss < FALL * best.train_loss
+    fallen = now.train_loss < FALL * best.train_loss
     if not (risen and fallen):
         return None
-    gap = later[-1].held_out_loss / best.held_out_loss - 1
+    gap = now.held_out_loss / best.held_out_loss - 1
     since = f"since step {best.step:,}"
     return f"the held-out loss has risen by {gap:.1%} {since} while the training loss fell; it should fall too"
 
@@ -215,7 +220,7 @@ ALARMS = (
     Alarm(
         "leaking mask",
         leaking_mask,
-        "what the decoder should predict reaches it: tokens both visible and decoded, or a random mask on still clips",
+        "what is to be predicted reaches the decoder: tokens both visible and decoded, a random mask on still clips",
         "mask.kind tube, a higher mask.ratio, and a model that only reads visible tokens",
     ),
     Alarm(

@@ -1,19 +1,19 @@
 """The monitor of one pre-training run: measures at a few steps, keeps the file, and says what it found.
 
-It draws nothing from the training's random state and changes no weight: on the same videos, losses with it and without
-are equal. Between its own steps it never waits for the device.
+It draws nothing from the training's random state and changes no weight: on the same videos, losses with it and
+without are equal. Between its own steps it never waits for the device.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from videomae.data.loader import Batch
 from videomae.data.manifest import VideoRow
@@ -37,6 +37,7 @@ from videomae.monitor.history import (
     read_history,
     standing,
 )
+from videomae.monitor.hooks import inputs_of, norm_spreads, outputs_of
 from videomae.monitor.plan import plan_measurements
 from videomae.monitor.statistics import (
     attention_distances,
@@ -269,7 +270,7 @@ class LearningMonitor:
         variances: list[Tensor] = []
         features: list[Tensor] = []
         for clips, visible, hidden in self._batches():
-            with _outputs_of(model.videomae, features):
+            with outputs_of(model.videomae, features):
                 logits = model(clips, visible_indices=visible, decoded_indices=hidden).logits.float()
             targets = model.targets(clips, hidden)
             errors.append((logits - targets).square().mean(dim=-1))  # [B, M]
@@ -309,7 +310,7 @@ class LearningMonitor:
         options = {"visible_indices": visible, "decoded_indices": hidden}
         inputs: list[Tensor] = []
         norms: dict[str, float] = {}
-        with _inputs_of(model.videomae.embeddings, inputs), _norm_spreads(model, norms):
+        with inputs_of(model.videomae.embeddings, inputs), norm_spreads(model, norms):
             logits = model(clips, **options).logits.float()
         noisy = replaced(clips, hidden, model, generator=torch_generator(self._facts.seed, "monitor", "noise"))
         change = (model(noisy, **options).logits.float() - logits).abs().max()
@@ -338,59 +339,6 @@ def replaced(clips: Tensor, hidden: Tensor, model: VideoMAEForPreTraining, *, ge
     noise = torch.randn(patches.shape, generator=generator).to(clips)
     is_hidden = membership(hidden, grid.num_tokens)[..., None]
     return unpatchify(torch.where(is_hidden, noise, patches), grid, model.tubelet)
-
-
-@contextmanager
-def _outputs_of(module: nn.Module, kept: list[Tensor]) -> Iterator[None]:
-    """Collect the first tensor that a module returns."""
-
-    def keep(_: nn.Module, __: Any, output: Any) -> None:
-        kept.append(output if isinstance(output, Tensor) else output[0])
-
-    handle = module.register_forward_hook(keep)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _inputs_of(module: nn.Module, kept: list[Tensor]) -> Iterator[None]:
-    """Collect the first argument that a module is called with."""
-
-    def keep(_: nn.Module, given: tuple[Any, ...]) -> None:
-        if given and isinstance(given[0], Tensor):
-            kept.append(given[0])
-
-    handle = module.register_forward_pre_hook(keep)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _norm_spreads(model: nn.Module, spreads: dict[str, float]) -> Iterator[None]:
-    """Measure how much the outputs of every LayerNorm vary over their channels."""
-    found: dict[str, Tensor] = {}
-
-    def watcher(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def watch(_: nn.Module, __: Any, output: Tensor) -> None:
-            found[name] = output.float().std(dim=-1).mean()
-
-        return watch
-
-    handles = [
-        module.register_forward_hook(watcher(name))
-        for name, module in model.named_modules()
-        if isinstance(module, nn.LayerNorm)
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-        spreads.update({name: float(value) for name, value in found.items()})
 
 
 def _spread(rows: Tensor, count: int) -> Tensor:
