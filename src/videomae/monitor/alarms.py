@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from videomae.monitor.history import History, Measurement
+from videomae.monitor.plan import MIN_JUDGED_STEPS
 
 PLATEAU = 0.997  # of the trivial loss: at or above it nothing is learnt
 STALL = 0.99  # of the best loss at half the steps: above it there is no way down in sight
@@ -81,6 +82,8 @@ def not_learning(history: History) -> str | None:
     """Find a plateau at the trivial baseline, once a run has had the time to leave it."""
     start, last = history.beginning, history.last
     if history.fraction < PLATEAU_FRACTION or last.step <= start.warmup_steps:
+        return None
+    if start.total_steps < MIN_JUDGED_STEPS:
         return None
     ratio = history.best_loss / start.trivial
     before = [one.held_out_loss for one in history.measurements if one.step <= last.step / 2]
@@ -155,7 +158,7 @@ def rate_too_low(history: History) -> str | None:
     """Find steps so small that all of them together leave the weights where they are."""
     last = history.last
     peak = highest_step(last)
-    if peak is None:
+    if peak is None or history.beginning.total_steps < MIN_JUDGED_STEPS:
         return None
     path = peak * last.rate_sum
     if path >= LOW_PATH:

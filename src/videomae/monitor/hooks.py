@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 @contextmanager
 def outputs_of(module: nn.Module, kept: list[Tensor]) -> Iterator[None]:
-    """Collect the first tensor that a module returns."""
+    """Add the first tensor that the first call of a module returns."""
+    count = len(kept)
 
     def keep(_: nn.Module, __: Any, output: Any) -> None:
-        kept.append(output if isinstance(output, Tensor) else output[0])
+        if len(kept) == count:
+            kept.append(output if isinstance(output, Tensor) else output[0])
 
     handle = module.register_forward_hook(keep)
     try:

@@ -260,7 +260,9 @@ class LearningMonitor:
         model.eval()
         try:
             with self._autocast():
-                return {**self._losses_and_features(), **self._probed()}
+                found = self._losses_and_features()
+            # In float32: a leak must not be mistaken for rounding.
+            return {**found, **self._probed()}
         finally:
             model.train(was_training)
 
@@ -310,9 +312,11 @@ class LearningMonitor:
         options = {"visible_indices": visible, "decoded_indices": hidden}
         inputs: list[Tensor] = []
         norms: dict[str, float] = {}
+        noise = torch_generator(self._facts.seed, "monitor", "noise")
+        # Both in one memory layout, so that both are computed by the same kernels.
+        clips, noisy = replaced(clips, hidden[:, :0], model), replaced(clips, hidden, model, generator=noise)
         with inputs_of(model.videomae.embeddings, inputs), norm_spreads(model, norms):
             logits = model(clips, **options).logits.float()
-        noisy = replaced(clips, hidden, model, generator=torch_generator(self._facts.seed, "monitor", "noise"))
         change = (model(noisy, **options).logits.float() - logits).abs().max()
         try:
             attentions = encode(model.videomae, clips, visible_indices=visible, output_attentions=True).attentions
@@ -332,7 +336,9 @@ class LearningMonitor:
         }
 
 
-def replaced(clips: Tensor, hidden: Tensor, model: VideoMAEForPreTraining, *, generator: torch.Generator) -> Tensor:
+def replaced(
+    clips: Tensor, hidden: Tensor, model: VideoMAEForPreTraining, *, generator: torch.Generator | None = None
+) -> Tensor:
     """Return clips `[B, T, C, H, W]` with normal noise in the place of the hidden tubelets `[B, M]`."""
     grid = native_grid(model.config)
     patches = patchify(clips, model.tubelet)

@@ -15,6 +15,8 @@ BEGINNING = 6.0  # reading the clip, and the baselines
 MAX_MEASUREMENTS = 24
 USUAL_MEASUREMENTS = 10
 MIN_CLIPS = 4
+JUDGED_AT = 0.08  # of the run: a measurement for the first judgment of a plateau, whatever the others' ratio
+MIN_JUDGED_STEPS = 25  # a run of fewer steps is a trial, from which nothing is to be learnt
 
 
 @dataclass(frozen=True)
@@ -44,5 +46,7 @@ def plan_measurements(config: MonitorConfig, *, total_steps: int, batch_size: in
     left = budget - num_clips * (BEGINNING + MEASURING)
     count = int(left / (MEASURING * max(num_clips, 1)))
     count = min(max(count, 2), MAX_MEASUREMENTS)
-    steps = sorted({round(step) for step in np.geomspace(1, total_steps, count)} | {total_steps})
-    return MonitorPlan(tuple(int(step) for step in steps), num_clips)
+    steps = {round(step) for step in np.geomspace(1, total_steps, count)} | {total_steps}
+    if total_steps >= MIN_JUDGED_STEPS:
+        steps.add(round(JUDGED_AT * total_steps))
+    return MonitorPlan(tuple(int(step) for step in sorted(steps)), num_clips)
