@@ -118,7 +118,7 @@ def planted(failure: Failure, work: Path, *, seed: int, number: int) -> dict[str
         videos = changed
     settings = recipe(videos, work, failure.words, seed=seed + number)
     with overlapping_masks() if failure.overlap else nullcontext():
-        found = watched(settings, work / "run", failure.model, early=True)
+        found = watched(settings, work / f"planted-{number}", failure.model, early=True)
     flagged = failure.alarm in found["alarms"]
     return {"name": failure.name, "videos": kind, "planted": failure.alarm, "flagged": flagged, **found}
 
@@ -129,7 +129,11 @@ def healthy(number: int, work: Path, *, seed: int) -> dict[str, Any]:
     kind, which = KINDS[number % 2], number // 2 % SETS
     videos = write_set(work / f"{kind}-{seed + which}", kind, seed=seed + which)
     settings = recipe(videos, work, HEALTHY[name], seed=seed + 100 + number)
-    return {"name": name, "videos": kind, **watched(settings, work / "run", VideoMAEForPreTraining, early=False)}
+    return {
+        "name": name,
+        "videos": kind,
+        **watched(settings, work / f"healthy-{number}", VideoMAEForPreTraining, early=False),
+    }
 
 
 def main() -> None:

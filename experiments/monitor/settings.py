@@ -20,7 +20,6 @@ from videomae.video.write import write_video
 
 SIZE = 32  # pixels
 VIDEO_FRAMES = 24
-STEPS = 1200  # the budget of a run
 RECIPE = """
 decoder_init: lookup
 model:
@@ -42,7 +41,7 @@ mask: {kind: tube, ratio: 0.75, decoder_kind: subset}
 augment: {crop: multi_scale}
 optim:
   {base_lr: 3.0e-2, min_lr: 1.0e-5, betas: [0.9, 0.95], weight_decay: 0.02, optimizer: muon, muon_lr: 0.16}
-schedule: {steps: 1200, warmup_fraction: 0.03, shape: constant}
+schedule: {steps: 800, warmup_fraction: 0.03, shape: constant}
 loop: {batch_size: 16, workers: 0, checkpoint_steps: 100000, precision: fp32, log_steps: 50}
 """
 PIXELS = (

@@ -12,6 +12,7 @@ DATA = DataStatistics(num_clips=32, pixel_std=50.0, blank=0.0, still=0.0, twins=
 BEGINNING = Beginning(
     total_steps=1000,
     warmup_steps=30,
+    batch_size=128,
     num_clips=16,
     unseen=True,
     num_train=300,

@@ -39,6 +39,18 @@ CASES: dict[str, tuple[str, History, History, str]] = {
         history(PLATEAU, beginning={"warmup_steps": 100}),
         "the loss is",
     ),
+    "plateau after few clips": (
+        "not learning",
+        history(PLATEAU),
+        history(PLATEAU, beginning={"batch_size": 8}),
+        "the loss is",
+    ),
+    "plateau at the half of a short run": (
+        "not learning",
+        history((*PLATEAU, 1.0), steps=(0, 10, 50, 100, 500), beginning={"batch_size": 8}),
+        history((*PLATEAU, 1.0), steps=(0, 10, 50, 100, 400), beginning={"batch_size": 8}),
+        "after 50% of the run",
+    ),
     "hidden pixels reach predictions": (
         "leaking mask",
         history(leak=0.5),

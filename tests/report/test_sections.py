@@ -150,6 +150,7 @@ def monitored() -> list[dict]:
         "step": 0,
         "total_steps": 100,
         "warmup_steps": 5,
+        "batch_size": 8,
         "num_clips": 8,
         "unseen": True,
         "num_train": 160,

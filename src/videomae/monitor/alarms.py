@@ -14,7 +14,9 @@ from videomae.monitor.plan import MIN_JUDGED_STEPS
 
 PLATEAU = 0.997  # of the trivial loss: at or above it nothing is learnt
 STALL = 0.99  # of the best loss at half the steps: above it there is no way down in sight
-PLATEAU_FRACTION = 0.06  # of the run, and the warm-up, that it may take to leave the trivial baseline
+PLATEAU_FRACTION = 0.06  # of the run, and the warm-up, that it may take to leave the trivial baseline,
+PLATEAU_VIEWS = 10_000  # and clips, since small models need some thousands at the best of settings,
+PLATEAU_LATEST = 0.5  # but not more than so much of the run
 LEAK_CHANGE = 1e-3  # standard deviations of the predictions; rounding gives less
 LEAK_LOSS = 0.25  # of the best baseline: a loss that hidden content does not allow
 LEAK_LOSS_FRACTION = 0.5  # of the run: later, a model may have earned it
@@ -81,9 +83,10 @@ def raised(history: History) -> list[Raised]:
 def not_learning(history: History) -> str | None:
     """Find a plateau at the trivial baseline, once a run has had the time to leave it."""
     start, last = history.beginning, history.last
-    if history.fraction < PLATEAU_FRACTION or last.step <= start.warmup_steps:
+    enough = history.fraction >= PLATEAU_FRACTION and last.step * start.batch_size >= PLATEAU_VIEWS
+    if start.total_steps < MIN_JUDGED_STEPS or last.step <= start.warmup_steps:
         return None
-    if start.total_steps < MIN_JUDGED_STEPS:
+    if not enough and history.fraction < PLATEAU_LATEST:
         return None
     ratio = history.best_loss / start.trivial
     before = [one.held_out_loss for one in history.measurements if one.step <= last.step / 2]

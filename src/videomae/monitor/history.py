@@ -28,6 +28,8 @@ class Beginning:
     """Steps of the run."""
     warmup_steps: int
     """Steps in which the learning rate rises."""
+    batch_size: int
+    """Clips of a step."""
     num_clips: int
     """Clips that are measured."""
     unseen: bool

@@ -57,7 +57,7 @@ from videomae.processing.pixels import normalize
 from videomae.video.sampling import ClipConfig
 
 CHUNK = 8  # clips at a time
-NUM_PROBED = 2  # clips with which leaks, norms and attention are looked at
+NUM_PROBED = 4  # clips with which leaks, norms, attention and content are looked at
 WINDOW = 200  # newest training steps whose mean loss is reported
 MAX_FEATURES = 2048  # tokens whose effective rank is computed
 
@@ -230,6 +230,7 @@ class LearningMonitor:
         beginning = Beginning(
             total_steps=len(facts.rates),
             warmup_steps=list(facts.rates).index(max(facts.rates)),
+            batch_size=facts.batch_size,
             num_clips=len(self._clips),
             unseen=videos.unseen,
             num_train=len(videos.train.rows),
@@ -288,7 +289,6 @@ class LearningMonitor:
             "held_out_loss": float(error.mean()),
             "effective_rank": round(effective_rank(_spread(tokens.flatten(0, 1), MAX_FEATURES)), 4),
             "width": tokens.shape[-1],
-            "content": round(content_fraction(tokens, self._visible, grid.num_tokens), 6),
             "explained": explained_variance(
                 error, torch.cat(variances), self._hidden, (grid.frames, grid.height, grid.width)
             ),
@@ -322,9 +322,13 @@ class LearningMonitor:
             attentions = encode(model.videomae, clips, visible_indices=visible, output_attentions=True).attentions
         except TypeError:
             attentions = None  # a custom encoder that has no such option
+        # With the same tokens visible in all: a blind encoder would tell clips apart by their masks.
+        same = visible[:1].expand(len(clips), -1)
+        tokens = encode(model.videomae, clips, visible_indices=same).last_hidden_state[:, -same.shape[1] :]
         name = min(norms, key=lambda one: norms[one]) if norms else ""
         seen = inputs[0].float() if inputs else clips
         return {
+            "content": round(content_fraction(tokens.float()), 6),
             "leak": float(change / logits.std().clamp_min(1e-12)),
             "input_mean": round(float(seen.mean()), 5),
             "input_std": float(seen.std()),

@@ -35,31 +35,20 @@ def effective_rank(features: Tensor) -> float:
     return float(torch.exp(-(p * p.log()).sum()))
 
 
-def content_fraction(features: Tensor, indices: Tensor, num_tokens: int) -> float:
+def content_fraction(features: Tensor) -> float:
     """Return the fraction of the features' variance that is between clips at the same position of the grid.
 
-    0 where features tell positions apart but not clips, as those of a position table alone would; 1 where no position
-    is visible in two clips.
+    0 where features tell positions apart but not clips, as those of a position table alone would.
 
     Args:
-        features: `[B, V, D]`.
-        indices: `[B, V]` int64, the position of each, below N.
-        num_tokens: N.
+        features: `[B, V, D]`, of the same positions in every clip.
     """
-    index, flat = indices.flatten(), features.flatten(0, 1).double()  # [B * V], [B * V, D]
-    ones = torch.ones_like(index, dtype=flat.dtype)
-    counts = torch.zeros(num_tokens, dtype=flat.dtype, device=flat.device).index_add_(0, index, ones)
-    sums = torch.zeros(num_tokens, flat.shape[1], dtype=flat.dtype, device=flat.device).index_add_(0, index, flat)
-    several = counts[index] > 1
-    if not bool(several.any()):
+    B = len(features)
+    if B < 2:
         return 1.0
-    chosen, places = flat[several], index[several]
-    # A mean over n clips takes 1 / n of the variance between them along.
-    factor = counts[places] / (counts[places] - 1)
-    own = sums[places] / counts[places][:, None]
-    between = float(((chosen - own).square().sum(dim=1) * factor).sum())
-    total = float((chosen - chosen.mean(dim=0)).square().sum())
-    return min(between / total, 1.0) if total > 1e-9 * chosen.numel() else 0.0
+    total = float((features - features.mean(dim=(0, 1))).square().sum())
+    between = float((features - features.mean(dim=0)).square().sum()) * B / (B - 1)  # the mean takes its part along
+    return min(between / total, 1.0) if total > 1e-9 * features.numel() else 0.0
 
 
 def neighbour_accuracy(features: Tensor, labels: Sequence[int], *, neighbours: int = NEIGHBOURS) -> float:
