@@ -53,13 +53,13 @@ XAVIER = ("--decoder_init", "xavier")
 # Ways of training that learn, by name.
 HEALTHY: dict[str, tuple[str, ...]] = {
     "normalized targets, Muon": (),
-    "normalized targets, AdamW": ADAMW,
     "normalized targets, Muon, random mask": ("--mask.kind", "random"),
     "normalized targets, Muon, all hidden tokens decoded, mask 0.6": (
         *("--mask.decoder_kind", "all"),
         *("--mask.ratio", "0.6"),
     ),
     "pixel targets, Muon": PIXELS,
+    "pixel targets, Muon, random mask": (*PIXELS, "--mask.kind", "random"),
 }
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from videomae.model.embeddings import native_grid
@@ -76,16 +75,9 @@ def gaussian_interpolation(
     mask = (~hidden).float()[..., None].expand_as(truth)
     video = unpatchify(truth * mask, grid, tubelet).flatten(0, 1)
     weight = unpatchify(mask.contiguous(), grid, tubelet).flatten(0, 1)
-    C = video.shape[1]
-    reach = int(3 * sigma) + 1
-    taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=truth.device) / sigma) ** 2)
-
-    def blurred(images: Tensor) -> Tensor:
-        kernel = taps.expand(C, 1, 1, -1)
-        images = F.conv2d(images, kernel, padding=(0, reach), groups=C)
-        return F.conv2d(images, kernel.mT, padding=(reach, 0), groups=C)
-
-    filled = blurred(video) / blurred(weight).clamp_min(1e-8)
+    # Products with matrices of weights, which on small images are many times faster than convolutions.
+    rows, columns = (_gaussian_weights(size, sigma, truth.device) for size in video.shape[-2:])
+    filled = (rows @ video @ columns) / (rows @ weight @ columns).clamp_min(1e-8)
     return patchify(filled.unflatten(0, (len(truth), -1)), tubelet)
 
 
@@ -128,6 +120,13 @@ def baseline_losses(
     explained = max(max(product, 0.0) ** 2 / max(square, 1e-12) for product, square in fits.values())
     sums["interpolate"] = max(around - explained, 0.0)
     return {name: value / max(total, 1) for name, value in sums.items()}
+
+
+def _gaussian_weights(size: int, sigma: float, device: torch.device) -> Tensor:
+    """Return the weight of every pixel of a line for every other, `[size, size]`, 0 from 3 sigma on."""
+    place = torch.arange(size, device=device)
+    distance = (place[:, None] - place).float()
+    return torch.exp(-0.5 * (distance / sigma) ** 2) * (distance.abs() <= int(3 * sigma) + 1)
 
 
 def _nearest_column(visible: Tensor, grid: TokenGrid) -> Tensor:

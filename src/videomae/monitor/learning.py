@@ -57,7 +57,7 @@ from videomae.processing.pixels import normalize
 from videomae.video.sampling import ClipConfig
 
 CHUNK = 8  # clips at a time
-NUM_PROBED = 4  # clips with which leaks, norms, attention and content are looked at
+NUM_PROBED = 2  # clips with which leaks, norms, attention and content are looked at
 WINDOW = 200  # newest training steps whose mean loss is reported
 MAX_FEATURES = 2048  # tokens whose effective rank is computed
 
@@ -318,13 +318,13 @@ class LearningMonitor:
         with inputs_of(model.videomae.embeddings, inputs), norm_spreads(model, norms):
             logits = model(clips, **options).logits.float()
         change = (model(noisy, **options).logits.float() - logits).abs().max()
-        try:
-            attentions = encode(model.videomae, clips, visible_indices=visible, output_attentions=True).attentions
-        except TypeError:
-            attentions = None  # a custom encoder that has no such option
         # With the same tokens visible in all: a blind encoder would tell clips apart by their masks.
         same = visible[:1].expand(len(clips), -1)
-        tokens = encode(model.videomae, clips, visible_indices=same).last_hidden_state[:, -same.shape[1] :]
+        try:
+            encoded = encode(model.videomae, clips, visible_indices=same, output_attentions=True)
+        except TypeError:  # a custom encoder that has no such option
+            encoded = encode(model.videomae, clips, visible_indices=same)
+        tokens, attentions = encoded.last_hidden_state[:, -same.shape[1] :], encoded.attentions
         name = min(norms, key=lambda one: norms[one]) if norms else ""
         seen = inputs[0].float() if inputs else clips
         return {
@@ -335,7 +335,7 @@ class LearningMonitor:
             "norm_std": norms.get(name, 1.0),
             "norm_name": name,
             "attention_distance": [
-                round(one, 4) for one in attention_distances(attentions or (), self._places[visible])
+                round(one, 4) for one in attention_distances(attentions or (), self._places[same])
             ],
         }
 

@@ -10,8 +10,10 @@ from videomae.monitor.configs import MonitorConfig
 
 # Costs of one clip, in forward passes of a training step on one clip: a training step has its backward pass too.
 TRAINING = 3.0
-MEASURING = 1.4  # all hidden tubelets are decoded, and some clips are passed through the encoder again
-BEGINNING = 6.0  # reading the clip, and the baselines
+# Measured on tiny models, where small batches cost most: docs/monitor.md.
+MEASURING = 4.0  # all hidden tubelets are decoded, in small batches
+PROBING = 16.0  # not for each clip but for each measurement: leaks, norms, attention, content
+BEGINNING = 24.0  # reading the clip and another to train on, and the baselines
 MAX_MEASUREMENTS = 24
 USUAL_MEASUREMENTS = 10
 MIN_CLIPS = 4
@@ -41,10 +43,11 @@ def plan_measurements(config: MonitorConfig, *, total_steps: int, batch_size: in
         num_videos: Videos that can be measured.
     """
     budget = config.max_cost * TRAINING * total_steps * batch_size
-    affordable = int(budget / (BEGINNING + MEASURING * (USUAL_MEASUREMENTS + 1)))
+    usual = USUAL_MEASUREMENTS + 1  # and that of step 0
+    affordable = int((budget - PROBING * usual) / (BEGINNING + MEASURING * usual))
     num_clips = min(max(affordable, MIN_CLIPS), num_videos, config.max_clips)
-    left = budget - num_clips * (BEGINNING + MEASURING)
-    count = int(left / (MEASURING * max(num_clips, 1)))
+    left = budget - num_clips * (BEGINNING + MEASURING) - PROBING
+    count = int(left / (MEASURING * num_clips + PROBING))
     count = min(max(count, 2), MAX_MEASUREMENTS)
     steps = {round(step) for step in np.geomspace(1, total_steps, count)} | {total_steps}
     if total_steps >= MIN_JUDGED_STEPS:
