@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from videomae.data.manifest import Manifest, VideoRow, scan_unlabelled
+from videomae.data.procedural import ProceduralVideos
 from videomae.monitor.configs import MonitorConfig
-from videomae.monitor.held_out import MAX_SEEN, centre_clips, hold_out
+from videomae.monitor.held_out import FIRST_PROCEDURAL, MAX_SEEN, centre_clips, hold_out
 from videomae.video.sampling import ClipConfig
 
 
@@ -86,6 +88,20 @@ def test_folders_are_classes_unless_they_are_parts_of_a_split() -> None:
     assert {row.label for row in labelled} == {0, 1}
     assert all(row.label == int("walk" in str(row.path)) for row in labelled)
     assert {row.label for row in hold_out(manifest(splits), MonitorConfig(), seed=0).measured} == {None}
+
+
+def test_procedural_clips_are_measured_that_are_not_trained_on() -> None:
+    whole = scan_unlabelled("procedural:5")
+    videos = hold_out(whole, MonitorConfig(max_clips=6), seed=0)
+    assert videos.unseen
+    assert videos.train is whole
+    clips, kept = centre_clips(videos.measured, ClipConfig(num_frames=4), size=16)
+    drawn = ProceduralVideos(5, num_frames=4, size=16)
+    assert torch.equal(clips, drawn.clips(FIRST_PROCEDURAL + torch.arange(6)))
+    assert kept == list(videos.measured)
+    assert torch.equal(
+        centre_clips(whole.rows[7:8], ClipConfig(num_frames=4), size=16)[0], drawn.clips(torch.tensor([7]))
+    )
 
 
 def test_a_table_that_is_no_table_is_ignored(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from videomae.data.augment import resize_centre
-from videomae.data.manifest import SPLIT_NAMES, Manifest, VideoRow
+from videomae.data.manifest import SPLIT_NAMES, Manifest, VideoRow, procedural_seed
+from videomae.data.procedural import ProceduralVideos
 from videomae.engine.seeding import derive_seed
 from videomae.errors import VideoReadError
 from videomae.monitor.configs import MonitorConfig
@@ -22,6 +23,7 @@ from videomae.video.sampling import ClipConfig, centre_clip
 LABELS_FILE = "labels.csv"
 MIN_HELD_OUT = 4  # fewer clips are no sample: then training videos are measured instead
 MAX_SEEN = 16  # training videos that are measured where none is held out
+FIRST_PROCEDURAL = 1 << 40  # index of the first held-out clip of `procedural:`; no run trains so many
 MAX_GROUP_FRACTION = 0.1  # of all videos; what more share is no name of a recording but of the whole set
 _LAST_NUMBER = re.compile(r"[-_. ]?[a-z]{0,5}\d+$", flags=re.IGNORECASE)
 
@@ -54,7 +56,8 @@ def hold_out(manifest: Manifest, config: MonitorConfig, *, seed: int) -> Watched
     Videos of a group are on one side: the `group` column of `labels.csv` in the root, or else names that differ in
     their last number only (`v_Archery_g01_c01`, `v_Archery_g01_c02`). Groups are taken in an order that the seed
     decides, those that would exceed the number left out. Where a twentieth of the videos is fewer than 4,
-    nothing is held out and up to 16 training videos are measured.
+    nothing is held out and up to 16 training videos are measured. Of `procedural:`, clips are measured that no run
+    reaches.
 
     Args:
         manifest: All videos.
@@ -63,6 +66,11 @@ def hold_out(manifest: Manifest, config: MonitorConfig, *, seed: int) -> Watched
     """
     if not config.enabled:
         return WatchedVideos(manifest, (), unseen=False)
+    source = procedural_seed(manifest.root)
+    if source is not None:
+        names = (f"seed-{source}-clip-{FIRST_PROCEDURAL + number}" for number in range(config.max_clips))
+        measured = tuple(VideoRow(manifest.root / name, None) for name in names)
+        return WatchedVideos(manifest, measured, unseen=True)
     found = read_annotations(manifest)
     ids = {name: number for number, name in enumerate(sorted(set(found.labels.values())))}
     by_group: dict[str, list[VideoRow]] = {}
@@ -123,11 +131,15 @@ def _group(manifest: Manifest, row: VideoRow, found: Annotations) -> str:
 
 
 def centre_clips(rows: tuple[VideoRow, ...], clip: ClipConfig, *, size: int) -> tuple[Tensor, list[VideoRow]]:
-    """Read the middle of each video, cropped at the center.
+    """Read the middle of each video, cropped at the center, or draw procedural clips.
 
     Returns:
         Clips `[n, T, C, S, S]` uint8, and the rows that they are of: those that could be read.
     """
+    source = procedural_seed(rows[0].path.parent) if rows else None
+    if source is not None:
+        videos = ProceduralVideos(source, num_frames=clip.num_frames, size=size)
+        return videos.clips(torch.tensor([int(row.path.name.split("-")[-1]) for row in rows])), list(rows)
     clips, kept = [], []
     for row in rows:
         try:
