@@ -104,16 +104,14 @@ def copied(source: Path, target: Path) -> None:
 
 
 def compressed_again(source: Path, target: Path) -> None:
-    """Write 40 videos eight times, each time a little brighter, so that no two files are equal."""
+    """Write 40 videos eight times, a little brighter, so that no two files are equal."""
     target.mkdir(parents=True)
     paths = sorted(source.rglob("*.mp4"))
     for number, path in enumerate(paths[:: len(paths) // 40][:40]):
         with VideoReader(path) as reader:
             frames = reader.frames(range(VIDEO_FRAMES))
         for copy in range(8):
-            write_video(
-                target / f"video{number:03}{chr(97 + copy)}x.mp4", np.minimum(frames, 247) + np.uint8(copy // 4)
-            )
+            write_video(target / f"video{number:03}{chr(97 + copy)}x.mp4", np.minimum(frames, 247) + np.uint8(copy))
 
 
 def few(count: int) -> Change:

@@ -91,7 +91,7 @@ CASES: dict[str, tuple[str, History, History, str]] = {
     "twins": (
         "duplicated clips",
         history(data={"twins": 0.5}),
-        history(data={"twins": 0.2}),
+        history(data={"twins": 0.05}),
         "50% of 32 clips look like",
     ),
     "disorder": (

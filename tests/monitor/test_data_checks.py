@@ -55,6 +55,16 @@ def test_a_clip_shown_twice_is_a_twin_even_compressed_another_time(motion: Tenso
     assert data_statistics(clips, []).twins == 0.5
 
 
+def test_a_small_thing_that_moves_before_a_still_scene_is_enough() -> None:
+    clips = torch.full((6, 8, 3, 64, 64), 60, dtype=torch.uint8)
+    clips[:, :, :, 32:] = 200
+    for number in range(6):
+        for time in range(8):
+            clips[number, time, :, 8 * number : 8 * number + 4, 5 + time : 9 + time] = 140
+    found = data_statistics(clips, [])
+    assert (found.still, found.twins) == (0.0, 0.0)
+
+
 def test_shuffled_frames_are_in_no_order(motion: Tensor) -> None:
     generator = torch.Generator().manual_seed(0)
     shuffled = torch.stack([clip[torch.randperm(8, generator=generator)] for clip in motion])

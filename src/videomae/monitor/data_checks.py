@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BLANK_STD = 2.0  # of 255: the spread of pixels below which a frame shows nothing
-STILL_CHANGE = (
-    0.25  # of 255: the mean change from frame to frame below which nothing moves; compression noise is less
-)
-THUMBNAIL = 12  # pixels of a side
-TWIN_DIFFERENCE = 2.5  # of 255: root of the mean squared difference of thumbnails of one clip compressed twice
+# Of 255: the mean and the largest change of a pixel from frame to frame below which nothing moves. Not the mean
+# alone: a distant drone before a still sky is a few pixels. Compression of a still scene changes less.
+STILL_CHANGE = (0.6, 24.0)
+THUMBNAIL = 16  # pixels of a side
+TWIN_DIFFERENCE = 8.0  # of 255: largest difference of thumbnails of one clip compressed twice; likewise not the mean
 MOVING_CHANGE = 1.0  # of 255: clips that change less from frame to frame say nothing about the order of frames
 MAX_COMPARED_FILES = 20_000
 HASHED_BYTES = 1 << 16
@@ -54,16 +54,18 @@ def data_statistics(clips: Tensor, paths: Sequence[Path]) -> DataStatistics:
         clips: `[n, T, C, S, S]` uint8, each of another video.
         paths: All videos.
     """
-    stds, changes, ratios = [], [], []
+    stds, still, ratios = [], [], []
     for clip in clips:
         frames = clip.float()
         stds.append(float(frames.std(dim=(1, 2, 3)).mean()))
-        changes.append(neighbour_change(frames))
-        if len(frames) > 2 and changes[-1] > MOVING_CHANGE:
-            ratios.append(changes[-1] / any_change(frames))
+        change = neighbour_change(frames)
+        most = float((frames[1:] - frames[:-1]).abs().max()) if len(frames) > 1 else 255.0
+        still.append(change < STILL_CHANGE[0] and most < STILL_CHANGE[1])
+        if len(frames) > 2 and change > MOVING_CHANGE:
+            ratios.append(change / any_change(frames))
     n = max(len(clips), 1)
     is_blank = [std < BLANK_STD for std in stds]
-    is_still = [change < STILL_CHANGE and not blank for change, blank in zip(changes, is_blank, strict=True)]
+    is_still = [one and not blank for one, blank in zip(still, is_blank, strict=True)]
     looks = clips[torch.tensor([not one for one in is_blank], dtype=torch.bool)] if len(clips) else clips
     return DataStatistics(
         num_clips=len(clips),
@@ -94,8 +96,8 @@ def twin_fraction(clips: Tensor) -> float:
     if len(clips) < 2:
         return 0.0
     middle = clips[:, [0, clips.shape[1] // 2]].float().flatten(0, 1)  # [n * 2, C, S, S]
-    small = F.adaptive_avg_pool2d(middle, THUMBNAIL).unflatten(0, (len(clips), 2)).flatten(1)  # [n, 2 * C * 144]
-    difference = torch.cdist(small, small) / small.shape[1] ** 0.5
+    small = F.adaptive_avg_pool2d(middle, THUMBNAIL).unflatten(0, (len(clips), 2)).flatten(1)  # [n, 2 * C * 256]
+    difference = torch.cdist(small, small, p=float("inf"))
     difference.fill_diagonal_(float("inf"))
     return float((difference.min(dim=1).values < TWIN_DIFFERENCE).float().mean())
 
