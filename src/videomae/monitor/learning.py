@@ -18,7 +18,7 @@ from torch import Tensor
 from videomae.data.loader import Batch
 from videomae.data.manifest import VideoRow
 from videomae.engine.runlog import MetricsLog
-from videomae.engine.seeding import torch_generator
+from videomae.engine.seeding import numpy_generator, torch_generator
 from videomae.masking import MaskConfig, draw_masks
 from videomae.model.embeddings import native_grid
 from videomae.model.encoder import encode
@@ -220,11 +220,9 @@ class LearningMonitor:
         facts, videos = self._facts, self._videos
         sample = self._clips
         if videos.unseen:
-            more, _ = centre_clips(
-                videos.train.rows[:: max(len(videos.train.rows) // len(sample), 1)][: len(sample)],
-                facts.clip,
-                size=sample.shape[-1],
-            )
+            order = numpy_generator(facts.seed, "monitor", "sample").permutation(len(videos.train.rows))
+            rows = tuple(videos.train.rows[int(number)] for number in order[: len(sample)])
+            more, _ = centre_clips(rows, facts.clip, size=sample.shape[-1])
             sample = torch.cat((sample, more))
         paths = [row.path for row in (*videos.train.rows, *(videos.measured if videos.unseen else ()))]
         beginning = Beginning(
