@@ -221,7 +221,7 @@ class LearningMonitor:
         sample = self._clips
         if videos.unseen:
             order = numpy_generator(facts.seed, "monitor", "sample").permutation(len(videos.train.rows))
-            rows = tuple(videos.train.rows[int(number)] for number in order[: len(sample)])
+            rows = tuple(videos.train.rows[int(number)] for number in order[: self.plan.num_compared])
             more, _ = centre_clips(rows, facts.clip, size=sample.shape[-1])
             sample = torch.cat((sample, more))
         paths = [row.path for row in (*videos.train.rows, *(videos.measured if videos.unseen else ()))]

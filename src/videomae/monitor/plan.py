@@ -13,10 +13,12 @@ TRAINING = 3.0
 # Measured on tiny models, where small batches cost most: docs/monitor.md.
 MEASURING = 4.0  # all hidden tubelets are decoded, in small batches
 PROBING = 16.0  # not for each clip but for each measurement: leaks, norms, attention, content
-BEGINNING = 24.0  # reading the clip and another to train on, and the baselines
+BEGINNING = 24.0  # reading the clip, and the baselines
 MAX_MEASUREMENTS = 24
 USUAL_MEASUREMENTS = 10
 MIN_CLIPS = 4
+CLIPS_FOR_ONE = 200  # clips of the run for each clip that is only looked at: half a percent of the reading
+MAX_COMPARED = 64
 JUDGED_AT = 0.08  # of the run: a measurement for the first judgment of a plateau, whatever the others' ratio
 MIN_JUDGED_STEPS = 25  # a run of fewer steps is a trial, from which nothing is to be learnt
 
@@ -29,6 +31,8 @@ class MonitorPlan:
     """Steps after which to measure, ascending, the last one included; step 0, before the first, is another."""
     num_clips: int
     """Clips to measure on."""
+    num_compared: int
+    """Training clips to look at once beside them: copies are found in a sample of some size only."""
 
 
 def plan_measurements(config: MonitorConfig, *, total_steps: int, batch_size: int, num_videos: int) -> MonitorPlan:
@@ -52,4 +56,5 @@ def plan_measurements(config: MonitorConfig, *, total_steps: int, batch_size: in
     steps = {round(step) for step in np.geomspace(1, total_steps, count)} | {total_steps}
     if total_steps >= MIN_JUDGED_STEPS:
         steps.add(round(JUDGED_AT * total_steps))
-    return MonitorPlan(tuple(int(step) for step in sorted(steps)), num_clips)
+    compared = min(max(total_steps * batch_size // CLIPS_FOR_ONE, num_clips), MAX_COMPARED)
+    return MonitorPlan(tuple(int(step) for step in sorted(steps)), num_clips, compared)
