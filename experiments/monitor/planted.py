@@ -112,7 +112,7 @@ def compressed_again(source: Path, target: Path) -> None:
             frames = reader.frames(range(VIDEO_FRAMES))
         for copy in range(8):
             tint = np.array([copy & 1, copy >> 1 & 1, copy >> 2 & 1], dtype=np.uint8)
-            write_video(target / f"video{number:03}{chr(97 + copy)}x.mp4", np.minimum(frames, 250) + 4 * tint)
+            write_video(target / f"video{number:03}{chr(97 + copy)}x.mp4", np.minimum(frames, 254) + tint)
 
 
 def few(count: int) -> Change:

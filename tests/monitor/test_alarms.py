@@ -92,7 +92,7 @@ CASES: dict[str, tuple[str, History, History, str]] = {
         "duplicated clips",
         history(data={"twins": 0.5}),
         history(data={"twins": 0.05}),
-        "50% of 32 clips look like",
+        "75% of 32 clips look like",
     ),
     "disorder": (
         "shuffled frames",

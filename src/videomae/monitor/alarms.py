@@ -23,7 +23,7 @@ LEAK_LOSS_FRACTION = 0.5  # of the run: later, a model may have earned it
 COPY_LOSS = 0.2  # of the trivial loss: copying a neighbor then solves the task
 BLANK_FRACTION = 0.1
 STILL_FRACTION = 0.5
-TWIN_FRACTION = 0.1
+TWIN_FRACTION = 0.6
 EQUAL_FILE_FRACTION = 0.05
 DISORDER = 0.9  # change between neighbors over that between any two frames
 HIGH_STEP = 0.1  # of the weights, in one step at the highest rate
@@ -129,7 +129,7 @@ def duplicated_clips(history: History) -> str | None:
     if data.equal_files >= EQUAL_FILE_FRACTION:
         return f"{data.equal_files:.0%} of the files are equal to another one; less than 5 % should be"
     if data.twins >= TWIN_FRACTION:
-        return f"{data.twins:.0%} of {data.num_clips} clips look like another one; less than 10 % should"
+        return f"{data.twins:.0%} of {data.num_clips} clips look like another one; less than 60 % should"
     return None
 
 

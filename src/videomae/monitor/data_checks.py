@@ -18,7 +18,7 @@ BLANK_STD = 2.0  # of 255: the spread of pixels below which a frame shows nothin
 # alone: a distant drone before a still sky is a few pixels. Compression of a still scene changes less.
 STILL_CHANGE = (0.6, 24.0)
 THUMBNAIL = 16  # pixels of a side
-TWIN_DIFFERENCE = 8.0  # of 255: largest difference of thumbnails of one clip compressed twice; likewise not the mean
+TWIN_DIFFERENCE = (3.0, 24.0)  # of 255: root mean square, and largest, of thumbnails of one clip compressed twice
 MOVING_CHANGE = 1.0  # of 255: clips that change less from frame to frame say nothing about the order of frames
 MAX_COMPARED_FILES = 20_000
 HASHED_BYTES = 1 << 16
@@ -97,9 +97,11 @@ def twin_fraction(clips: Tensor) -> float:
         return 0.0
     middle = clips[:, [0, clips.shape[1] // 2]].float().flatten(0, 1)  # [n * 2, C, S, S]
     small = F.adaptive_avg_pool2d(middle, THUMBNAIL).unflatten(0, (len(clips), 2)).flatten(1)  # [n, 2 * C * 256]
-    difference = torch.cdist(small, small, p=float("inf"))
+    mean = torch.cdist(small, small) / small.shape[1] ** 0.5 / TWIN_DIFFERENCE[0]
+    largest = torch.cdist(small, small, p=float("inf")) / TWIN_DIFFERENCE[1]
+    difference = torch.maximum(mean, largest)
     difference.fill_diagonal_(float("inf"))
-    return float((difference.min(dim=1).values < TWIN_DIFFERENCE).float().mean())
+    return float((difference.min(dim=1).values < 1.0).float().mean())
 
 
 def equal_file_fraction(paths: Sequence[Path]) -> float:
