@@ -90,8 +90,8 @@ CASES: dict[str, tuple[str, History, History, str]] = {
     ),
     "twins": (
         "duplicated clips",
+        history(data={"twins": 0.75}),
         history(data={"twins": 0.5}),
-        history(data={"twins": 0.05}),
         "75% of 32 clips look like",
     ),
     "disorder": (
