@@ -24,6 +24,7 @@ LAYERS = {
     "probing": 9,
     "evaluation": 8,
     "inference": 7,
+    "monitor": 7,
     "model": 6,
     "sharing": 5,
     "processing": 4,

@@ -8,25 +8,25 @@ deviations that are interpolated between the visible tubelets.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from experiments.learning.settings import normalized
 from videomae.masking import MaskConfig, draw_masks
 from videomae.model.embeddings import native_grid, tubelet_size
 from videomae.model.pretraining import VideoMAEForPreTraining
+from videomae.monitor.baselines import (
+    SIGMAS,
+    gaussian_interpolation,
+    interpolated_statistics,
+    nearest_visible,
+)
 from videomae.patches import (
-    PatchStatistics,
-    TokenGrid,
     complement,
     denormalize_patches,
     gather_tokens,
-    patch_statistics,
     patchify,
     unpatchify,
 )
-
-SIGMAS = (1.5, 2.5, 4.0, 6.0, 9.0)  # pixels, of the Gaussian interpolation; the best one counts
 
 
 @torch.no_grad()
@@ -41,48 +41,6 @@ def reconstruct(model: VideoMAEForPreTraining, clips: Tensor, visible: Tensor) -
         logits = denormalize_patches(logits, interpolated_statistics(truth, visible, hidden, grid))
     filled = truth.scatter(1, hidden[..., None].expand_as(logits), logits.clamp(0, 1))
     return filled, truth
-
-
-def interpolated_statistics(truth: Tensor, visible: Tensor, hidden: Tensor, grid: TokenGrid) -> PatchStatistics:
-    """Return statistics of hidden tubelets as Gaussian averages, one token wide, of the visible ones'."""
-    device = truth.device
-    sides = (torch.arange(n, device=device) for n in (grid.frames, grid.height, grid.width))
-    places = torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1).view(-1, 3).float()
-    distance = torch.cdist(places[hidden], places[visible])  # [B, M, V]
-    weights = torch.softmax(-0.5 * distance**2, dim=-1)
-    known = patch_statistics(gather_tokens(truth, visible), 3)
-    mean, std = (weights @ one[:, :, 0] for one in (known.mean, known.std))  # [B, M, C]
-    return PatchStatistics(mean[:, :, None], std[:, :, None])
-
-
-def nearest_visible(visible: Tensor, grid: TokenGrid) -> Tensor:
-    """Return for every token the nearest visible one, `[B, N]`."""
-    device = visible.device
-    time, rows, columns = torch.meshgrid(
-        *(torch.arange(n, device=device) for n in (grid.frames, grid.height, grid.width)), indexing="ij"
-    )
-    places = torch.stack((time, rows, columns), dim=-1).view(-1, 3).float()
-    seen = places[visible]  # [B, V, 3]
-    distance = torch.cdist(places.expand(len(seen), -1, -1), seen)  # [B, N, V]
-    return visible.gather(1, distance.argmin(dim=2))
-
-
-def gaussian_interpolation(truth: Tensor, hidden: Tensor, model: VideoMAEForPreTraining, sigma: float) -> Tensor:
-    """Fill hidden pixels with a Gaussian average of the visible ones of the same frame: patches `[B, N, P]`."""
-    grid, tubelet = native_grid(model.config), tubelet_size(model.config)
-    mask = (~hidden).float()[..., None].expand_as(truth)
-    video = unpatchify(truth * mask, grid, tubelet).flatten(0, 1)
-    weight = unpatchify(mask.contiguous(), grid, tubelet).flatten(0, 1)
-    reach = int(3 * sigma) + 1
-    taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=truth.device) / sigma) ** 2)
-
-    def blurred(images: Tensor) -> Tensor:
-        kernel = taps.expand(3, 1, 1, -1)
-        images = F.conv2d(images, kernel, padding=(0, reach), groups=3)
-        return F.conv2d(images, kernel.mT, padding=(reach, 0), groups=3)
-
-    filled = blurred(video) / blurred(weight).clamp_min(1e-8)
-    return patchify(filled.unflatten(0, (len(truth), -1)), tubelet)
 
 
 @torch.no_grad()
@@ -103,7 +61,7 @@ def measure(model: VideoMAEForPreTraining, clips: Tensor, mask: MaskConfig, *, b
             rows["copy_nearest"] = gather_tokens(truth, nearest_visible(visible, grid))
             rows["oracle_tubelet_mean"] = own.flatten(2)
             for sigma in SIGMAS:
-                rows[f"gaussian_{sigma}"] = gaussian_interpolation(truth, hidden, model, sigma)
+                rows[f"gaussian_{sigma}"] = gaussian_interpolation(truth, hidden, grid, model.tubelet, sigma=sigma)
         for name, patches in rows.items():
             error = ((patches - truth) ** 2).mean(dim=-1)
             sums[name] = sums.get(name, 0.0) + float((error * hidden).sum())

@@ -17,6 +17,7 @@ from videomae.engine.runlog import MetricsLog
 from videomae.errors import RunError
 from videomae.inference.loaded import load_pretraining
 from videomae.inference.reconstruction import reconstruct_video
+from videomae.monitor.history import MONITOR_FILE
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe, load_recipe, recipe_to_dict
 from videomae.report.figures import Curve, RunAccuracy, SeedAccuracy, accuracy_comparison, loss_curves
 from videomae.report.page import (
@@ -33,6 +34,7 @@ from videomae.report.page import (
 )
 from videomae.report.sections import (
     evaluation_section,
+    monitor_section,
     predictions_section,
     reconstruction_section,
     training_section,
@@ -158,6 +160,7 @@ def _render(out: Path, results: _Results, *, own_data: bool, seed: int) -> str:
     sections = [
         _comparison_section(out, results, own_data=own_data, seed=seed),
         training_section(results.pretraining, title="Pre-training without labels"),
+        monitor_section(MetricsLog.read(out / "pretrain" / MONITOR_FILE)),
         _reconstructions(out, results.pretrained),
         evaluation_section(validation, title=f"Evaluation: {PRETRAINED}"),
         predictions_section(validation, title=f"Predictions: {PRETRAINED}"),

@@ -13,10 +13,12 @@ from PIL import Image
 from videomae.evaluation.metrics import wilson_interval
 from videomae.report.figures import (
     Curve,
+    Level,
     RunAccuracy,
     SeedAccuracy,
     accuracy_comparison,
     confusion_chart,
+    grid_chart,
     loss_curves,
     png_address,
     thumbnail,
@@ -143,3 +145,25 @@ def test_thumbnail_is_reduced_and_never_enlarged() -> None:
 def test_png_keeps_every_pixel() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
     assert np.array_equal(np.asarray(decoded(png_address(Image.fromarray(pixels)))), pixels)
+
+
+def test_levels_are_drawn_across_and_named() -> None:
+    svg = loss_curves([Curve("loss", [0, 10], [2.0, 1.0])], levels=[Level("copy-nearest", 1.5)])
+    assert "copy-nearest" in texts(svg)
+    (line,) = [points for points in lines(svg, LIGHT.muted) if len(points) == 2 and points[0, 1] == points[1, 1]]
+    (curve,) = lines(svg, LIGHT.series[0])
+    assert line[0, 1] == pytest.approx(curve[:, 1].mean(), abs=0.1)
+    assert svg.alt == "loss by step: loss from 2 to 1; copy-nearest 1.5"
+
+
+def test_a_grid_has_its_numbers_in_its_cells_and_negative_ones_in_the_other_color() -> None:
+    svg = grid_chart([[0.5, None], [-0.25, 0.0]], name="share")
+    assert [text for text in texts(svg) if "%" in text] == ["50%", "-25%", "0%"]
+    assert f"fill: {LIGHT.series[1]}" in svg.light
+    assert svg.alt == "share at 2 by 2 positions: -25.0% to 50.0%"
+
+
+@pytest.mark.parametrize("values", [[], [[]], [[1.0], [1.0, 2.0]]])
+def test_a_grid_without_cells_or_with_ragged_rows_is_refused(values: list[list[float | None]]) -> None:
+    with pytest.raises(ValueError, match="the grid has no cells, or rows of different lengths: give rows of one"):
+        grid_chart(values, name="share")

@@ -16,6 +16,7 @@ from videomae.masking import MaskConfig
 from videomae.report.page import Chart, Facts, Gallery, Image, Section, Table, Text, render_report
 from videomae.report.sections import (
     evaluation_section,
+    monitor_section,
     predictions_section,
     reconstruction_section,
     training_section,
@@ -141,3 +142,74 @@ def test_sections_can_be_rendered(tmp_path: Path) -> None:
     assert "70.00%" in html
     assert "bad0.mp4" in html
     assert html.count("<article") == 10
+
+
+def monitored() -> list[dict]:
+    """Return the lines of a run of two measurements, the second with an alarm."""
+    beginning = {
+        "step": 0,
+        "total_steps": 100,
+        "warmup_steps": 5,
+        "batch_size": 8,
+        "num_clips": 8,
+        "unseen": True,
+        "num_train": 160,
+        "normalized": True,
+        "mask_kind": "tube",
+        "baselines": {"zero": 1.0, "visible_mean": 1.0, "copy_nearest": 1.8, "interpolate": 0.95},
+        "data": {
+            "num_clips": 16,
+            "pixel_std": 40.0,
+            "blank": 0.0,
+            "still": 0.0,
+            "twins": 0.0,
+            "equal_files": 0.5,
+            "order": 0.7,
+        },
+    }
+    alarm = {"name": "duplicated clips", "evidence": "half are equal", "cause": "copies", "remedy": "keep one"}
+    measured = {
+        "num_skipped": 0,
+        "effective_rank": 20.25,
+        "width": 32,
+        "content": 0.9,
+        "explained": {"time": [0.1, 0.3], "position": [[0.2, None]]},
+        "attention_distance": [2.5, 1.25],
+        "leak": 0.0,
+        "input_mean": 0.0,
+        "input_std": 1.0,
+        "norm_std": 1.0,
+        "norm_name": "norm",
+        "gradient_norms": {"early": 0.1, "decoder": 0.2},
+        "neighbour_accuracy": 0.625,
+    }
+    rows = [(0, 1.02, None, []), (50, 0.9, 0.92, [alarm])]
+    return [beginning] + [
+        {"step": step, "held_out_loss": loss, "train_loss": train, "alarms": alarms, **measured}
+        for step, loss, train, alarms in rows
+    ]
+
+
+def test_the_monitor_tells_where_the_run_stands_its_alarms_and_its_numbers() -> None:
+    section = monitor_section(monitored())
+    said, warning = blocks(section, Text)
+    assert "below interpolation since step 50: learning" in said.text
+    assert warning.is_warning
+    assert warning.text == "duplicated clips (step 50): half are equal. Likely cause: copies. Try: keep one."
+    facts = dict(blocks(section, Facts)[0].rows)
+    assert facts["clips"] == "8, held out"
+    assert facts["loss of copy-nearest"] == "1.8"
+    assert facts["effective rank of the features"] == "20.2 of 32"
+    assert facts["attention distance by layer, tokens"] == "2.5, 1.25"
+    assert facts["nearest-neighbor accuracy"] == "62.5%"
+    alts = [chart.svg.alt for chart in blocks(section, Chart)]
+    assert "held-out clips from 1.02 to 0.9" in alts[0]
+    assert "interpolation 0.95" in alts[0]
+    assert "copy-nearest" not in alts[0], "a line far above the curves would flatten them"
+    assert any("gradient norm by step: early from 0.1 to 0.1; decoder" in alt for alt in alts)
+    assert "share of the variance explained" in render_report("run", [section])
+
+
+def test_a_monitor_without_measurements_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no record is a measurement: give the lines of a run's monitor.jsonl"):
+        monitor_section(monitored()[:1])

@@ -22,6 +22,7 @@ from videomae.errors import ConfigError
 from videomae.evaluation.configs import EvaluationConfig
 from videomae.masking import MaskConfig
 from videomae.model.config import VideoMAEConfig
+from videomae.monitor.configs import MonitorConfig
 from videomae.video.sampling import ClipConfig
 
 RECIPE_FILE = "recipe.yaml"
@@ -133,6 +134,8 @@ class PretrainRecipe:
     """How long."""
     loop: LoopConfig = field(default_factory=LoopConfig)
     """Batches, devices, checkpoints."""
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    """What is measured beside the loss, on videos that are held out."""
 
 
 @dataclass(frozen=True)

@@ -60,11 +60,24 @@ class RunAccuracy:
     """At least one."""
 
 
-def loss_curves(curves: Sequence[Curve], *, x_label: str = "step", y_label: str = "loss") -> Svg:
+@dataclass(frozen=True)
+class Level:
+    """A height to compare curves with."""
+
+    name: str
+    """Written on its line."""
+    value: float
+    """Where it is drawn."""
+
+
+def loss_curves(
+    curves: Sequence[Curve], *, levels: Sequence[Level] = (), x_label: str = "step", y_label: str = "loss"
+) -> Svg:
     """Draw one or several curves over the same axes.
 
     Args:
         curves: At least one, each of at least one point; values that are not finite leave gaps.
+        levels: Drawn as broken lines across.
         x_label: What x counts.
         y_label: What y measures.
 
@@ -87,6 +100,10 @@ def loss_curves(curves: Sequence[Curve], *, x_label: str = "step", y_label: str 
             axes.plot(
                 curve.steps, curve.values, color=color, linewidth=1.8, marker=marker, label=printable(curve.name)
             )
+        for level in levels:
+            axes.axhline(level.value, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
+            place = axes.get_yaxis_transform()  # x as a fraction of the axes, y as data
+            axes.text(1.0, level.value, printable(level.name), transform=place, color=theme.muted, ha="right")
         axes.grid(visible=True, linewidth=0.6)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
@@ -95,7 +112,43 @@ def loss_curves(curves: Sequence[Curve], *, x_label: str = "step", y_label: str 
             axes.legend()
 
     ends = "; ".join(f"{curve.name} from {curve.values[0]:.4g} to {curve.values[-1]:.4g}" for curve in curves)
-    return draw_chart(draw, alt=f"{y_label} by {x_label}: {ends}")
+    beside = "".join(f"; {level.name} {level.value:.4g}" for level in levels)
+    return draw_chart(draw, alt=f"{y_label} by {x_label}: {ends}{beside}")
+
+
+def grid_chart(values: Sequence[Sequence[float | None]], *, name: str) -> Svg:
+    """Draw a number for each position of the token grid as the strength of its cell; below 0 in the other color.
+
+    Args:
+        values: `[h, w]`; None leaves the cell empty.
+        name: What the numbers are.
+
+    Raises:
+        ValueError: If there is none, or rows differ in length.
+    """
+    if not values or len({len(row) for row in values}) != 1 or not values[0]:
+        raise ValueError("the grid has no cells, or rows of different lengths: give rows of one length")
+    known = [value for row in values for value in row if value is not None]
+    largest = max((abs(value) for value in known), default=0.0) or 1.0
+
+    def draw(axes: Axes, theme: Theme) -> None:
+        for row, cells in enumerate(values):
+            for column, value in enumerate(cells):
+                color = theme.series[0 if (value or 0.0) >= 0 else 1]
+                strength = FULL_CELL_OPACITY * abs(value or 0.0) / largest
+                corner = (column - 0.5, row - 0.5)
+                axes.add_patch(Rectangle(corner, 1, 1, facecolor=color, alpha=strength, edgecolor="none"))
+                axes.add_patch(Rectangle(corner, 1, 1, facecolor="none", edgecolor=theme.line, linewidth=0.6))
+                if value is not None and len(cells) <= MAX_COUNTED_CLASSES:
+                    axes.text(column, row, f"{value:.0%}", ha="center", va="center")
+        axes.set_xlim(-0.5, len(values[0]) - 0.5)
+        axes.set_ylim(len(values) - 0.5, -0.5)
+        axes.set_aspect("equal")
+        axes.set_xticks([])
+        axes.set_yticks([])
+
+    ends = f"{min(known):.1%} to {max(known):.1%}" if known else "nothing"
+    return draw_chart(draw, alt=f"{name} at {len(values)} by {len(values[0])} positions: {ends}", inches=(4.2, 4.2))
 
 
 def accuracy_comparison(runs: Sequence[RunAccuracy], *, chance: float | None = None) -> Svg:

@@ -11,12 +11,22 @@ from pathlib import Path
 from videomae.errors import VideoReadError
 from videomae.evaluation.results import EvaluationResult, VideoResult
 from videomae.inference.reconstruction import Reconstruction, reconstruction_strip
-from videomae.report.figures import Curve, confusion_chart, loss_curves, png_address, thumbnail
+from videomae.monitor.history import NAMES, History, read_history, standing
+from videomae.report.figures import (
+    Curve,
+    Level,
+    confusion_chart,
+    grid_chart,
+    loss_curves,
+    png_address,
+    thumbnail,
+)
 from videomae.report.page import Block, Chart, Facts, Gallery, Image, PredictionCard, Section, Table, Text
 from videomae.video.decode import VideoReader
 
 MAX_CURVE_POINTS = 600  # more points than pixels only make the page heavy
 MIN_STRIP_PIXELS = 780  # the width of a card on a desktop; narrower, its labels are hard to read
+SHOWN_GROUPS = ("embeddings", "early", "late", "decoder")  # of gradient norms: a chart has four colors
 MAX_BAD_VIDEOS = 20  # named on the page; the JSON result names all
 
 
@@ -40,6 +50,91 @@ def training_section(records: Sequence[Mapping[str, object]], *, title: str = "T
     if rates[0]:
         blocks.append(Chart(loss_curves([Curve("learning rate", *_thinned(*rates))], y_label="learning rate")))
     return Section(title, blocks)
+
+
+def monitor_section(records: Sequence[Mapping[str, object]], *, title: str = "Is it learning?") -> Section:
+    """Show what the monitor of a pre-training run has measured, and its alarms.
+
+    Args:
+        records: Lines of `monitor.jsonl`.
+        title: Heading.
+
+    Raises:
+        ValueError: If there is no measurement.
+    """
+    history = read_history(records)
+    if history is None:
+        raise ValueError("no record is a measurement: give the lines of a run's monitor.jsonl")
+    start, last = history.beginning, history.last
+    blocks: list[Block] = [Text(f"{standing(history)}.")]
+    for alarm in {alarm["name"]: alarm for one in history.measurements for alarm in one.alarms}.values():
+        steps = [one.step for one in history.measurements if alarm["name"] in {two["name"] for two in one.alarms}]
+        when = f"step {steps[0]:,}" if len(steps) == 1 else f"steps {steps[0]:,} to {steps[-1]:,}"
+        text = (
+            f"{alarm['name']} ({when}): {alarm['evidence']}. Likely cause: {alarm['cause']}. Try: {alarm['remedy']}."
+        )
+        blocks.append(Text(text, is_warning=True))
+    blocks.append(Facts(_monitor_facts(history)))
+    measured = "held-out clips" if start.unseen else "measured clips"
+    points = [(float(one.step), one.held_out_loss) for one in history.measurements]
+    trained = [(float(one.step), one.train_loss) for one in history.measurements if one.train_loss is not None]
+    curves = [
+        Curve(name, *zip(*rows, strict=True)) for name, rows in ((measured, points), ("training", trained)) if rows
+    ]
+    top = 1.1 * max(value for curve in curves for value in curve.values)
+    chosen = {name: value for name, value in start.baselines.items() if value <= top and name != "visible_mean"}
+    levels = [Level(NAMES[name], value) for name, value in chosen.items()]
+    caption = "Broken lines: predictions that need no learning; see docs/monitor.md."
+    blocks.append(Chart(loss_curves(curves, levels=levels), caption))
+    blocks.append(
+        Chart(
+            grid_chart(last.explained["position"], name="share of the variance explained"),
+            f"Share of the variance of hidden patches that is explained, by position, after step {last.step:,}.",
+        )
+    )
+    by_time = [value for value in last.explained["time"] if value is not None]
+    if len(by_time) > 1:
+        curve = Curve("explained", list(range(len(by_time))), by_time)
+        blocks.append(Chart(loss_curves([curve], x_label="time slice", y_label="share of the variance explained")))
+    blocks += _group_charts(history)
+    return Section(title, blocks)
+
+
+def _monitor_facts(history: History) -> dict[str, object]:
+    start, last = history.beginning, history.last
+    facts: dict[str, object] = {
+        "clips": f"{start.num_clips}, {'held out' if start.unseen else 'trained on too'}",
+        **{f"loss of {NAMES[name]}": value for name, value in start.baselines.items()},
+        "loss": last.held_out_loss,
+        "effective rank of the features": f"{last.effective_rank:.1f} of {last.width}",
+    }
+    if last.attention_distance:
+        facts["attention distance by layer, tokens"] = [round(one, 2) for one in last.attention_distance]
+    for name, value in (
+        ("nearest-neighbor accuracy", last.neighbour_accuracy),
+        ("linear probe accuracy", last.probe_accuracy),
+        ("majority class", last.majority),
+    ):
+        if value is not None:
+            facts[name] = f"{value:.1%}"
+    return facts
+
+
+def _group_charts(history: History) -> list[Block]:
+    ranks = [(float(one.step), one.effective_rank) for one in history.measurements]
+    rank = Curve("rank", *zip(*ranks, strict=True))
+    blocks: list[Block] = [Chart(loss_curves([rank], y_label="effective rank of the features"))]
+    curves = []
+    for name in SHOWN_GROUPS:
+        rows = [
+            (float(one.step), one.gradient_norms[name]) for one in history.measurements if name in one.gradient_norms
+        ]
+        if rows:
+            curves.append(Curve(name, *zip(*rows, strict=True)))
+    if curves:
+        caption = "The encoder's first and last third, its embeddings, and the decoder; monitor.jsonl has the middle."
+        blocks.append(Chart(loss_curves(curves, y_label="gradient norm"), caption))
+    return blocks
 
 
 def evaluation_section(result: EvaluationResult, *, title: str = "Evaluation") -> Section:

@@ -24,6 +24,8 @@ from videomae.engine.seeding import derive_seed
 from videomae.engine.workers import running_workers
 from videomae.model.embeddings import native_grid
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD, VideoMAEForPreTraining
+from videomae.monitor.held_out import hold_out
+from videomae.monitor.learning import LearningMonitor, RunFacts
 from videomae.patches import TokenGrid
 from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.processing.pixels import normalize
@@ -68,7 +70,8 @@ def pretrain(
     loop = recipe.loop
     device = pick_device(loop.device)
     dtype = compute_dtype(loop.precision, device)
-    manifest = scan_unlabelled(recipe.data.train)
+    videos = hold_out(scan_unlabelled(recipe.data.train), recipe.monitor, seed=loop.seed)
+    manifest = videos.train
     model, report = build_model(recipe, model_class)
     built = as_built(recipe.model, model.config, init=recipe.init, has_decoder=True)
     recipe = replace(recipe, model=built)
@@ -98,6 +101,14 @@ def pretrain(
     for line in origin_lines(report):
         print(line)
     start = session.restore(model, optimizer)
+    monitor = LearningMonitor(
+        recipe.monitor,
+        videos,
+        model,
+        RunFacts(recipe.clip, recipe.mask, loop.seed, plan.batch_size, plan.rates.tolist()),
+        folder=session.folder.path,
+        autocast=lambda: autocast(device, dtype),
+    )
     cost = run_cost(
         pretraining_clip_cost(model.config, recipe),
         model,
@@ -127,6 +138,8 @@ def pretrain(
             running_workers(loader) as batches,
             session.save_on_stop(),
         ):
+            for line in monitor.start(start, session.recent):
+                progress.say(line)
             for step in range(start + 1, plan.total + 1):
                 loss = norm = None
                 with interrupt.discardable():
@@ -140,6 +153,7 @@ def pretrain(
                             output = model(clips, visible_indices=inputs.visible, decoded_indices=inputs.decoded)
                         loss = output.loss
                         loss.backward()
+                        monitor.before_update(step, batch)
                         norm = clip_and_norm(parameters, recipe.optim.clip_grad)
                 with session.updating(step):
                     if loss is not None and norm is not None:
@@ -148,6 +162,10 @@ def pretrain(
                 progress.update(step, num_clips=len(batch.clips), loss=read, learning_rate=plan.lr(step))
                 for line in duration.after(step, synchronized=read is not None):
                     progress.say(line)
+                if monitor.is_due(step):
+                    session.flush()
+                    for line in monitor.measure(step, session.recent):
+                        progress.say(line)
                 if step % loop.checkpoint_steps == 0 or step == plan.total:
                     session.save()
 

@@ -65,6 +65,7 @@ MAY_NOT_CHANGE = {
     "loop.batch_size": "steps, epochs and learning rates follow from it",
     "loop.seed": "every random draw follows from it",
     "mask": "the loss would be another one",
+    "monitor": "it decides which videos are trained on, and what monitor.jsonl holds",
     "model": "the checkpoint's tensors have the shapes of the other model",
     "optim": "the checkpoint holds the optimizer's state for the other value",
     "schedule": "the learning rate of every step, of those done too, follows from the length of the run",
@@ -122,7 +123,14 @@ def saved_recipe(kind: type[Recipe], out: Path) -> Recipe:
             f"{path}, written by videomae {_version_of(out)}, has settings that videomae {__version__} does not know "
             f"({', '.join(unknown)}): resume with the version that wrote it, or a newer one"
         )
-    return load_recipe(kind, path)
+    return without_monitor(load_recipe(kind, path)) if "monitor" not in values else load_recipe(kind, path)
+
+
+def without_monitor(recipe: Recipe) -> Recipe:
+    """Switch the monitor off: versions that had none trained on all videos."""
+    if isinstance(recipe, PretrainRecipe):
+        return dataclasses.replace(recipe, monitor=dataclasses.replace(recipe.monitor, enabled=False))
+    return recipe
 
 
 def resolve(recipe: Recipe, out: Path, *, resume: bool) -> Recipe:
@@ -147,6 +155,8 @@ def resolve(recipe: Recipe, out: Path, *, resume: bool) -> Recipe:
             loop = dataclasses.replace(loop, device=saved.loop.device)
         if loop.precision == "auto":
             loop = dataclasses.replace(loop, precision=saved.loop.precision)
+        if "monitor" not in read_recipe_file(saved_recipe_path(out)):
+            recipe = without_monitor(recipe)
         if not _has_history(out):
             recipe = _without_ignored_model(recipe)
     device = pick_device(loop.device)

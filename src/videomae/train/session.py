@@ -9,6 +9,7 @@ import contextlib
 import platform
 import shlex
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,8 @@ from videomae.sharing.record import load_record
 from videomae.train.resume import EVALUATION, allowed_changes, record_resume, record_start
 from videomae.train.step import StepPlan
 from videomae.weights.sources import RUN_FOLDER
+
+MAX_RECENT = 200  # steps of which the newest records are kept
 
 
 class Session:
@@ -82,6 +85,8 @@ class Session:
         """Steps done."""
         self._names = [str(row.path) for row in manifest.rows]
         self._pending = PendingSteps()
+        self.recent: deque[dict[str, Any]] = deque(maxlen=MAX_RECENT)
+        """Records of the newest steps whose losses were read, as in the metrics."""
         self._saved_step: int | None = None
         self._can_save = True  # False while the weights are being updated, and after a save that failed
 
@@ -141,6 +146,8 @@ class Session:
             self.step = self._saved_step = int(state["step"])
         # An evaluation follows the last step; a run that is not finished does it again.
         self.metrics.truncate_after(self.step, drop=("evaluation",))
+        if self.step and self.metrics.path.exists():
+            self.recent.extend(MetricsLog.read(self.metrics.path))
         if self._changes is not None:  # only now is it known that the run can go on, and from where
             print(f"resuming {self.folder.path} after step {self.step}")
             for change in self._changes:
@@ -199,6 +206,7 @@ class Session:
         except RunError:
             self._can_save = False  # a checkpoint of a later step than the metrics would leave a gap in them
             raise
+        self.recent.extend(records)
         for record in records:
             if "skipped" in record:
                 tell(f"step {record['step']} is skipped: its loss or gradient is not finite")

@@ -1,0 +1,1 @@
+"""Planted failures and healthy runs, to measure what the learning monitor finds."""
