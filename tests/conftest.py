@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # One thread for each worker process: two workers with two threads each on two cores are slower than one.
     # Here, because it must be set before the first import of torch; programs that tests start inherit it.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # A shell that starts the tests in the background has SIGINT ignored in them, and so in the programs they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

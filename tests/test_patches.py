@@ -18,6 +18,7 @@ from videomae.patches import (
     equal_count,
     gather_tokens,
     gather_tubelets,
+    interpolated_statistics,
     membership,
     normalize_tubelets,
     patch_statistics,
@@ -205,3 +206,23 @@ def test_denormalisation_undoes_normalisation(num_channels: int) -> None:
     assert statistics.mean.shape == statistics.std.shape == (2, 5, 1, num_channels)
     restored = denormalize_patches(normalize_patches(patches, num_channels), statistics)
     torch.testing.assert_close(restored, patches, atol=1e-6, rtol=0)
+
+
+def test_statistics_between_equal_tubelets_are_theirs() -> None:
+    one = torch.rand(1, 1, 96)
+    truth, visible, hidden = one.expand(1, 32, 96), torch.arange(0, 32, 2)[None], torch.arange(1, 32, 2)[None]
+    found = interpolated_statistics(truth, visible, hidden, TokenGrid(2, 4, 4))
+    pixels = one.view(32, 3)
+    torch.testing.assert_close(found.mean[0, :, 0], pixels.mean(dim=0).expand(16, 3))
+    torch.testing.assert_close(found.std[0, :, 0], pixels.std(dim=0).expand(16, 3))
+    assert found.mean.shape == found.std.shape == (1, 16, 1, 3)
+
+
+def test_interpolated_statistics_follow_the_nearest_visible_tubelets_and_no_hidden_one() -> None:
+    grid = TokenGrid(1, 1, 8)
+    truth = torch.arange(8.0)[None, :, None].expand(1, 8, 12).clone()  # the mean of a tubelet is its column
+    visible, hidden = torch.tensor([[0, 3, 7]]), torch.tensor([[1, 2, 4, 5, 6]])
+    mean = interpolated_statistics(truth, visible, hidden, grid).mean[0, :, 0, 0]
+    assert ((mean - hidden[0]).abs() < 1.2).all()
+    truth[:, hidden[0]] = 99.0
+    assert torch.equal(interpolated_statistics(truth, visible, hidden, grid).mean[0, :, 0, 0], mean)

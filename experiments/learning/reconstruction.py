@@ -17,13 +17,13 @@ from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.monitor.baselines import (
     SIGMAS,
     gaussian_interpolation,
-    interpolated_statistics,
     nearest_visible,
 )
 from videomae.patches import (
     complement,
     denormalize_patches,
     gather_tokens,
+    interpolated_statistics,
     patchify,
     unpatchify,
 )

@@ -298,3 +298,32 @@ def denormalize_patches(normalized: Tensor, statistics: PatchStatistics) -> Tens
     num_channels = statistics.mean.shape[-1]
     pixels = rearrange(normalized, "b n (s c) -> b n s c", c=num_channels)
     return rearrange(pixels * (statistics.std + NORM_EPS) + statistics.mean, "b n s c -> b n (s c)")
+
+
+def token_places(grid: TokenGrid, device: torch.device | str = "cpu") -> Tensor:
+    """Return time, row and column of every token, `[N, 3]` float32."""
+    sides = (torch.arange(n, device=device) for n in (grid.frames, grid.height, grid.width))
+    return torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1).view(-1, 3).float()
+
+
+def interpolated_statistics(
+    truth: Tensor, visible: Tensor, hidden: Tensor, grid: TokenGrid, num_channels: int = 3
+) -> PatchStatistics:
+    """Return statistics of hidden tubelets as Gaussian averages, one token wide, of the visible ones'.
+
+    Args:
+        truth: `[B, N, P]` patches.
+        visible: `[B, V]` int64.
+        hidden: `[B, M]` int64.
+        grid: Token grid.
+        num_channels: C.
+
+    Returns:
+        Mean and std `[B, M, 1, C]`; the std is that inside a tubelet, by which a normalized prediction is multiplied.
+    """
+    places = token_places(grid, truth.device)
+    distance = torch.cdist(places[hidden], places[visible])  # [B, M, V]
+    weights = torch.softmax(-0.5 * distance**2, dim=-1)
+    known = patch_statistics(gather_tokens(truth, visible), num_channels)
+    mean, std = (weights @ one[:, :, 0] for one in (known.mean, known.std))  # [B, M, C]
+    return PatchStatistics(mean[:, :, None], std[:, :, None])

@@ -21,7 +21,6 @@ from videomae.inference.reconstruction import (
     reconstruct_video,
     reconstruction_strip,
     save_strip,
-    visible_statistics,
 )
 from videomae.masking import MaskConfig
 from videomae.model.pretraining import VideoMAEForPreTraining
@@ -161,15 +160,6 @@ def test_loss_is_the_models_own(loaded: Loaded, video: Path) -> None:
     with torch.no_grad():
         expected = loaded.model(clip_pixels(loaded, video), hidden).loss
     assert result.loss == pytest.approx(expected.item(), rel=1e-6)
-
-
-def test_statistics_are_averages_of_the_visible_patches_own() -> None:
-    patches = torch.randn(1, 5, 2 * 4 * 3, generator=torch.Generator().manual_seed(0)) * 3 + 1
-    statistics = visible_statistics(patches)
-    pixels = patches.view(5, 8, 3)
-    torch.testing.assert_close(statistics.mean.flatten(), pixels.mean(dim=(0, 1)))
-    torch.testing.assert_close(statistics.std.flatten(), pixels.std(dim=1).mean(dim=0))
-    assert statistics.mean.shape == statistics.std.shape == (1, 1, 1, 3)
 
 
 def test_frames_and_times_are_those_of_the_middle_clip(loaded: Loaded, video: Path) -> None:

@@ -119,6 +119,12 @@ CASES: dict[str, tuple[str, History, History, str]] = {
         history(step_ratios={"early": 1e-4}),
         "all steps of the run add up to a change of 0.90% of the weights",
     ),
+    "short steps, of weights that were trained before": (
+        "learning rate too low",
+        history((1.05, 0.6, 0.6, 0.59, 0.58, 0.57), step_ratios={"early": 1e-5}),
+        history((0.6, 0.6, 0.6, 0.59, 0.58, 0.57), step_ratios={"early": 1e-5}),
+        "all steps of the run add up to a change of 0.90% of the weights",
+    ),
     "dead norm": (
         "dead normalization",
         history(norm_std=0.0),

@@ -13,11 +13,9 @@ from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD, VideoMAEForP
 from videomae.monitor.baselines import (
     baseline_losses,
     gaussian_interpolation,
-    interpolated_statistics,
     nearest_visible,
-    token_places,
 )
-from videomae.patches import TokenGrid, TubeletSize, complement, patchify
+from videomae.patches import TokenGrid, TubeletSize, complement, patchify, token_places
 
 GRID = TokenGrid(2, 4, 4)
 TUBELET = TubeletSize(2, 4, 4)
@@ -97,12 +95,3 @@ def test_the_average_of_visible_pixels_ignores_hidden_ones() -> None:
     filled = [gaussian_interpolation(one, hidden, GRID, TUBELET, sigma=2.0) for one in (truth, other)]
     assert torch.equal(filled[0], filled[1])
     assert filled[0].abs().max() < truth.abs().max()
-
-
-def test_statistics_between_equal_tubelets_are_theirs() -> None:
-    one = torch.rand(1, 1, 96)
-    truth = one.expand(1, 32, 96)
-    found = interpolated_statistics(truth, torch.arange(0, 32, 2)[None], torch.arange(1, 32, 2)[None], GRID)
-    pixels = one.view(32, 3)
-    assert torch.allclose(found.mean[0, :, 0], pixels.mean(dim=0).expand(16, 3), atol=1e-6)
-    assert torch.allclose(found.std[0, :, 0], pixels.std(dim=0).expand(16, 3), atol=1e-6)

@@ -3,8 +3,8 @@
 A model trained with `norm_pix_loss` predicts each hidden tubelet normalized: its structure, but neither its
 brightness nor its contrast. To show such a prediction these two must come from somewhere. The usual figures take them
 from the hidden tubelet itself, and so are close to the original even for a model that has learned nothing. Here that
-version (`with_true_statistics`) stands beside one (`prediction`) that uses nothing hidden: one mean and one std for
-each channel, averaged over the visible tubelets of the clip. All structure in it is the model's.
+version (`with_true_statistics`) stands beside one (`prediction`) that uses nothing hidden: mean and std of
+each hidden tubelet are averages over the visible ones around it. What is finer than that is the model's.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from videomae.inference.strip import StripRow, draw_strip
 from videomae.masking import MaskConfig, draw_masks
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD, VideoMAEForPreTraining
 from videomae.patches import (
-    PatchStatistics,
     complement,
     denormalize_patches,
     gather_tokens,
+    interpolated_statistics,
     patch_statistics,
     patchify,
     unpatchify,
@@ -46,7 +46,7 @@ GRAY = 128  # hidden patches in the encoder's input
 MAX_COLUMNS = 8  # frames in a strip
 
 TRUE_STATISTICS_LABEL = "prediction with each hidden patch's true mean and std: leaks what the model did not predict"
-PREDICTION_LABEL = "prediction with the average mean and std of the visible patches: uses nothing hidden"
+PREDICTION_LABEL = "prediction with mean and std interpolated from the visible patches: uses nothing hidden"
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class Versions:
     with_true_statistics: Frames | None
     """Hidden patches predicted, with their true statistics."""
     prediction: Frames
-    """Hidden patches predicted, with the statistics of the visible ones."""
+    """Hidden patches predicted, with statistics interpolated from the visible ones."""
 
 
 def compose_versions(
@@ -203,32 +203,17 @@ def compose_versions(
 
     with_true, prediction = None, predictions.float()
     if model.config.norm_pix_loss:
-        statistics = patch_statistics(gather_tokens(true, hidden), model.config.num_channels)
+        num_channels = model.config.num_channels
+        statistics = patch_statistics(gather_tokens(true, hidden), num_channels)
         with_true = denormalize_patches(predictions.float(), statistics)
-        prediction = denormalize_patches(predictions.float(), visible_statistics(gather_tokens(true, visible)))
+        known = interpolated_statistics(true, visible, hidden, grid, num_channels)
+        prediction = denormalize_patches(predictions.float(), known)
     return Versions(
         original=_channels_last(original),
         masked=_channels_last(torch.where(is_hidden, torch.full_like(original, GRAY), original)),
         with_true_statistics=None if with_true is None else with_hidden(with_true),
         prediction=with_hidden(prediction),
     )
-
-
-def visible_statistics(patches: Tensor, num_channels: int = 3) -> PatchStatistics:
-    """Return one mean and one std for each channel, averaged over the given tubelets.
-
-    The std is that inside a tubelet, which is what a normalized prediction is to be multiplied by; the std over the
-    whole clip would be larger.
-
-    Args:
-        patches: `[B, V, P]`, visible tubelets.
-        num_channels: C.
-
-    Returns:
-        `[B, 1, 1, C]`, to be broadcast over any number of tubelets.
-    """
-    statistics = patch_statistics(patches, num_channels)  # [B, V, 1, C]
-    return PatchStatistics(statistics.mean.mean(dim=1, keepdim=True), statistics.std.mean(dim=1, keepdim=True))
 
 
 def reconstruction_strip(result: Reconstruction, *, title: str = "") -> Image.Image:

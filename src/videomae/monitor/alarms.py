@@ -159,10 +159,12 @@ def rate_too_high(history: History) -> str | None:
 
 def rate_too_low(history: History) -> str | None:
     """Find steps so small that all of them together leave the weights where they are."""
-    last = history.last
+    start, last = history.beginning, history.last
     peak = highest_step(last)
-    if peak is None or history.beginning.total_steps < MIN_JUDGED_STEPS:
+    if peak is None or start.total_steps < MIN_JUDGED_STEPS:
         return None
+    if history.measurements[0].held_out_loss < PLATEAU * start.trivial:
+        return None  # trained before, so that small steps may be what is wanted
     path = peak * last.rate_sum
     if path >= LOW_PATH:
         return None

@@ -16,40 +16,15 @@ from torch import Tensor
 from videomae.model.embeddings import native_grid
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.patches import (
-    PatchStatistics,
     TokenGrid,
     TubeletSize,
-    gather_tokens,
     membership,
-    patch_statistics,
     patchify,
+    token_places,
     unpatchify,
 )
 
 SIGMAS = (1.5, 2.5, 4.0, 6.0, 9.0)  # pixels, of the Gaussian interpolation; the best one counts
-
-
-def token_places(grid: TokenGrid, device: torch.device | str = "cpu") -> Tensor:
-    """Return time, row and column of every token, `[N, 3]` float32."""
-    sides = (torch.arange(n, device=device) for n in (grid.frames, grid.height, grid.width))
-    return torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1).view(-1, 3).float()
-
-
-def interpolated_statistics(truth: Tensor, visible: Tensor, hidden: Tensor, grid: TokenGrid) -> PatchStatistics:
-    """Return statistics of hidden tubelets as Gaussian averages, one token wide, of the visible ones'.
-
-    Args:
-        truth: `[B, N, P]` patches with three channels.
-        visible: `[B, V]` int64.
-        hidden: `[B, M]` int64.
-        grid: Token grid.
-    """
-    places = token_places(grid, truth.device)
-    distance = torch.cdist(places[hidden], places[visible])  # [B, M, V]
-    weights = torch.softmax(-0.5 * distance**2, dim=-1)
-    known = patch_statistics(gather_tokens(truth, visible), 3)
-    mean, std = (weights @ one[:, :, 0] for one in (known.mean, known.std))  # [B, M, C]
-    return PatchStatistics(mean[:, :, None], std[:, :, None])
 
 
 def nearest_visible(visible: Tensor, grid: TokenGrid) -> Tensor:

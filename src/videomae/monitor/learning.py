@@ -24,7 +24,7 @@ from videomae.model.embeddings import native_grid
 from videomae.model.encoder import encode
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD, VideoMAEForPreTraining
 from videomae.monitor.alarms import raised
-from videomae.monitor.baselines import baseline_losses, token_places
+from videomae.monitor.baselines import baseline_losses
 from videomae.monitor.configs import MonitorConfig
 from videomae.monitor.data_checks import data_statistics
 from videomae.monitor.held_out import WatchedVideos, centre_clips
@@ -52,7 +52,7 @@ from videomae.monitor.statistics import (
     usable_labels,
     weight_samples,
 )
-from videomae.patches import membership, patchify, unpatchify
+from videomae.patches import membership, patchify, token_places, unpatchify
 from videomae.processing.pixels import normalize
 from videomae.video.sampling import ClipConfig
 
