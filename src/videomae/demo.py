@@ -311,12 +311,11 @@ def _reconstructions(out: Path, results: _Results) -> Section:
     evaluation = results.pretrained.evaluation
     spread = evaluation.rows[:: max(len(evaluation.rows) // NUM_RECONSTRUCTIONS, 1)][:NUM_RECONSTRUCTIONS]
     mask = MaskConfig(ratio=saved_recipe(PretrainRecipe, out / "pretrain").mask.ratio)
-    models = {"shipped": shipped_folder(), "after a minute on clips like these": out / "pretrain"}
-    loaded = {name: load_pretraining(folder) for name, folder in models.items()}
+    trained, shipped = (load_pretraining(folder) for folder in (out / "pretrain", shipped_folder()))
+    shown = [("after a minute on clips like these", trained, row) for row in reversed(spread)]
+    shown.append(("before that minute, as shipped", shipped, spread[-1]))
     pictures = [
-        (name, reconstruct_video(model, Path(evaluation.root) / row.path, mask=mask))
-        for row in spread
-        for name, model in reversed(loaded.items())
+        (name, reconstruct_video(model, Path(evaluation.root) / row.path, mask=mask)) for name, model, row in shown
     ]
     section = reconstruction_section(pictures)
     return Section("What the model sees, and what it fills in", [*section.blocks, *_errors(results.history)])

@@ -215,9 +215,8 @@ def reconstruction_section(
             Text(
                 "The model predicts the structure of each hidden patch, but neither its brightness nor its "
                 "contrast. The third row takes both from the truth, and so looks good whatever the model has "
-                "learnt. The last row gives every hidden patch the same average of the visible ones: whatever "
-                "differs between hidden patches there comes from the model. A loss of 1 is that of predicting "
-                "nothing."
+                "learnt. The last row averages both over the visible patches around: what is finer than that comes "
+                "from the model. A loss of 1 is that of predicting nothing."
             )
         )
     for name, result in results:
