@@ -26,7 +26,7 @@ from videomae.video.sampling import ClipConfig
 from videomae.video.write import write_video
 
 RECIPE_PARTS = {
-    "pretrain": "augment clip data decoder_init init loop mask model optim schedule".split(),
+    "pretrain": "augment clip data decoder_init init loop mask model monitor optim schedule".split(),
     "finetune": "augment clip data evaluation head init loop model optim schedule".split(),
 }
 OPTIONS = {

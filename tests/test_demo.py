@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,12 +10,14 @@ import pytest
 import torch
 
 from videomae.cli import main
-from videomae.demo import PRETRAINED, STARTS, UNTRAINED, _Results, _verdict
+from videomae.demo import PRETRAINED, SCRATCH, STARTS, UNTRAINED, _Results, _summary
 from videomae.engine.runlog import MetricsLog
+from videomae.engine.seeding import derive_seed
 from videomae.errors import RunError
+from videomae.evaluation.results import VideoResult
 from videomae.model.pretraining import VideoMAEForPreTraining
-from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe, recipe_differences, recipe_to_dict
-from videomae.train.pretrain import build_model
+from videomae.recipes.schema import FinetuneRecipe, recipe_differences, recipe_to_dict
+from videomae.train.lookup import initialize_lookup
 from videomae.train.resume import saved_recipe
 
 
@@ -34,8 +37,11 @@ def test_the_report_on_own_clips_shows_the_numbers_of_the_metrics(
         assert f"{metrics['top1']:.1%}" in page
         assert f"{name}: top-1 {metrics['top1']:.1%} of {metrics['num_videos']} videos (95 % interval " in printed
     assert_control_differs_in_the_training_alone(out)
-    losses = [record["loss"] for record in MetricsLog.read(out / "pretrain" / "metrics.jsonl")]
-    assert f"{losses[-1]:.4g}" in page
+    (beginning, *measured) = MetricsLog.read(out / "pretrain" / "monitor.jsonl")
+    assert f"{measured[-1]['held_out_loss']:.3f}" in page
+    assert f"{beginning['baselines']['interpolate']:.3f}" in page
+    assert "pre-trained minus untrained: " in printed
+    assert "pre-trained minus from scratch: " in page
     assert not re.search(r"""(?:src|href)=["']https?:""", page)
     assert "saw all clips" in page  # own clips: the validation set was not held out of pre-training
 
@@ -51,34 +57,49 @@ def test_an_existing_report_is_not_replaced_unasked(tmp_path: Path) -> None:
 
 
 def assert_control_differs_in_the_training_alone(out: Path) -> None:
-    """The control starts from the weights that pre-training has started from, and is fine-tuned alike."""
-    start = build_model(saved_recipe(PretrainRecipe, out / "pretrain"))[0].state_dict()
-    untrained = VideoMAEForPreTraining.from_pretrained(out / "untrained").state_dict()
-    assert all(torch.equal(untrained[name], start[name]) for name in start)
-    pretrained, control = (
-        recipe_to_dict(saved_recipe(FinetuneRecipe, out / run)) for run in ("finetune", "from-untrained")
+    """The control has the sizes of the pre-trained model and the initial values, and is tuned alike."""
+    pretrained = VideoMAEForPreTraining.from_pretrained(out / "pretrain")
+    untrained = VideoMAEForPreTraining.from_pretrained(out / "untrained")
+    assert {name: one.shape for name, one in untrained.state_dict().items()} == {
+        name: one.shape for name, one in pretrained.state_dict().items()
+    }
+    torch.manual_seed(derive_seed(3, "untrained"))
+    start = VideoMAEForPreTraining(untrained.config)
+    initialize_lookup(start)
+    assert all(torch.equal(untrained.state_dict()[name], one) for name, one in start.state_dict().items())
+    tuned, control, scratch = (
+        recipe_to_dict(saved_recipe(FinetuneRecipe, out / STARTS[name])) for name in (PRETRAINED, UNTRAINED, SCRATCH)
     )
-    assert {one.name for one in recipe_differences(pretrained, control)} == {"init"}
+    assert {one.name for one in recipe_differences(tuned, control)} == {"init"}
+    assert scratch["init"] is None
+    assert scratch["model"]["overrides"]["hidden_size"] == tuned["model"]["overrides"]["hidden_size"]
 
 
 @pytest.mark.parametrize(
     ("pretrained", "untrained", "verdict"),
     [
-        ((0.6, 0.8), (0.3, 0.5), "Pre-training helped here."),
-        ((0.3, 0.5), (0.6, 0.8), "Pre-training harmed here."),
-        ((0.4, 0.6), (0.5, 0.7), "No effect of pre-training is shown here: the intervals of the first two overlap."),
+        (range(80), range(40), "pre-training helped (+40.0%, "),
+        (range(40), range(80), "pre-training harmed (-40.0%, "),
+        (range(52), range(50), "no effect of pre-training is shown (+2.0%, "),
     ],
 )
-def test_the_verdict_is_about_the_control_that_differs_in_pretraining_alone(
-    pretrained: tuple[float, float], untrained: tuple[float, float], verdict: str
-) -> None:
-    runs = {
-        name: SimpleNamespace(
-            evaluation=SimpleNamespace(metrics=SimpleNamespace(top1_interval=SimpleNamespace(low=low, high=high)))
-        )
-        for name, (low, high) in ((PRETRAINED, pretrained), (UNTRAINED, untrained))
-    }
-    assert _verdict(_Results([], runs, {})).startswith(verdict)  # type: ignore[arg-type]
+def test_the_summary_says_what_the_paired_interval_says(pretrained: range, untrained: range, verdict: str) -> None:
+    runs = {}
+    for name, right in ((PRETRAINED, pretrained), (UNTRAINED, untrained)):
+        rows = [
+            VideoResult(path=f"{n:03d}.mp4", label=0, prediction=int(n not in right), probabilities=())
+            for n in range(100)
+        ]
+        metrics = SimpleNamespace(top1=len(right) / 100, num_videos=100)
+        runs[name] = SimpleNamespace(evaluation=SimpleNamespace(rows=rows, metrics=metrics))
+    # The tie is broken by videos that differ both ways.
+    if verdict.startswith("no effect"):
+        rows = runs[UNTRAINED].evaluation.rows
+        runs[UNTRAINED].evaluation.rows = [replace(row, prediction=int(n < 50)) for n, row in enumerate(rows)]
+    text = _summary(_Results([], runs, {}))  # type: ignore[arg-type]
+    assert verdict in text
+    assert f"it names {len(pretrained)}.0% of 100 others" in text
+    assert f"the same model without pre-training {len(untrained)}.0%" in text
 
 
 def shorten_recipes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,7 @@ def shard_and_compare(rank: int, port: int) -> None:
                             rtol=1e-4,
                             msg=lambda text, t=f"{title}, {key}": f"{t}: {text}",
                         )
+        dist.barrier()  # neither takes the connection down while the other still uses it
     finally:
         dist.destroy_process_group()
 

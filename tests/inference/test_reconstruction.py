@@ -24,7 +24,7 @@ from videomae.inference.reconstruction import (
 )
 from videomae.masking import MaskConfig
 from videomae.model.pretraining import VideoMAEForPreTraining
-from videomae.patches import complement
+from videomae.patches import TokenGrid, complement, interpolated_statistics, patchify
 from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.video.decode import read_clip
 from videomae.video.sampling import ClipConfig, centre_clip
@@ -88,24 +88,35 @@ def test_the_mask_is_the_one_asked_for_and_the_seeds(loaded: Loaded, video: Path
 
 
 @pytest.mark.parametrize("value", [0.0, 0.7])
-def test_model_that_predicts_constants_looks_constant_in_the_prediction_row_alone(
+def test_model_that_predicts_constants_has_one_color_for_each_tubelet_in_the_prediction_row_alone(
     loaded: Loaded, video: Path, value: float
 ) -> None:
     make_constant(loaded, value)
     result = reconstruct_video(loaded, video, mask=MASK)
     hidden = pixel_mask(result.hidden)
-    assert len(np.unique(result.prediction[hidden], axis=0)) == 1, "one color for everything hidden"
+    shown = patchify(torch.from_numpy(result.prediction).permute(0, 3, 1, 2)[None], loaded.model.tubelet)
+    shown = shown[0, torch.from_numpy(result.hidden.reshape(-1))].view(24, 128, 3)
+    assert torch.equal(shown, shown[:, :1].expand_as(shown)), "one color for each hidden tubelet"
+    assert len(np.unique(result.prediction[hidden], axis=0)) <= 24
     assert result.with_true_statistics is not None
     colors = np.unique(result.with_true_statistics[hidden], axis=0)
     assert len(colors) > 10, "true statistics show the original's mean colors though the model predicts a constant"
 
 
-def test_constant_prediction_of_zero_is_the_mean_color_of_the_visible_patches(loaded: Loaded, video: Path) -> None:
+def test_a_prediction_of_zero_is_the_mean_color_of_the_visible_patches_around(loaded: Loaded, video: Path) -> None:
     make_constant(loaded, 0.0)
     result = reconstruct_video(loaded, video, mask=MASK)
-    hidden = pixel_mask(result.hidden)
-    mean = result.original[~hidden].mean(axis=0)  # all patches are equally large
-    np.testing.assert_allclose(np.unique(result.prediction[hidden], axis=0)[0], mean, atol=0.51)
+    true = patchify(
+        torch.from_numpy(result.original / np.float32(255)).permute(0, 3, 1, 2)[None], loaded.model.tubelet
+    )
+    tokens = torch.arange(32)[None]
+    hidden = torch.from_numpy(result.hidden.reshape(-1))
+    known = interpolated_statistics(true, tokens[:, ~hidden], tokens[:, hidden], TokenGrid(2, 4, 4))
+    shown = patchify(
+        torch.from_numpy(result.prediction / np.float32(255)).permute(0, 3, 1, 2)[None], loaded.model.tubelet
+    )
+    wanted = known.mean.expand(-1, -1, 128, -1).flatten(2)
+    torch.testing.assert_close(shown[:, hidden], wanted, atol=1 / 255, rtol=0)
 
 
 def test_prediction_row_does_not_depend_on_hidden_pixels(loaded: Loaded, video: Path) -> None:

@@ -31,6 +31,7 @@ SMALL = [
 def pretrain_recipe(labelled_folder: Path) -> Callable[..., PretrainRecipe]:
     def make(*words: str) -> PretrainRecipe:
         base = ["--data.train", str(labelled_folder), "--mask.ratio", "0.75", "--schedule.steps", "8"]
+        base += ["--monitor.enabled", "false"]  # whose tests are in tests/monitor
         return load_recipe(PretrainRecipe, "tiny", [*base, *SMALL, *words])
 
     return make
