@@ -16,11 +16,12 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-com
 # $(call step,name,command): say its name, run it, stop if it fails, say how long it took.
 step = @echo "== $(1)"; start=$$(date +%s); $(2) || exit 1; echo "== $(1): $$(($$(date +%s) - start)) s"
 
-.PHONY: help demo test test-isa format clean
+.PHONY: help demo test test-slow test-isa format clean
 
 help:
 	@echo "make demo     train, evaluate and use a small model on generated videos"
-	@echo "make test     formatting, lint, types, tests: what CI runs"
+	@echo "make test     formatting, lint, types, and all tests but the slow ones"
+	@echo "make test-slow the slow tests; CI runs these too"
 	@echo "make test-isa the numeric tests under each instruction set of this processor"
 	@echo "make format   rewrite the Python files in the project's format"
 	@echo "make clean    remove .venv, caches and build output; runs/ stays"
@@ -30,13 +31,17 @@ demo: $(VENV)/.installed
 
 # Together, since either leaves a core idle at times; what mypy found is printed last.
 TYPES_AND_TESTS = $(BIN)/mypy > $(VENV)/mypy.log 2>&1 & mypy=$$!; \
-	  $(BIN)/pytest -n $(WORKERS) --dist worksteal --durations=10; tests=$$?; \
+	  $(BIN)/pytest -n $(WORKERS) --dist worksteal --durations=10 -m "not slow"; tests=$$?; \
 	  wait $$mypy; types=$$?; cat $(VENV)/mypy.log; [ $$types = 0 ] && [ $$tests = 0 ]
 
 test: $(VENV)/.installed-dev
 	$(call step,format,$(BIN)/ruff format --check .)
 	$(call step,lint,$(BIN)/ruff check .)
 	$(call step,types and tests,{ $(TYPES_AND_TESTS); })
+
+# Real kills and signals, compilation to C++, the documents' commands, several processes: half as long again.
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations=10 -m slow
 
 # Under each instruction set of this processor, in processes of their own: a few minutes each.
 test-isa: $(VENV)/.installed-dev

@@ -85,6 +85,7 @@ def test_every_block_is_sound(block: Block) -> None:
     assert soundness_faults(block) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", [name for name, blocks in TO_RUN.items() if blocks])
 def test_the_blocks_of_a_document_run_in_order(document: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     blocks = TO_RUN[document]

@@ -19,6 +19,7 @@ CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_the_command_measures_both_sides_and_writes_what_it_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -51,6 +52,7 @@ def test_the_command_measures_both_sides_and_writes_what_it_measured(
         assert line in printed
 
 
+@pytest.mark.slow
 def test_the_command_runs_where_no_video_can_be_decoded(tmp_path: Path) -> None:
     arguments = ["--sizes", "tiny", "--tasks", "pretrain", "--batch", "1", "--rounds", "1", "--out", str(tmp_path)]
     program = f"import sys; sys.modules['av'] = None; from benchmarks.step import main; main({arguments!r})"

@@ -22,7 +22,10 @@ from videomae.sharing.record import ModelRecord, save_record
 from videomae.video.sampling import ClipConfig, sliding_clips
 from videomae.video.write import write_video
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads Linux's peak of a process")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads Linux's peak of a process"),
+]
 
 NUM_VIEWS = 30
 NUM_FRAMES = 48  # of the large video

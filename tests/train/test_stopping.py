@@ -14,7 +14,10 @@ import pytest
 from videomae.engine.runlog import MetricsLog
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe, recipe_to_yaml
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signals process groups the Linux way")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signals process groups the Linux way"),
+]
 
 Recipes = Callable[..., PretrainRecipe | FinetuneRecipe]
 WAIT_SECONDS = 300.0
