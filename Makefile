@@ -1,4 +1,4 @@
-# `make demo` shows what the project does, `make test` proves that it works.
+# `make demo` shows what the project does; `make test` and `make test-slow` prove that it works.
 #
 # Either makes .venv on its first run and installs nothing on the next, unless pyproject.toml or constraints.txt
 # has changed. Needs Python 3.11 or newer with pip and venv, and any GNU make since 3.81; no GPU.

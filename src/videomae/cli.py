@@ -78,7 +78,7 @@ def pretrain(arguments: list[str]) -> int:
 
 
 def finetune(arguments: list[str]) -> int:
-    """Fine-tune a classifier on labelled videos, from a pre-trained encoder or from random weights."""
+    """Fine-tune a classifier on labelled videos: from --init, else the shipped model; --init null: random weights."""
     from videomae.recipes.schema import FinetuneRecipe
 
     recipe, options = recipe_and_options("finetune", FinetuneRecipe, arguments, about=finetune.__doc__)
@@ -267,7 +267,7 @@ def _generate(arguments: list[str]) -> int:
     parser.add_class_arguments(GenerateConfig)
     options = parsed(parser, arguments)
 
-    from videomae.data.procedural_source import generate_videos
+    from videomae.data.generated import generate_videos
 
     kind, out = vars(options).pop("kind"), vars(options).pop("out")
     print(f"{generate_videos(kind, out, GenerateConfig(**vars(options)))} videos: {out}")

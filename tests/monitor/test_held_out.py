@@ -70,10 +70,11 @@ def test_numbered_names_of_a_whole_folder_are_no_group() -> None:
     assert len(videos.measured) == 10
 
 
-def test_groups_and_labels_of_the_table_count(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])  # spreadsheets write the second
+def test_groups_and_labels_of_the_table_count(tmp_path: Path, encoding: str) -> None:
     names = [f"{chr(97 + number % 26)}{number}x.mp4" for number in range(100)]
     rows = [f"{name},{'ab'[number % 2]},{number // 5}" for number, name in enumerate(names)]
-    (tmp_path / "labels.csv").write_text("\n".join(["path,label,group", *rows]), encoding="utf-8")
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,group", *rows]), encoding=encoding)
     videos = hold_out(manifest(names, tmp_path), MonitorConfig(), seed=0)
     assert len(videos.measured) == 5
     assert len({names.index(row.path.name) // 5 for row in videos.measured}) == 1

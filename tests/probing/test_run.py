@@ -81,6 +81,22 @@ def test_another_run_into_the_folder_needs_overwrite_and_decodes_nothing(
     assert json.loads((out / "probe.json").read_text())["num_cached"] == 12
 
 
+def test_a_full_disk_while_a_probe_is_replaced_leaves_the_old_model(
+    probed: Path, encoder: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    out = tmp_path / "out"
+    shutil.copytree(probed, out)
+    before = VideoMAEForVideoClassification.from_pretrained(out / "model").state_dict()
+    monkeypatch.setattr("videomae.weights.saving.save_file", full)
+    arguments = ["probe", "--model", str(encoder), str(clips), "--out", str(out), "--overwrite", *QUICK]
+    assert main(arguments) == 2
+    after = VideoMAEForVideoClassification.from_pretrained(out / "model").state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
 def test_two_probes_share_a_cache(
     encoder: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -81,10 +81,8 @@ def scan_unlabelled(root: str | os.PathLike[str]) -> Manifest:
     Raises:
         ManifestError: If there is no such folder, it cannot be listed, or it holds no video.
     """
-    seed = procedural_seed(root)
-    if seed is not None:
-        names = (f"seed-{seed}-clip-{number}" for number in range(CLIPS_AN_EPOCH))
-        return Manifest(Path(root), tuple(VideoRow(Path(root) / name, None) for name in names), ())
+    if procedural_seed(root) is not None:
+        return Manifest(Path(root), tuple(procedural_row(Path(root), number) for number in range(CLIPS_AN_EPOCH)), ())
     folder = Path(root).expanduser()
     if folder.is_file():
         if not _has_video_suffix(folder):
@@ -118,6 +116,16 @@ def procedural_seed(root: str | os.PathLike[str]) -> int | None:
             f"{root} names no seed: use {PROCEDURAL} or a whole number after it, such as {PROCEDURAL}7"
         )
     return int(seed or 0)
+
+
+def procedural_row(root: Path, number: int) -> VideoRow:
+    """Return what stands for a procedural clip in a manifest; no file has its path, which names seed and number."""
+    return VideoRow(root / f"seed-{procedural_seed(root)}-clip-{number}", None)
+
+
+def procedural_number(row: VideoRow) -> int:
+    """Return the number of the clip that `procedural_row` has made."""
+    return int(row.path.name.rpartition("-")[2])
 
 
 def scan_labelled(root: str | os.PathLike[str], *, subset: bool = False) -> Manifest:

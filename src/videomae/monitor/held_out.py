@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,15 +11,15 @@ import torch
 from torch import Tensor
 
 from videomae.data.augment import resize_centre
-from videomae.data.manifest import SPLIT_NAMES, Manifest, VideoRow, procedural_seed
+from videomae.data.labels_file import GROUP, LABEL, LABELS_FILE, PATH, read_labels_file
+from videomae.data.manifest import SPLIT_NAMES, Manifest, VideoRow, procedural_number, procedural_row, procedural_seed
 from videomae.data.procedural import ProceduralVideos
 from videomae.engine.seeding import derive_seed
-from videomae.errors import VideoReadError
+from videomae.errors import ManifestError, VideoReadError
 from videomae.monitor.configs import MonitorConfig
 from videomae.video.decode import VideoReader
 from videomae.video.sampling import ClipConfig, centre_clip
 
-LABELS_FILE = "labels.csv"
 MIN_HELD_OUT = 4  # fewer clips are no sample: then training videos are measured instead
 MAX_SEEN = 16  # training videos that are measured where none is held out
 FIRST_PROCEDURAL = 1 << 40  # index of the first held-out clip of `procedural:`; no run trains so many
@@ -66,10 +65,9 @@ def hold_out(manifest: Manifest, config: MonitorConfig, *, seed: int) -> Watched
     """
     if not config.enabled:
         return WatchedVideos(manifest, (), unseen=False)
-    source = procedural_seed(manifest.root)
-    if source is not None:
-        names = (f"seed-{source}-clip-{FIRST_PROCEDURAL + number}" for number in range(config.max_clips))
-        measured = tuple(VideoRow(manifest.root / name, None) for name in names)
+    if procedural_seed(manifest.root) is not None:
+        numbers = range(FIRST_PROCEDURAL, FIRST_PROCEDURAL + config.max_clips)
+        measured = tuple(procedural_row(manifest.root, number) for number in numbers)
         return WatchedVideos(manifest, measured, unseen=True)
     found = read_annotations(manifest)
     ids = {name: number for number, name in enumerate(sorted(set(found.labels.values())))}
@@ -106,15 +104,14 @@ def read_annotations(manifest: Manifest) -> Annotations:
 
     A file that cannot be read as such says nothing: pre-training needs neither labels nor groups.
     """
-    path = manifest.root / LABELS_FILE
     names = [manifest.relative_path(row) for row in manifest.rows]
     try:
-        with open(path, encoding="utf-8", newline="") as stream:
-            rows = [row for row in csv.DictReader(stream) if row.get("path")]
-        labels = {row["path"]: row["label"] for row in rows if row.get("label")}
-        groups = {row["path"]: row["group"] for row in rows if row.get("group")}
-    except (OSError, UnicodeDecodeError, csv.Error):
-        labels, groups = {}, {}
+        _, rows = read_labels_file(manifest.root / LABELS_FILE)
+    except ManifestError:
+        rows = []
+    labels, groups = (
+        {row[PATH]: row[column] for _, row in rows if row.get(PATH) and row.get(column)} for column in (LABEL, GROUP)
+    )
     if not labels and all("/" in name for name in names):
         tops = {name: PurePosixPath(name).parts[0] for name in names}
         if len(set(tops.values())) > 1 and not {top.lower() for top in tops.values()} <= SPLIT_NAMES:
@@ -139,7 +136,7 @@ def centre_clips(rows: tuple[VideoRow, ...], clip: ClipConfig, *, size: int) -> 
     source = procedural_seed(rows[0].path.parent) if rows else None
     if source is not None:
         videos = ProceduralVideos(source, num_frames=clip.num_frames, size=size)
-        return videos.clips(torch.tensor([int(row.path.name.split("-")[-1]) for row in rows])), list(rows)
+        return videos.clips(torch.tensor([procedural_number(row) for row in rows])), list(rows)
     clips, kept = [], []
     for row in rows:
         try:

@@ -6,7 +6,6 @@ Run as `videomae probe`.
 from __future__ import annotations
 
 import platform
-import shutil
 import sys
 import time
 from dataclasses import asdict
@@ -80,8 +79,6 @@ def probe(
     measured = measure(features, good, config, tell=tell)
     classifier, penalty = whole_probe(features, good, config)
     result = _result(source, loaded, good, features, measured, penalty, seconds={**seconds, **measured.seconds})
-    if overwrite:
-        shutil.rmtree(out / RUN_FOLDER, ignore_errors=True)
     save_classifier(loaded, classifier, out / RUN_FOLDER, record=_record(loaded, good, result, config))
     result.save(out)
     return result

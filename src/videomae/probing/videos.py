@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -10,12 +9,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from videomae.data.labels_file import GROUP, LABEL, LABELS_FILE, PATH, SPLIT, read_labels_file
 from videomae.data.manifest import Manifest, VideoRow, scan_labelled
 from videomae.errors import ManifestError
-
-LABELS_FILE = "labels.csv"
-REQUIRED = ("path", "label")
-GROUP, SPLIT = "group", "split"
 
 IntArray = NDArray[np.int64]
 
@@ -130,14 +126,8 @@ def _from_list(folder: Path, path: Path, split: str | None) -> ProbeVideos:
 
 def _read_rows(path: Path, split: str | None) -> list[dict[str, str]]:
     """Return the rows of a list, each with all columns that matter and none of them empty."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            columns = [name for name in (*REQUIRED, GROUP, SPLIT) if name in (reader.fieldnames or ())]
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(f"{path} cannot be read as CSV ({error}): write it as UTF-8 text with commas") from None
-    needed = (*REQUIRED, *((SPLIT,) if split is not None else ()))
+    columns, rows = read_labels_file(path)
+    needed = (PATH, LABEL, *((SPLIT,) if split is not None else ()))
     for name in needed:
         if name not in columns:
             raise ManifestError(
@@ -145,7 +135,7 @@ def _read_rows(path: Path, split: str | None) -> list[dict[str, str]]:
             )
     kept = []
     for line, row in rows:
-        values = {name: (row[name] or "").strip() for name in columns if name != SPLIT or split is not None}
+        values = {name: value for name, value in row.items() if name != SPLIT or split is not None}
         empty = [name for name, value in values.items() if not value]
         if empty:
             raise ManifestError(f"{path}, line {line}, has no {empty[0]}: fill it in, or leave the row out")
@@ -155,7 +145,7 @@ def _read_rows(path: Path, split: str | None) -> list[dict[str, str]]:
         if split is None or values[SPLIT] == split:
             kept.append(values)
     if not kept:
-        found = ", ".join(sorted({(row.get(SPLIT) or "").strip() for _, row in rows})) or "none"
+        found = ", ".join(sorted({row.get(SPLIT, "") for _, row in rows})) or "none"
         wanted = "" if split is None else f" with split {split!r} (there are: {found})"
         raise ManifestError(f"{path} has no row{wanted}: give one for each video")
     return kept
