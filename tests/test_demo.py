@@ -57,7 +57,7 @@ def test_an_existing_report_is_not_replaced_unasked(tmp_path: Path) -> None:
 
 
 def assert_control_differs_in_the_training_alone(out: Path) -> None:
-    """The control has the sizes of the pre-trained model and the initial values, and is tuned alike."""
+    """The control has the sizes of the pre-trained model and the initial values; only the rate is another."""
     pretrained = VideoMAEForPreTraining.from_pretrained(out / "pretrain")
     untrained = VideoMAEForPreTraining.from_pretrained(out / "untrained")
     assert {name: one.shape for name, one in untrained.state_dict().items()} == {
@@ -70,7 +70,7 @@ def assert_control_differs_in_the_training_alone(out: Path) -> None:
     tuned, control, scratch = (
         recipe_to_dict(saved_recipe(FinetuneRecipe, out / STARTS[name])) for name in (PRETRAINED, UNTRAINED, SCRATCH)
     )
-    assert {one.name for one in recipe_differences(tuned, control)} == {"init"}
+    assert {one.name for one in recipe_differences(tuned, control)} == {"init", "optim.base_lr"}
     assert scratch["init"] is None
     assert scratch["model"]["overrides"]["hidden_size"] == tuned["model"]["overrides"]["hidden_size"]
 
