@@ -39,7 +39,7 @@ test: $(VENV)/.installed-dev
 	$(call step,lint,$(BIN)/ruff check .)
 	$(call step,types and tests,{ $(TYPES_AND_TESTS); })
 
-# Real kills and signals, compilation to C++, the documents' commands, several processes: half as long again.
+# Real kills and signals, models of published size, compilation to C++, the documents' commands.
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations=10 -m slow
 

@@ -43,6 +43,7 @@ assert cls.from_pretrained(out + "/pre").config.use_mean_pooling
 """
 
 
+@pytest.mark.slow
 def test_auto_classes_and_pipeline_make_models_of_this_package(tmp_path: Path) -> None:
     from videomae.model.pretraining import VideoMAEForPreTraining
 

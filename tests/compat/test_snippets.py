@@ -21,6 +21,8 @@ from loopback_hub import LoopbackHub, serve
 from published_files import FIRST_PROCESSOR, LATER_PROCESSOR, published_config, write_repository
 from videomae import VideoMAEForPreTraining, VideoMAEForVideoClassification
 
+pytestmark = pytest.mark.slow  # four models of published size, sent over loopback
+
 BASE, LARGE, SSV2 = "MCG-NJU/videomae-base", "MCG-NJU/videomae-large", "MCG-NJU/videomae-base-ssv2"
 SMALL = "MCG-NJU/videomae-small-finetuned-kinetics"
 KINETICS = "MCG-NJU/videomae-base-finetuned-kinetics"

@@ -254,6 +254,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_spawned_workers_as_on_macos_and_windows_give_the_same_batches(
     folder: Path, finetuning: FinetuningDataset, tmp_path: Path
 ) -> None:

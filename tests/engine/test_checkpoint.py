@@ -262,6 +262,7 @@ except CheckpointError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["running", "stopping"])  # stopping: another error is being handled
 def test_full_disk_leaves_the_previous_checkpoint_and_no_partial_file(tmp_path, moment):
     if not sys.platform.startswith("linux"):
@@ -347,6 +348,7 @@ save_checkpoint(folder, step=10_000, state=state(10_000), keep=1)
 """
 
 
+@pytest.mark.slow
 def test_run_killed_in_the_middle_of_a_save_always_has_a_loadable_latest(tmp_path):
     if not sys.platform.startswith("linux"):
         pytest.skip("forks and kills the Linux way")

@@ -49,6 +49,7 @@ def read_until(process, word):
     raise AssertionError(f"{word!r} was never printed: {process.stderr.read()}")
 
 
+@pytest.mark.slow
 @LINUX
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_first_signal_lets_the_loop_finish_and_save(number):
@@ -61,6 +62,7 @@ def test_first_signal_lets_the_loop_finish_and_save(number):
     assert err.strip() == "stopping: the last finished step is saved; press Ctrl-C again to stop at once"
 
 
+@pytest.mark.slow
 @LINUX
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
 def test_second_signal_stops_at_once(second):
@@ -98,6 +100,7 @@ with graceful_interrupt() as interrupt:
 """
 
 
+@pytest.mark.slow
 @LINUX
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_forked_workers_leave_both_signals_to_their_parent(number):
@@ -132,6 +135,7 @@ with graceful_interrupt() as interrupt:
 """
 
 
+@pytest.mark.slow
 @LINUX
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_discardable_work_is_left_at_once_even_where_it_waits_for_ever(number, status):
@@ -143,12 +147,14 @@ def test_discardable_work_is_left_at_once_even_where_it_waits_for_ever(number, s
     assert out.splitlines() == [f"stopped by {number.name} {status} True"]
 
 
+@pytest.mark.slow
 @LINUX
 def test_a_signal_between_discardable_parts_is_obeyed_at_the_next_one():
     out, err = start(STEP, "SIGTERM", "updating").communicate(timeout=60)
     assert out.splitlines() == ["updated 1", "updated 2", "stopped by SIGTERM 143 True"], err
 
 
+@pytest.mark.slow
 @LINUX
 def test_a_stop_that_a_finalizer_swallowed_is_raised_when_the_discardable_part_ends():
     code = """
@@ -199,12 +205,14 @@ with graceful_interrupt() as interrupt:
 """
 
 
+@pytest.mark.slow
 @LINUX
 def test_a_backward_pass_on_the_cpu_is_left_between_two_layers():
     out, err = start(BACKWARD).communicate(timeout=120)
     assert out == "first layer done: False\n", err
 
 
+@pytest.mark.slow
 @LINUX
 def test_sigterm_sent_twice_in_a_row_as_by_timeout_is_one_request():
     code = """
@@ -220,7 +228,9 @@ with graceful_interrupt() as interrupt:
     assert out == "still saving\n", err
 
 
+@pytest.mark.slow
 @LINUX
+@pytest.mark.slow
 def test_ignored_signal_stays_ignored():
     code = """
 import os, signal

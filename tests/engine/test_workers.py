@@ -10,7 +10,10 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at processes the Linux way")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at processes the Linux way"),
+]
 
 # Each program prints the process ids of its workers first. A data set's item k is k, unless it is told to hang.
 HEAD = """

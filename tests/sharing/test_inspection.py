@@ -114,6 +114,7 @@ def test_a_bare_file_tells_what_was_assumed(tmp_path: Path) -> None:
     assert "at stride 4 are assumed" in shown(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pretrain-huge-decoder12", "v2-finetune-giant-710"])
 def test_a_giant_is_looked_at_without_being_read(name: str, tmp_path: Path) -> None:
     shapes = {}

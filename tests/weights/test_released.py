@@ -74,10 +74,16 @@ def assert_all_used(report: LoadReport, shapes: dict[str, list[int]], own: set[s
     assert not report.unused
 
 
-WRAPPED = [(name, wrapper) for name in SMALL for wrapper in ("module.", "_orig_mod.", "model.")]
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    """Return the marks of a model's tests: those from half a billion parameters on are slow."""
+    return [pytest.mark.slow] if "huge" in name or "giant" in name else []
 
 
-@pytest.mark.parametrize(("name", "wrapper"), [*((name, "") for name in RELEASED), *WRAPPED])
+RELEASED_NAMES = [pytest.param(name, "", marks=marks(name)) for name in RELEASED]
+WRAPPED = [pytest.param(name, wrapper) for name in SMALL for wrapper in ("module.", "_orig_mod.", "model.")]
+
+
+@pytest.mark.parametrize(("name", "wrapper"), RELEASED_NAMES + WRAPPED)
 def test_every_tensor_of_a_released_checkpoint_is_accounted_for(name: str, wrapper: str, tmp_path: Path) -> None:
     shapes = {wrapper + key: shape for key, shape in RELEASED[name].items()}
     path = tmp_path / "x.safetensors"
@@ -98,7 +104,14 @@ def test_every_tensor_of_a_released_checkpoint_is_accounted_for(name: str, wrapp
     assert path.stat().st_blocks * 512 < 2**20, "the file was to have holes"
 
 
-@pytest.mark.parametrize("name", ["pretrain-base-decoder4", "finetune-small-400", "v2-finetune-giant-710"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pretrain-base-decoder4",
+        "finetune-small-400",
+        pytest.param("v2-finetune-giant-710", marks=marks("v2-finetune-giant-710")),
+    ],
+)
 def test_the_encoder_of_a_released_checkpoint_is_found_by_itself(name: str, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     write_with_holes(path, RELEASED[name])

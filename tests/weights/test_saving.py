@@ -135,6 +135,7 @@ except WeightsError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="limits on the size of a file are a POSIX matter")
 @pytest.mark.parametrize(("limit", "name"), [(1, "videomae.json"), (4096, "model.safetensors")])
 def test_a_full_disk_leaves_the_old_files_and_nothing_else(folder: Path, limit: int, name: str) -> None:
