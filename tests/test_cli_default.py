@@ -168,3 +168,17 @@ def test_a_contradiction_with_the_shipped_model_is_one_line(
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
     assert named in line
     assert not (tmp_path / "run").exists()
+
+
+def test_pretrain_with_the_chosen_recipe_goes_on_from_the_shipped_model_beside_a_folder_of_its_name_too(
+    labelled_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "default").mkdir()
+    one_step = ["--schedule.steps", "1", "--loop.workers", "0", "--loop.device", "cpu", "--monitor.held_out", "0"]
+    assert main(["pretrain", str(labelled_folder), *one_step, "--out", "run"]) == 0
+    assert "model: default, since none is named" in capsys.readouterr().out
+    assert main(["pretrain", str(labelled_folder), *one_step, "--config", "laptop", "--out", "other"]) == 2
+    assert "write ./default for what lies there" in capsys.readouterr().err
+    assert main(["pretrain", str(labelled_folder), *one_step, "--init", "null", "--out", "random"]) == 0
+    assert "weights: randomly initialized" in capsys.readouterr().out

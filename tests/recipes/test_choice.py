@@ -9,11 +9,11 @@ from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe, load_recipe
 @pytest.mark.parametrize(
     ("device", "num_videos", "recipe"),
     [
-        ("cpu", 1, "tiny"),
-        ("cpu", 10**6, "tiny"),
-        ("mps", 10**6, "tiny"),
-        ("cuda", 1, "tiny"),
-        ("cuda", 4_999, "tiny"),
+        ("cpu", 1, "laptop"),
+        ("cpu", 10**6, "laptop"),
+        ("mps", 10**6, "laptop"),
+        ("cuda", 1, "small-data"),
+        ("cuda", 4_999, "small-data"),
         ("cuda", 5_000, "kinetics400_small"),
         ("cuda", 240_000, "kinetics400_base"),
     ],
@@ -35,5 +35,5 @@ def test_every_chosen_recipe_exists_for_both_kinds_and_those_for_a_cpu_have_a_bo
 
 def test_the_choice_is_told_with_its_reason_and_how_to_take_another() -> None:
     line = choice_line(PretrainRecipe, choose_recipe("cpu", num_videos=16), "cpu", num_videos=16)
-    assert line.startswith("recipe: tiny, chosen for 16 videos on cpu (about a million parameters")
-    assert "--config demo, kinetics400_base, kinetics400_small, or a YAML file" in line
+    assert line.startswith("recipe: laptop, chosen for 16 videos on cpu (the encoder that ships")
+    assert "--config demo, kinetics400_base, kinetics400_small, small-data, tiny, or a YAML file" in line

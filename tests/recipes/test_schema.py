@@ -21,7 +21,7 @@ DATA = ["--data.train", "videos"]
 
 def test_every_packaged_recipe_loads_and_says_where_it_comes_from() -> None:
     found = [(kind, name) for kind in (PretrainRecipe, FinetuneRecipe) for name in recipe_names(kind)]
-    assert len(found) == 8
+    assert len(found) == 12
     for kind, name in found:
         recipe = load_recipe(kind, name, DATA)
         assert recipe.data.train == Path("videos")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -170,3 +171,22 @@ def test_a_run_from_init_of_an_older_version_which_wrote_a_preset_it_had_ignored
     shutil.rmtree(run / "model")
     pretrain(saved_recipe(PretrainRecipe, run), out=run, resume=True)
     assert saved_recipe(PretrainRecipe, run).model.overrides["hidden_size"] == 32
+
+
+@pytest.mark.parametrize(("width", "published"), [(192, False), (384, True)])
+def test_a_classifier_narrower_than_any_released_one_starts_from_xavier_and_a_released_width_as_published(
+    width: int, published: bool, finetune_recipe: Finetune
+) -> None:
+    sizes = {"hidden_size": width, "num_attention_heads": 6, "intermediate_size": 4 * width, "num_hidden_layers": 1}
+    recipe = finetune_recipe("--model.overrides", json.dumps(sizes))
+    model, report = build_classifier(recipe, ("a", "b"))
+    assert report is None
+    layer = model.videomae.encoder.layer[0]
+    for weight, outputs in (
+        (layer.attention.attention.query.weight, 3 * width),  # drawn with keys and values, as one matrix
+        (layer.intermediate.dense.weight, 4 * width),
+    ):
+        xavier = (2 / (width + outputs)) ** 0.5
+        expected = model.config.initializer_range if published else xavier
+        assert weight.std().item() == pytest.approx(expected, rel=0.02)
+    assert not layer.intermediate.dense.bias.any()

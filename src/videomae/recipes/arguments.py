@@ -10,7 +10,8 @@ from typing import Any
 
 from videomae.errors import ConfigError
 from videomae.recipes.choice import choice_line, choose_recipe
-from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe, recipe_path
+from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe, recipe_init, recipe_path
+from videomae.weights.shipped import DEFAULT_MODEL, unnamed_model
 
 # Options that take no value; every other one takes the next argument, or stands before an equals sign.
 FLAGS = frozenset({"-h", "--help", "--overwrite", "--resume", "--print_config"})
@@ -108,6 +109,7 @@ def chosen_recipe(kind: type[Any], arguments: Sequence[str]) -> tuple[list[str],
     # Here, because --help must not wait for torch.
     from videomae.data.manifest import scan_labelled, scan_unlabelled
     from videomae.engine.precision import pick_device
+    from videomae.sharing.shipped import shipped_line
 
     scan = scan_unlabelled if kind is PretrainRecipe else scan_labelled
     num_videos = len(scan(videos).rows)
@@ -117,6 +119,9 @@ def chosen_recipe(kind: type[Any], arguments: Sequence[str]) -> tuple[list[str],
     lines = [choice_line(kind, choice, name, num_videos=num_videos)]
     before = ["--config", recipe_path(kind, choice.recipe)]
     init = value_of("--init", arguments)
+    if init is None and recipe_init(kind, choice.recipe) == DEFAULT_MODEL:
+        before += ["--init", unnamed_model()]
+        lines.append(shipped_line("--init"))
     if init is not None and init != "null":
         before += _model_and_clip_of(init)
         lines.append(f"model, image size and clip: those of {init}, not the recipe's")

@@ -192,6 +192,13 @@ def recipe_path(kind: type[Recipe], name_or_path: str) -> str:
     return name_or_path
 
 
+def recipe_init(kind: type[Recipe], name: str) -> str | None:
+    """Return the model that a packaged recipe starts from, None for random weights."""
+    content = yaml.safe_load(Path(recipe_path(kind, name)).read_text(encoding="utf-8"))
+    init: str | None = content.get("init")
+    return init
+
+
 def recipe_parser(kind: type[Recipe], prog: str) -> ArgumentParser:
     """Return a parser of all the recipe's fields, with `--config` for a file or a packaged name."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)

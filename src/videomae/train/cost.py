@@ -201,7 +201,7 @@ class DurationEstimate:
 def too_long_for_a_cpu() -> str:
     """Return what to do about a run that takes days."""
     return (
-        "this takes more than a day on a CPU: use a machine with a GPU, a smaller recipe (--config tiny), or fewer "
+        "this takes more than a day on a CPU: use a machine with a GPU, a smaller recipe (--config laptop), or fewer "
         "steps (--schedule.steps)"
     )
 

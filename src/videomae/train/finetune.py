@@ -30,7 +30,7 @@ from videomae.processing.pixels import normalize
 from videomae.recipes.schema import FinetuneRecipe
 from videomae.sharing.record import EvaluationSummary, ModelRecord, TrainingRecord, save_record
 from videomae.train.cost import classification_clip_cost, run_cost
-from videomae.train.initial import as_built, load_initial, origin_lines
+from videomae.train.initial import as_built, initialize_narrow, load_initial, origin_lines
 from videomae.train.pretrain import training_processor
 from videomae.train.resume import resolve
 from videomae.train.session import Session
@@ -226,6 +226,7 @@ def build_classifier(
     torch.manual_seed(derive_seed(recipe.loop.seed, "weights"))
     if recipe.init is None:
         model = model_class(recipe.model.build(recipe.clip, **settings))
+        initialize_narrow(model.videomae)
         report = None
     else:
         shape = {"image_size": recipe.model.image_size, "num_frames": recipe.clip.num_frames}

@@ -6,12 +6,17 @@ import dataclasses
 import warnings
 from typing import Any, TypeVar
 
+from torch import nn
+
 from videomae.errors import ConfigError
-from videomae.model.base import VideoMAEPreTrainedModel
+from videomae.model.base import VideoMAEPreTrainedModel, draw_linear, drawn_modules
 from videomae.model.config import VideoMAEConfig
 from videomae.presets import PRESETS
 from videomae.recipes.schema import DEFAULT_PRESET, NetworkConfig
 from videomae.weights.report import LoadReport
+
+NARROWEST_RELEASED = 384
+"""Width of ViT-S; encoders that are narrower are drawn in another way, see `initialize_narrow`."""
 
 Model = TypeVar("Model", bound=VideoMAEPreTrainedModel)
 
@@ -101,6 +106,18 @@ def as_built(
     names = (*ENCODER_FIELDS, *DECODER_FIELDS) if has_decoder else ENCODER_FIELDS
     built = {name: _plain(getattr(config, name)) for name in names if getattr(config, name) is not None}
     return dataclasses.replace(settings, overrides={**settings.overrides, **built})
+
+
+def initialize_narrow(model: VideoMAEPreTrainedModel) -> None:
+    """Draw an encoder anew, from Xavier's uniform distribution, if it is narrower than any released one.
+
+    The released sizes keep the truncated normal of standard deviation 0.02, as published. It is Xavier's at a width
+    of 2,500; the narrower a network, the less of its input passes, and classifiers of width 96 to 256 stay at chance
+    for hundreds of steps (docs/small-data.md).
+    """
+    if model.config.hidden_size < NARROWEST_RELEASED:
+        for module in drawn_modules(model):
+            draw_linear(module, nn.init.xavier_uniform_)
 
 
 def origin_lines(report: LoadReport | None) -> list[str]:
