@@ -41,7 +41,10 @@ def main() -> None:
         "videomae_version": __version__,
         "torch_version": results["machine"]["torch"],
         "python_version": results["machine"]["python"],
-        "recipe": log["settings"],
+        "recipe": {
+            **log["settings"],
+            "mask": {"kind": log["settings"]["mask_kind"], "ratio": log["settings"]["mask_ratio"]},
+        },
         "data": "procedural clips alone: ProceduralVideos(seed=0), 16 frames of 72 pixels, cropped to 64",
         "clips_drawn": log["clips_drawn"],
         "clip_views": log["views"],

@@ -212,26 +212,36 @@ def features(arguments: list[str]) -> int:
 
 def reconstruct(arguments: list[str]) -> int:
     """Mask patches of a video, let a pre-trained model predict them, and draw both."""
-    from videomae.masking import MaskConfig
+    from videomae.masking import MaskKind
 
     parser = command_parser("reconstruct", reconstruct)
     add_model(parser)
     add_videos(parser, model_first=True)
     parser.add_argument("--out", type=Path, required=True, help="the .png file to write")
-    parser.add_class_arguments(MaskConfig, "mask", skip={"decoder_kind", "decoder_ratio"})
+    trained = "null: as in the model's training, else tube masking of 90 %"
+    parser.add_argument("--mask.kind", type=MaskKind | None, help=f"tube, random or frame; {trained}")
+    parser.add_argument("--mask.ratio", type=float | None, help=f"fraction hidden, in (0, 1); {trained}")
     parser.add_argument("--seed", type=int, default=0, help="of the mask")
     add_device(parser)
     options, model = parsed_with_model(parser, arguments)
 
+    from dataclasses import replace
+
     from videomae.errors import ConfigError
-    from videomae.inference.reconstruction import reconstruct as draw
+    from videomae.inference.files import check_output
+    from videomae.inference.loaded import load_pretraining
+    from videomae.inference.reconstruction import reconstruct_video, save_strip
 
     if len(options.videos) != 1:
         names = ", ".join(map(str, options.videos))
         raise ConfigError(
             f"reconstruct draws one video and is given {len(options.videos)}, {names}: leave out the others"
         )
-    draw(model, options.videos[0], options.out, mask=options.mask, seed=options.seed, device=options.device)
+    check_output(options.out, suffix=".png")
+    loaded = load_pretraining(model, device=options.device)
+    mask = replace(loaded.mask, **{name: value for name, value in vars(options.mask).items() if value is not None})
+    result = reconstruct_video(loaded, options.videos[0], mask=mask, seed=options.seed)
+    save_strip(result, options.out, title=Path(model).resolve().name)
     print(f"image: {options.out}")
     return 0
 

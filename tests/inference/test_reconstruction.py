@@ -267,3 +267,27 @@ def test_folder_that_transformers_wrote_works_and_the_sampling_is_assumed_with_a
     with pytest.warns(UserWarning, match="assuming 4 frames, stride 4"):
         result = reconstruct(folder, video, mask=MASK, device="cpu")
     assert result.frame_indices.tolist() == centre_clip(30, ClipConfig(4, 4)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "mask"),
+    [
+        ({"mask": {"kind": "random", "ratio": 0.6, "decoder_kind": "subset"}}, MaskConfig("random", 0.6)),
+        ({"mask": {"kind": "squares"}}, MaskConfig()),
+        ({"mask": {"ratio": "most"}}, MaskConfig()),
+        ({"mask": 0.9}, MaskConfig()),
+        ({}, MaskConfig()),
+    ],
+)
+def test_where_no_mask_is_named_it_is_that_of_the_training(
+    recipe: dict[str, object], mask: MaskConfig, loaded: Loaded, video: Path, tmp_path: Path
+) -> None:
+    record = {"clip": vars(loaded.clip), "training": {"recipe": recipe}}
+    loaded.model.save_pretrained(tmp_path, processor=loaded.processor, record=record)
+    again = load_pretraining(tmp_path, device="cpu")
+    assert again.mask == mask
+    assert reconstruct_video(again, video).mask == mask
+
+
+def test_the_shipped_model_is_shown_with_the_mask_that_it_was_trained_with(video: Path) -> None:
+    assert reconstruct_video(load_pretraining("default", device="cpu"), video).mask == MaskConfig("tube", 0.75)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from videomae.engine.precision import DeviceName, pick_device
 from videomae.errors import ConfigError, WeightsError
+from videomae.masking import MaskConfig
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
@@ -18,7 +19,7 @@ from videomae.model.encoder import VideoMAEModel
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.processing.defaults import default_processor
 from videomae.processing.image_processor import VideoMAEImageProcessor
-from videomae.sharing.record import PUBLISHED_CLIP, read_record
+from videomae.sharing.record import PUBLISHED_CLIP, TrainingRecord, read_record
 from videomae.video.sampling import ClipConfig
 from videomae.weights.kinds import kind_of_class
 from videomae.weights.loading import Checkpoint, load_checkpoint, open_checkpoint
@@ -45,6 +46,8 @@ class LoadedModel(Generic[Model]):
     """How clips are sampled."""
     thresholds: Mapping[str, float] | None = None
     """Scores from which labels count as present, by their names, as the record beside the weights says."""
+    mask: MaskConfig = field(default_factory=MaskConfig)
+    """How tokens were hidden from the encoder in pre-training, as the record says; else tubes over 90 %."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -97,8 +100,24 @@ def _load(
     record = model.origin.record if model.origin else None
     clip = clip or stored_clip(record, model.config, name=name)
     check_clip(clip, model.config)
-    thresholds = None if record is None else read_record(record).thresholds
-    return LoadedModel(name, model.to(target).eval(), _stored_processor(model, name), clip, thresholds)
+    processor = _stored_processor(model, name)
+    loaded = LoadedModel(name, model.to(target).eval(), processor, clip)
+    if record is None:
+        return loaded
+    told = read_record(record)
+    return replace(loaded, thresholds=told.thresholds, mask=trained_mask(told.training))
+
+
+def trained_mask(training: TrainingRecord | None) -> MaskConfig:
+    """Return how a recorded training hid tokens from the encoder; the published way where nothing usable stands."""
+    values = {} if training is None else training.recipe.get("mask")
+    known = (
+        {name: values[name] for name in ("kind", "ratio") if name in values} if isinstance(values, Mapping) else {}
+    )
+    try:
+        return MaskConfig(**known)
+    except (ConfigError, TypeError):
+        return MaskConfig()
 
 
 def source_kind(source: str | os.PathLike[str]) -> str:

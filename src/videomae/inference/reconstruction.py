@@ -94,7 +94,8 @@ def reconstruct(
             name.
         video: The video file.
         output: PNG file for a strip of frames, one a tubelet, in all versions, labelled; its folder must exist.
-        mask: How patches are hidden; tubes over 90 % of the frame where not given. All hidden ones are predicted.
+        mask: How patches are hidden; as in the model's training where not given, or tubes over 90 % of the frame. All
+            hidden ones are predicted.
         seed: Of the mask.
         device: Where to compute; always in float32.
 
@@ -125,7 +126,7 @@ def reconstruct_video(
     seed: int = 0,
 ) -> Reconstruction:
     """Do what `reconstruct` does with a model that is loaded already, without writing a file."""
-    mask = mask or MaskConfig()
+    mask = mask or loaded.mask
     model = loaded.model
     with VideoReader(video) as reader:
         indices = clip_indices(len(reader), loaded.clip)  # [1, T]

@@ -28,7 +28,9 @@ CHOICES = (
     Choice("kinetics400_base", ("cuda",), 100_000, "a data set of the size that the base model was published on"),
     Choice("kinetics400_small", ("cuda",), 5_000, "a GPU and thousands of videos train the small model"),
     Choice("small-data", ("cuda",), 0, "a GPU and up to some thousand videos"),
-    Choice("laptop", ("mps", "cpu"), 0, "the encoder that ships with the package goes on, some ten minutes on two cores"),
+    Choice(
+        "laptop", ("mps", "cpu"), 0, "the encoder that ships with the package goes on, some ten minutes on two cores"
+    ),
 )
 
 
