@@ -2,9 +2,9 @@
 
     python -m experiments.learning.stretched DATA
 
-DATA holds fight.npz and drone_infrared.npz of `experiments/prepare_clips.py`. Prints a table: `fvu` of the model and of
-the best Gaussian interpolation, their difference by clip with a 95 % bootstrap interval, and the same encoder's share of
-the error that is left when nothing is stretched. Positions of longer clips are interpolated, as in the package.
+DATA holds fight.npz and drone_infrared.npz of `experiments/prepare_clips.py`. Prints a table: the error of the model
+and of the best Gaussian interpolation, and their difference, paired by clip, with a 95 % bootstrap interval. Positions
+of longer and shorter clips are interpolated, as everywhere in the package.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def real(folder: Path, name: str) -> Tensor:
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:CLIPS]]
     clips = data.clips[rows].float()
     small = torch.nn.functional.interpolate(clips.flatten(0, 1), size=(SIZE, SIZE), mode="area")
-    return small.round().to(torch.uint8).unflatten(0, clips.shape[:2])
+    return small.round().to(torch.uint8).view(*clips.shape[:3], SIZE, SIZE)
 
 
 def middle(clips: Tensor, frames: int) -> Tensor:
