@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ RATES = (1e-3, 3e-3)
 SETS = {"motion": 3, "fight": 5, "drone_infrared": 5}
 """Labelled sets, and how many folds (motion: seeds) each has."""
 FRACTIONS = (0.1, 0.3, 1.0)
+LONG_FOLDS = 3
+"""Folds of the arms that take minutes each."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,10 @@ def jobs() -> Iterator[Job]:
     for seed in range(SETS["motion"]):
         yield Job("truncated normal", "motion", seed)
         yield from (Job(arm, "motion", seed, pooling="first") for arm in ("procedural", "untrained"))
-    for name, fold in folds:
-        yield from (Job(arm, name, fold) for arm in ("in-domain", "both") if fold < 3 or name != "motion")
-    for fraction in (1.0, 0.1):
-        yield from (Job("scratch", name, fold, fraction) for name, fold in folds if fold < 3)
+    some = [(name, fold) for name, fold in folds if fold < LONG_FOLDS]
+    yield from (Job("scratch", name, fold) for name, fold in some)
+    for arm in ("in-domain", "both"):
+        yield from (Job(arm, name, fold) for name, fold in some if name != "motion")
 
 
 def main() -> None:
@@ -82,13 +84,15 @@ def main() -> None:
         file = options.out / f"{job.name}.json"
         if not claim(file):
             continue
-        row = run(job, options.data, options.models, seconds=options.seconds, tuning=options.finetune_seconds)
+        row = run(
+            job, options.data, options.models, options.out, seconds=options.seconds, tuning=options.finetune_seconds
+        )
         file.write_text(json.dumps({**vars(job), **row}))
         file.with_suffix(".claimed").unlink()
         print(job.name, f"{row['accuracy']:.3f}", flush=True)
 
 
-def run(job: Job, folder: Path, models: Path, *, seconds: float, tuning: float) -> dict[str, Any]:
+def run(job: Job, folder: Path, models: Path, out: Path, *, seconds: float, tuning: float) -> dict[str, Any]:
     """Return the test accuracy of the best rate, and that of a linear probe where all labels are used."""
     data = labelled(folder, job.set)
     split = data.splits[job.fold % len(data.splits)]
@@ -96,6 +100,9 @@ def run(job: Job, folder: Path, models: Path, *, seconds: float, tuning: float) 
     budget = seconds * WAYS[LONG].budget
     model = start(job, data, folder, models, seconds=seconds)
     way, extra = WAYS["base"], budget if job.arm == "scratch" else 0.0
+    rates: tuple[float, ...] = RATES
+    if job.arm == "scratch" and (short := out / f"{replace(job, arm='untrained').name}.json").exists():
+        rates = (json.loads(short.read_text())["lr"],)  # chosen in the short run, for the long one takes minutes
     rows = [
         finetune(
             model,
@@ -108,7 +115,7 @@ def run(job: Job, folder: Path, models: Path, *, seconds: float, tuning: float) 
             seed=job.fold,
             pooling=job.pooling,
         )
-        for lr in RATES
+        for lr in rates
     ]
     best = max(rows, key=lambda row: float(row["val"]))
     found: dict[str, Any] = {**best, "rates": {row["lr"]: row["accuracy"] for row in rows}}

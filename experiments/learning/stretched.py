@@ -3,7 +3,7 @@
     python -m experiments.learning.stretched DATA
 
 DATA holds fight.npz and drone_infrared.npz of `experiments/prepare_clips.py`. Prints a table: the error of the model
-and of the best Gaussian interpolation, and their difference, paired by clip, with a 95 % bootstrap interval. Positions
+and of the best Gaussian interpolation, their difference, paired by clip, with a 95 % bootstrap interval. Positions
 of longer and shorter clips are interpolated, as everywhere in the package.
 """
 
