@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videomae.command_options import (
+    LABELLED_HELP,
     MODEL_HELP,
     add_clip,
     add_device,
@@ -94,11 +95,13 @@ def finetune(arguments: list[str]) -> int:
 
 def evaluate(arguments: list[str]) -> int:
     """Measure a classifier on labelled videos, averaging several views of each."""
+    from videomae.data.configs import SplitName
     from videomae.evaluation.configs import EvaluationConfig
 
     parser = command_parser("evaluate", evaluate)
     parser.add_argument("model", help=MODEL_HELP)
-    parser.add_argument("data", type=Path, help="a folder with one folder of videos for each class")
+    parser.add_argument("data", type=Path, help=LABELLED_HELP)
+    parser.add_argument("--split", type=SplitName | None, help="which rows; default: test, else val, else all")
     parser.add_class_arguments(EvaluationConfig)
     add_clip(parser)
     add_device(parser)
@@ -111,7 +114,13 @@ def evaluate(arguments: list[str]) -> int:
         views=options.views, batch_size=options.batch_size, workers=options.workers, precision=options.precision
     )
     result = evaluate_folder(
-        options.model, options.data, clip=options.clip, config=config, device=options.device, output=options.out
+        options.model,
+        options.data,
+        split=options.split,
+        clip=options.clip,
+        config=config,
+        device=options.device,
+        output=options.out,
     )
     for line in result.summary():
         print(line)
@@ -144,11 +153,9 @@ def probe(arguments: list[str]) -> int:
 
     parser = command_parser("probe", probe)
     add_model(parser)
-    parser.add_argument(
-        "data", type=Path, help="a folder with labels.csv (path,label,group), or with one folder for each class"
-    )
+    parser.add_argument("data", type=Path, help=LABELLED_HELP)
     parser.add_argument("--out", type=Path, required=True, help="folder for model, probe.json and report.html")
-    parser.add_argument("--split", type=str | None, help="use only the rows of labels.csv with this split")
+    parser.add_argument("--split", type=str | None, help="use only the rows with this split")
     parser.add_argument("--cache", type=Path | None, help="folder for the features; default: features in --out")
     parser.add_argument("--overwrite", action="store_true", help="replace the probe that is there; features are kept")
     parser.add_class_arguments(ProbeConfig, as_group=False)

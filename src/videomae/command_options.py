@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MODEL_HELP = "folder of a model or of a finished run, weights file, owner/name on the Hub, or default"
 
+LABELLED_HELP = "a folder with one folder of videos for each class or with labels.csv, or a manifest (.csv, .parquet)"
+
 EPILOGS = {
     "finetune": "Not among the options: class weights, frozen layers, LoRA, several labels for a clip, mixup, "
     "gradient accumulation. For these give the model to transformers' Trainer, PEFT or a custom loop, as they "
@@ -45,7 +47,9 @@ def add_videos(parser: ArgumentParser, *, model_first: bool = False) -> None:
     first = "; a model may stand before them, instead of --model" if model_first else ""
     # As text where one may be a model: as a path, ./default would be default.
     kind = str if model_first else Path
-    parser.add_argument("videos", type=kind, nargs="+", help=f"video files, and folders of them{first}")
+    parser.add_argument(
+        "videos", type=kind, nargs="+", help=f"video files, folders of them, manifests (.csv, .parquet){first}"
+    )
 
 
 def add_clip(parser: ArgumentParser) -> None:
@@ -138,7 +142,7 @@ def recipe_and_options(name: str, kind: Any, arguments: list[str], *, about: str
     parser.usage = f"videomae {name} VIDEOS --out RUN [--config RECIPE] [OPTIONS]"  # the options fill pages
     parser.description = about
     parser.epilog = EPILOGS.get(name)
-    parser.add_argument("videos", nargs="?", help="folder of the videos: the same as --data.train")
+    parser.add_argument("videos", nargs="?", help="folder or manifest of the videos: the same as --data.train")
     parser.add_argument("--out", type=Path, required=True, help="run folder: recipe, metrics, checkpoints, model")
     parser.add_argument("--overwrite", action="store_true", help="replace the run that is in --out")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --out")

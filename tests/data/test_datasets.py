@@ -13,7 +13,8 @@ import torch
 
 from videomae.data.augment import AugmentConfig, resize_centre
 from videomae.data.datasets import BadVideo, ClipSample, FinetuningDataset, PretrainingDataset, SampleKey
-from videomae.data.manifest import Manifest, scan_labelled, scan_unlabelled
+from videomae.data.manifest import Manifest
+from videomae.data.scan import scan_labelled, scan_unlabelled
 from videomae.data.synthetic import write_motion_videos
 from videomae.engine.seeding import numpy_generator
 from videomae.errors import ConfigError, ManifestError

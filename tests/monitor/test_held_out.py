@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from videomae.data.manifest import Manifest, VideoRow, scan_unlabelled
+from videomae.data.manifest import Manifest, VideoRow
 from videomae.data.procedural import ProceduralVideos
+from videomae.data.scan import scan_unlabelled
 from videomae.monitor.configs import MonitorConfig
 from videomae.monitor.held_out import FIRST_PROCEDURAL, MAX_SEEN, centre_clips, hold_out
 from videomae.video.sampling import ClipConfig

@@ -42,6 +42,9 @@ class AugmentConfig:
             )
 
 
+SplitName = Literal["train", "val", "test", "all"]
+"""A part of a data set by name, or all of it."""
+
 GeneratedKind = Literal["procedural", "motion"]
 
 
