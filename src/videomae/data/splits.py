@@ -100,8 +100,8 @@ def train_and_val(manifest: Manifest, *, val_fraction: float) -> tuple[Manifest,
     if not any(row.group for row in train.rows):
         warnings.warn(
             f"{manifest.name} says nothing of groups, so its validation videos are chosen by their names: clips of "
-            f"one recording may be in training and in validation, which makes the accuracy too good; give {LABELS_FILE} "
-            f"with a column {GROUP}, or the validation videos with --data.val",
+            f"one recording may be in training and in validation, which makes the accuracy too good; give "
+            f"{LABELS_FILE} with a column {GROUP}, or the validation videos with --data.val",
             UserWarning,
             stacklevel=2,
         )
@@ -119,18 +119,19 @@ def check_apart(train: Manifest, val: Manifest) -> None:
     if both:
         raise ManifestError(
             f"group {both[0]} of {val.name} is in the training and in the validation videos, with {len(both) - 1} "
-            "other groups: give all rows of a group one split, or leave the column group out if it names no recordings"
+            "other groups: give all rows of a group one split, or leave the column out if it names no recordings"
         )
 
 
 def split_manifest(manifest: Manifest, *, val_fraction: float) -> tuple[Manifest, Manifest]:
     """Split a data set in two by a hash of each video's group, or of its relative path, class by class.
 
-    A video's side depends on its own group or path, so adding videos never moves another - except in a class so small
-    that the hash puts all of it on one side: there the group or video nearest to the border changes sides, so that
-    every class with two or more is on both, as far as groups of several classes allow it. A class of one is for training.
-    The fraction is met on average, not exactly. Groups are never separated, and neither are the parts of one video.
-    Videos cut from one recording look alike; without groups, a split by path does not keep them together.
+    A video's side depends on its own group or path, so adding videos never moves another - except in a class so
+    small that the hash puts all of it on one side: there the group or video nearest to the border changes sides, so
+    that every class with two or more is on both, as far as groups of several classes allow it. A class of one is
+    for training. The fraction is met on average, not exactly. Groups are never separated, and neither are the parts
+    of one video. Videos cut from one recording look alike; without groups, a split by path does not keep them
+    together.
 
     Args:
         manifest: With or without labels.

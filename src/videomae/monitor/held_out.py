@@ -53,11 +53,11 @@ class Annotations:
 def hold_out(manifest: Manifest, config: MonitorConfig, *, seed: int) -> WatchedVideos:
     """Divide videos into those to train on and those to measure on; a function of the arguments alone.
 
-    Videos of a group are on one side: the column `group` of the manifest file or of `labels.csv` in the root, or else
-    names that differ in their last number only (`v_Archery_g01_c01`, `v_Archery_g01_c02`). Groups are taken in an
-    order that the seed decides, those that would exceed the number left out. Where a twentieth of the videos is fewer than 4,
-    nothing is held out and up to 16 training videos are measured. Of `procedural:`, clips are measured that no run
-    reaches.
+    Videos of a group are on one side: the column `group` of the manifest file or of `labels.csv` in the root, or
+    else names that differ in their last number only (`v_Archery_g01_c01`, `v_Archery_g01_c02`). Groups are taken in
+    an order that the seed decides, those that would exceed the number left out. Where a twentieth of the videos is
+    fewer than 4, nothing is held out and up to 16 training videos are measured. Of `procedural:`, clips are
+    measured that no run reaches.
 
     Args:
         manifest: All videos.
