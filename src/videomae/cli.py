@@ -23,6 +23,8 @@ from videomae.command_options import (
     add_model,
     add_videos,
     command_parser,
+    generate_options,
+    import_options,
     parsed,
     parsed_with_model,
     plain_warnings,
@@ -249,8 +251,8 @@ def weights(arguments: list[str]) -> int:
 
 
 def data(arguments: list[str]) -> int:
-    """Generate videos: procedural ones to pre-train on, or labelled ones that differ in motion alone."""
-    return _part_of("data", {"generate": _generate}, arguments)
+    """Generate videos, procedural or labelled; or import a collection: list it in a manifest."""
+    return _part_of("data", {"generate": _generate, "import": _import}, arguments)
 
 
 def _part_of(name: str, parts: dict[str, Callable[[list[str]], int]], arguments: list[str]) -> int:
@@ -266,18 +268,22 @@ def _part_of(name: str, parts: dict[str, Callable[[list[str]], int]], arguments:
 
 def _generate(arguments: list[str]) -> int:
     """Write generated videos into a folder."""
-    from videomae.data.configs import GenerateConfig, GeneratedKind
-
-    parser = command_parser("data generate", _generate)
-    parser.add_argument("kind", type=GeneratedKind, help="procedural, or motion: eight labelled classes")
-    parser.add_argument("out", type=Path, help="the folder; motion videos lie in one folder for each class")
-    parser.add_class_arguments(GenerateConfig)
-    options = parsed(parser, arguments)
+    kind, out, config = generate_options(_generate, arguments)
 
     from videomae.data.generated import generate_videos
 
-    kind, out = vars(options).pop("kind"), vars(options).pop("out")
-    print(f"{generate_videos(kind, out, GenerateConfig(**vars(options)))} videos: {out}")
+    print(f"{generate_videos(kind, out, config)} videos: {out}")
+    return 0
+
+
+def _import(arguments: list[str]) -> int:
+    """Write the manifest of a collection of videos that is listed in a known format."""
+    kind, source, out, config = import_options(_import, arguments)
+
+    from videomae.data.importing import import_manifest
+
+    for line in import_manifest(kind, source, out, config):
+        print(line)
     return 0
 
 
@@ -373,7 +379,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "predict": Subcommand("classify videos", predict),
     "probe": Subcommand("measure a frozen encoder on labelled videos, save a linear classifier on it", probe),
     "features": Subcommand("feature vectors of videos, in one file", features),
-    "data": Subcommand("generate videos: procedural ones, or labelled motion", data),
+    "data": Subcommand("generate videos, or write a manifest of a collection in another format", data),
     "weights": Subcommand("inspect a checkpoint of any known layout, or convert it", weights),
     "reconstruct": Subcommand("draw what a pre-trained model predicts behind its mask", reconstruct),
 }

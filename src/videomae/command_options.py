@@ -113,6 +113,34 @@ def told_default(option: str) -> str:
     return unnamed_model()
 
 
+def generate_options(function: Callable[[list[str]], int], arguments: list[str]) -> tuple[Any, Path, Any]:
+    """Parse `videomae data generate`: the kind, the folder, and a `GenerateConfig`."""
+    from videomae.data.configs import GenerateConfig, GeneratedKind
+
+    parser = command_parser("data generate", function)
+    parser.add_argument("kind", type=GeneratedKind, help="procedural, or motion: eight labelled classes")
+    parser.add_argument("out", type=Path, help="the folder; motion videos lie in one folder for each class")
+    parser.add_class_arguments(GenerateConfig)
+    options = vars(parsed(parser, arguments))
+    kind, out = options.pop("kind"), options.pop("out")
+    return kind, out, GenerateConfig(**options)
+
+
+def import_options(function: Callable[[list[str]], int], arguments: list[str]) -> tuple[Any, Path, Path, Any]:
+    """Parse `videomae data import`: the kind, the source, the manifest to write, and an `ImportConfig`."""
+    from videomae.data.configs import ImportConfig, ImportKind
+
+    parser = command_parser("data import", function)
+    parser.add_argument("kind", type=ImportKind, help="format of the collection, see docs/data.md")
+    parser.add_argument("source", type=Path, help="its folder, or its annotation file or the folder of those")
+    parser.add_argument("out", type=Path, help="the manifest to write, .csv or .parquet")
+    parser.add_class_arguments(ImportConfig, skip={"overwrite"})
+    parser.add_argument("--overwrite", action="store_true", help="replace the manifest that is there")
+    options = vars(parsed(parser, arguments))
+    kind, source, out = (options.pop(name) for name in ("kind", "source", "out"))
+    return kind, source, out, ImportConfig(**options)
+
+
 def recipe_and_options(name: str, kind: Any, arguments: list[str], *, about: str | None) -> tuple[Any, Any]:
     """Parse a training subcommand: every field of its recipe, and where and how to run it.
 

@@ -128,6 +128,13 @@ def read_table(path: Path) -> Table:
     return _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
 
 
+def ordered_labels(names: Iterable[str]) -> tuple[str, ...]:
+    """Return labels in the order that they have without a list of classes: that of letters, or of whole numbers."""
+    used = set(names)
+    are_numbers = all(name.isascii() and name.isdigit() for name in used)
+    return tuple(sorted(used, key=int) if are_numbers else sorted(used))
+
+
 def parse_seconds(text: str) -> float | None:
     """Return a time in seconds, None for empty text.
 
@@ -264,7 +271,7 @@ def _classes(table: Table, used: set[str]) -> tuple[tuple[str, ...], dict[str, i
     """Return the class names in label order, and the class id of each label that is used."""
     are_numbers = all(name.isascii() and name.isdigit() for name in used)
     if table.classes is None:
-        ordered = tuple(sorted(used, key=int) if are_numbers else sorted(used))
+        ordered = ordered_labels(used)
         return ordered, {name: number for number, name in enumerate(ordered)}
     twice = [name for name in table.classes if table.classes.count(name) > 1]
     if twice:

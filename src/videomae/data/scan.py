@@ -98,6 +98,15 @@ def scan_labelled(root: str | os.PathLike[str], *, subset: bool = False) -> Mani
             f"{folder} is a file: give the folder that has one subfolder of videos for each class, or a manifest "
             f"({' or '.join(MANIFEST_SUFFIXES)})"
         )
+    return scan_class_folders(folder, subset=subset)
+
+
+def scan_class_folders(folder: Path, *, subset: bool) -> Manifest:
+    """List a folder with one subfolder for each class, whatever else lies in it; see `scan_labelled`.
+
+    Raises:
+        ManifestError: As for `scan_labelled`.
+    """
     _check_folder(folder)
     entries = _visible_entries(folder)
     class_folders = [folder / entry.name for entry in entries if _is_folder(entry)]
