@@ -112,7 +112,7 @@ def test_what_is_measured_is_the_test_split_else_val_else_all() -> None:
     assert [row.split for row in measured_rows(with_splits("train", "val", "test"), first="val").rows] == ["val"]
     assert [row.split for row in measured_rows(with_splits("train", "val")).rows] == ["val"]
     assert len(measured_rows(with_splits(None, None)).rows) == 2
-    with pytest.raises(ManifestError, match="has only rows of the split train: add rows of test or val"):
+    with pytest.raises(ManifestError, match="has only labels of the split train: add rows of test or val"):
         measured_rows(with_splits("train", "train"))
 
 

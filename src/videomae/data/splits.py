@@ -49,6 +49,8 @@ def training_rows(manifest: Manifest) -> Manifest:
 def measured_rows(manifest: Manifest, *, first: Literal["test", "val"] = "test") -> Manifest:
     """Return what to measure on: the rows of the split test or val, or all where no row has a split.
 
+    A split test without labels does not count.
+
     Args:
         manifest: The whole.
         first: Which of the two is taken where there are both.
@@ -56,10 +58,10 @@ def measured_rows(manifest: Manifest, *, first: Literal["test", "val"] = "test")
     Raises:
         ManifestError: If all rows are of train.
     """
-    splits = {row.split for row in manifest.rows}
+    splits = {row.split for row in manifest.rows if row.label is not None}
     if splits == {"train"}:
         raise ManifestError(
-            f"{manifest.name} has only rows of the split train: add rows of test or val; videomae evaluate also "
+            f"{manifest.name} has only labels of the split train: add rows of test or val; videomae evaluate also "
             "takes --split train"
         )
     order = (first, "test", "val")

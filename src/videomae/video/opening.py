@@ -78,9 +78,9 @@ def part_name(path: Path, start_seconds: float | None, end_seconds: float | None
 def split_part(name: str | os.PathLike[str]) -> VideoPart:
     """Tell the video from the part of it that a name means; what is there under the whole name is no part."""
     text = os.fspath(name)
-    found = _PART.fullmatch(text)
+    found = _PART.fullmatch(text) if "#t=" in text else None
     if found is None or os.path.exists(text):
-        return VideoPart(Path(text), None, None)
+        return VideoPart(Path(name), None, None)
     start, end = (None if time is None else float(time) for time in found.group("start", "end"))
     return VideoPart(Path(found["path"]), start, end)
 
