@@ -83,9 +83,10 @@ def read_manifest(path: Path, *, labelled: bool, check_files: bool = True) -> Ma
     table = read_table(path)
     path_column = next((name for name in PATH_NAMES if name in table.columns), None)
     if path_column is None or (labelled and not {LABEL, LABELS} & set(table.columns)):
+        hint = "; a file of this name stands for its folder: rename it if it is another list"
         raise ManifestError(
             f"{path} has no column {LABEL if path_column else PATH}: its first line names the columns, such as "
-            "path,label,group"
+            f"path,label,group{hint if path.name == LABELS_FILE else ''}"
         )
     if not table.rows:
         raise ManifestError(f"{path} has no row: give one for each video")
