@@ -98,13 +98,14 @@ def read_manifest(path: Path, *, labelled: bool, check_files: bool = True) -> Ma
     folder = Path(os.path.expanduser(path)).parent
     needed = (path_column, *(name for name in (GROUP, SPLIT) if labelled and name in table.columns))
     carried = [name for name in table.columns if name not in COLUMNS and name != path_column]
+    has_times = bool({START, END} & set(table.columns))
     rows = []
     for row, several in zip(table.rows, names, strict=True):
         _check_row(table, row, needed)
         values = row.values
         labels = tuple(ids[name] for name in several)
-        video, start, end = folder / values[path_column], *_times(table, row)
-        if start is None and end is None:
+        video, start, end = folder / values[path_column], *(_times(table, row) if has_times else (None, None))
+        if start is None and end is None and "#t=" in values[path_column]:
             video, start, end = split_part(video)
         rows.append(
             VideoRow(
