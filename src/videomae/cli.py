@@ -13,24 +13,24 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from videomae.command_options import (
+    LABELLED_HELP,
     MODEL_HELP,
     add_clip,
     add_device,
     add_model,
+    add_source,
     add_videos,
     command_parser,
+    generate_options,
+    import_options,
     parsed,
     parsed_with_model,
     plain_warnings,
     recipe_and_options,
     told_default,
 )
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -94,11 +94,13 @@ def finetune(arguments: list[str]) -> int:
 
 def evaluate(arguments: list[str]) -> int:
     """Measure a classifier on labelled videos, averaging several views of each."""
+    from videomae.data.configs import SplitName
     from videomae.evaluation.configs import EvaluationConfig
 
     parser = command_parser("evaluate", evaluate)
     parser.add_argument("model", help=MODEL_HELP)
-    parser.add_argument("data", type=Path, help="a folder with one folder of videos for each class")
+    parser.add_argument("data", type=Path, help=LABELLED_HELP)
+    parser.add_argument("--split", type=SplitName | None, help="which rows; default: test, else val, else all")
     parser.add_class_arguments(EvaluationConfig)
     add_clip(parser)
     add_device(parser)
@@ -111,7 +113,13 @@ def evaluate(arguments: list[str]) -> int:
         views=options.views, batch_size=options.batch_size, workers=options.workers, precision=options.precision
     )
     result = evaluate_folder(
-        options.model, options.data, clip=options.clip, config=config, device=options.device, output=options.out
+        options.model,
+        options.data,
+        split=options.split,
+        clip=options.clip,
+        config=config,
+        device=options.device,
+        output=options.out,
     )
     for line in result.summary():
         print(line)
@@ -144,11 +152,9 @@ def probe(arguments: list[str]) -> int:
 
     parser = command_parser("probe", probe)
     add_model(parser)
-    parser.add_argument(
-        "data", type=Path, help="a folder with labels.csv (path,label,group), or with one folder for each class"
-    )
+    parser.add_argument("data", type=Path, help=LABELLED_HELP)
     parser.add_argument("--out", type=Path, required=True, help="folder for model, probe.json and report.html")
-    parser.add_argument("--split", type=str | None, help="use only the rows of labels.csv with this split")
+    parser.add_argument("--split", type=str | None, help="use only the rows with this split")
     parser.add_argument("--cache", type=Path | None, help="folder for the features; default: features in --out")
     parser.add_argument("--overwrite", action="store_true", help="replace the probe that is there; features are kept")
     parser.add_class_arguments(ProbeConfig, as_group=False)
@@ -252,8 +258,8 @@ def weights(arguments: list[str]) -> int:
 
 
 def data(arguments: list[str]) -> int:
-    """Generate videos: procedural ones to pre-train on, or labelled ones that differ in motion alone."""
-    return _part_of("data", {"generate": _generate}, arguments)
+    """Generate videos, procedural or labelled; or import a collection: list it in a manifest."""
+    return _part_of("data", {"generate": _generate, "import": _import}, arguments)
 
 
 def _part_of(name: str, parts: dict[str, Callable[[list[str]], int]], arguments: list[str]) -> int:
@@ -269,25 +275,29 @@ def _part_of(name: str, parts: dict[str, Callable[[list[str]], int]], arguments:
 
 def _generate(arguments: list[str]) -> int:
     """Write generated videos into a folder."""
-    from videomae.data.configs import GenerateConfig, GeneratedKind
-
-    parser = command_parser("data generate", _generate)
-    parser.add_argument("kind", type=GeneratedKind, help="procedural, or motion: eight labelled classes")
-    parser.add_argument("out", type=Path, help="the folder; motion videos lie in one folder for each class")
-    parser.add_class_arguments(GenerateConfig)
-    options = parsed(parser, arguments)
+    kind, out, config = generate_options(_generate, arguments)
 
     from videomae.data.generated import generate_videos
 
-    kind, out = vars(options).pop("kind"), vars(options).pop("out")
-    print(f"{generate_videos(kind, out, GenerateConfig(**vars(options)))} videos: {out}")
+    print(f"{generate_videos(kind, out, config)} videos: {out}")
+    return 0
+
+
+def _import(arguments: list[str]) -> int:
+    """Write the manifest of a collection of videos that is listed in a known format."""
+    kind, source, out, config = import_options(_import, arguments)
+
+    from videomae.data.importing import import_manifest
+
+    for line in import_manifest(kind, source, out, config):
+        print(line)
     return 0
 
 
 def _inspect(arguments: list[str]) -> int:
     """Tell layout, architecture, sampling and problems of a checkpoint."""
     parser = command_parser("weights inspect", _inspect)
-    _add_source(parser)
+    add_source(parser)
     options = parsed(parser, arguments)
 
     from rich.console import Console
@@ -307,7 +317,7 @@ def _convert(arguments: list[str]) -> int:
     from videomae.sharing.configs import Target
 
     parser = command_parser("weights convert", _convert)
-    _add_source(parser)
+    add_source(parser)
     parser.add_argument("out", type=Path, help="a folder, or for the original layout a .pth file")
     parser.add_argument("--to", type=Target, default="videomae", help="the layout to write")
     parser.add_argument("--overwrite", action="store_true", help="replace what is at OUT")
@@ -329,12 +339,6 @@ def _convert(arguments: list[str]) -> int:
     for note in conversion.notes:
         print(note)
     return 0
-
-
-def _add_source(parser: ArgumentParser) -> None:
-    parser.add_argument("source", type=str, help="a file, a folder, or a name on the Hub")
-    parser.add_argument("--config", type=Path, help="a config.json, for files that have none")
-    parser.add_argument("--revision", type=str, help="on the Hub")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -376,7 +380,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "predict": Subcommand("classify videos", predict),
     "probe": Subcommand("measure a frozen encoder on labelled videos, save a linear classifier on it", probe),
     "features": Subcommand("feature vectors of videos, in one file", features),
-    "data": Subcommand("generate videos: procedural ones, or labelled motion", data),
+    "data": Subcommand("generate videos, or write a manifest of a collection in another format", data),
     "weights": Subcommand("inspect a checkpoint of any known layout, or convert it", weights),
     "reconstruct": Subcommand("draw what a pre-trained model predicts behind its mask", reconstruct),
 }

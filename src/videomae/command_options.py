@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MODEL_HELP = "folder of a model or of a finished run, weights file, owner/name on the Hub, or default"
 
+LABELLED_HELP = "a folder with one folder of videos for each class or with labels.csv, or a manifest (.csv, .parquet)"
+
 EPILOGS = {
     "finetune": "Not among the options: class weights, frozen layers, LoRA, several labels for a clip, mixup, "
     "gradient accumulation. For these give the model to transformers' Trainer, PEFT or a custom loop, as they "
@@ -45,7 +47,9 @@ def add_videos(parser: ArgumentParser, *, model_first: bool = False) -> None:
     first = "; a model may stand before them, instead of --model" if model_first else ""
     # As text where one may be a model: as a path, ./default would be default.
     kind = str if model_first else Path
-    parser.add_argument("videos", type=kind, nargs="+", help=f"video files, and folders of them{first}")
+    parser.add_argument(
+        "videos", type=kind, nargs="+", help=f"video files, folders of them, manifests (.csv, .parquet){first}"
+    )
 
 
 def add_clip(parser: ArgumentParser) -> None:
@@ -55,6 +59,13 @@ def add_clip(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--clip", type=ClipConfig | None, default=None, help="frame sampling; default: as the model was trained with"
     )
+
+
+def add_source(parser: ArgumentParser) -> None:
+    """Add the checkpoint of a `videomae weights` command, and what it may need besides."""
+    parser.add_argument("source", type=str, help="a file, a folder, or a name on the Hub")
+    parser.add_argument("--config", type=Path, help="a config.json, for files that have none")
+    parser.add_argument("--revision", type=str, help="on the Hub")
 
 
 def add_device(parser: ArgumentParser) -> None:
@@ -109,6 +120,34 @@ def told_default(option: str) -> str:
     return unnamed_model()
 
 
+def generate_options(function: Callable[[list[str]], int], arguments: list[str]) -> tuple[Any, Path, Any]:
+    """Parse `videomae data generate`: the kind, the folder, and a `GenerateConfig`."""
+    from videomae.data.configs import GenerateConfig, GeneratedKind
+
+    parser = command_parser("data generate", function)
+    parser.add_argument("kind", type=GeneratedKind, help="procedural, or motion: eight labelled classes")
+    parser.add_argument("out", type=Path, help="the folder; motion videos lie in one folder for each class")
+    parser.add_class_arguments(GenerateConfig)
+    options = vars(parsed(parser, arguments))
+    kind, out = options.pop("kind"), options.pop("out")
+    return kind, out, GenerateConfig(**options)
+
+
+def import_options(function: Callable[[list[str]], int], arguments: list[str]) -> tuple[Any, Path, Path, Any]:
+    """Parse `videomae data import`: the kind, the source, the manifest to write, and an `ImportConfig`."""
+    from videomae.data.configs import ImportConfig, ImportKind
+
+    parser = command_parser("data import", function)
+    parser.add_argument("kind", type=ImportKind, help="format of the collection, see docs/data.md")
+    parser.add_argument("source", type=Path, help="its folder, or its annotation file or the folder of those")
+    parser.add_argument("out", type=Path, help="the manifest to write, .csv or .parquet")
+    parser.add_class_arguments(ImportConfig, skip={"overwrite"})
+    parser.add_argument("--overwrite", action="store_true", help="replace the manifest that is there")
+    options = vars(parsed(parser, arguments))
+    kind, source, out = (options.pop(name) for name in ("kind", "source", "out"))
+    return kind, source, out, ImportConfig(**options)
+
+
 def recipe_and_options(name: str, kind: Any, arguments: list[str], *, about: str | None) -> tuple[Any, Any]:
     """Parse a training subcommand: every field of its recipe, and where and how to run it.
 
@@ -138,7 +177,7 @@ def recipe_and_options(name: str, kind: Any, arguments: list[str], *, about: str
     parser.usage = f"videomae {name} VIDEOS --out RUN [--config RECIPE] [OPTIONS]"  # the options fill pages
     parser.description = about
     parser.epilog = EPILOGS.get(name)
-    parser.add_argument("videos", nargs="?", help="folder of the videos: the same as --data.train")
+    parser.add_argument("videos", nargs="?", help="folder or manifest of the videos: the same as --data.train")
     parser.add_argument("--out", type=Path, required=True, help="run folder: recipe, metrics, checkpoints, model")
     parser.add_argument("--overwrite", action="store_true", help="replace the run that is in --out")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --out")

@@ -18,7 +18,7 @@ import torch
 from videomae.data.augment import AugmentConfig
 from videomae.data.datasets import BadVideo, ClipSample, FinetuningDataset, PretrainingDataset, SampleKey
 from videomae.data.loader import Batch, epoch_order, steps_per_epoch, train_loader
-from videomae.data.manifest import scan_labelled, scan_unlabelled
+from videomae.data.scan import scan_labelled, scan_unlabelled
 from videomae.data.synthetic import write_motion_videos
 from videomae.errors import ConfigError
 from videomae.masking import MaskConfig
@@ -237,7 +237,7 @@ from pathlib import Path
 from videomae.data.augment import AugmentConfig
 from videomae.data.datasets import FinetuningDataset
 from videomae.data.loader import train_loader
-from videomae.data.manifest import scan_labelled
+from videomae.data.scan import scan_labelled
 from videomae.video.sampling import ClipConfig
 
 if __name__ == "__main__":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from videomae.data.manifest import Manifest, VideoRow, scan_labelled, scan_unlabelled, split_manifest
+from videomae.data.manifest import Manifest, VideoRow
+from videomae.data.scan import scan_labelled, scan_unlabelled
+from videomae.data.splits import split_manifest
 from videomae.errors import ConfigError, ManifestError
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "datasets"
@@ -41,7 +42,7 @@ def test_unlabelled_scan_finds_videos_at_any_depth_in_path_order(tmp_path: Path)
 
 
 def test_scan_ignores_hidden_files_hidden_folders_and_other_files(tmp_path: Path) -> None:
-    make_files(tmp_path, "a/1.mp4", "b/2.mp4", "LICENSE", "labels.csv", "a/notes.txt", "a/mp4", "a/.mp4")
+    make_files(tmp_path, "a/1.mp4", "b/2.mp4", "LICENSE", "notes.csv", "a/notes.txt", "a/mp4", "a/.mp4")
     make_files(tmp_path, ".cache/3.mp4", "a/.hidden.mp4", "a/.git/4.mp4")
     assert names(scan_unlabelled(tmp_path)) == ["a/1.mp4", "b/2.mp4"]
     assert names(scan_labelled(tmp_path)) == ["a/1.mp4", "b/2.mp4"]
@@ -128,12 +129,12 @@ def test_an_unusable_folder_is_refused_in_one_line_with_its_cure(
 
 
 def test_a_missing_path_and_a_wrong_kind_of_file_are_refused(tmp_path: Path) -> None:
-    make_files(tmp_path, "list.csv", "one.mp4")
+    make_files(tmp_path, "list.txt", "one.mp4")
     for scan in (scan_unlabelled, scan_labelled):
         with pytest.raises(ManifestError, match="nowhere does not exist: give the path of a folder of videos"):
             scan(tmp_path / "nowhere")
-    with pytest.raises(ManifestError, match=r"list\.csv is not taken for a video, its suffix is none of .*\.mp4"):
-        scan_unlabelled(tmp_path / "list.csv")
+    with pytest.raises(ManifestError, match=r"list\.txt is not taken for a video, its suffix is none of .*\.mp4"):
+        scan_unlabelled(tmp_path / "list.txt")
     with pytest.raises(ManifestError, match=r"one\.mp4 is a file: give the folder that has one subfolder"):
         scan_labelled(tmp_path / "one.mp4")
 
@@ -255,16 +256,30 @@ def test_a_subset_of_the_classes_may_be_one_and_have_empty_folders(tmp_path: Pat
         scan_labelled(tmp_path / "none", subset=True)
 
 
-def test_folders_of_frames_and_lists_are_told_what_to_do_today(tmp_path: Path) -> None:
-    make_files(tmp_path / "frames", "a/clip/img_00002.jpg", "a/clip/img_00001.jpg", "b/clip/img_00001.jpg")
-    for scan in (scan_unlabelled, scan_labelled, partial(scan_labelled, subset=True)):
-        with pytest.raises(
-            ManifestError, match=r"img_00001\.jpg is a picture, and folders of frames are not read: mak"
-        ):
-            scan(tmp_path / "frames")
-    make_files(tmp_path, "train.csv")
-    for scan in (scan_unlabelled, scan_labelled):
-        with pytest.raises(
-            ManifestError, match=r"lists of videos are not read: make (a|such a) folder with links to its files$"
-        ):
-            scan(tmp_path / "train.csv")
+def test_folders_of_numbered_pictures_are_videos_in_folders_of_classes_too(tmp_path: Path) -> None:
+    make_files(tmp_path, "a/clip 2/img_00002.jpg", "a/clip 2/img_00001.jpg", "a/clip 2/notes.txt")
+    make_files(tmp_path, "b/deep/clip_1/1.png", "b/2.mp4")
+    expected = ["a/clip 2", "b/2.mp4", "b/deep/clip_1"]
+    assert names(scan_unlabelled(tmp_path)) == names(scan_labelled(tmp_path)) == expected
+    assert [row.label for row in scan_labelled(tmp_path).rows] == [0, 1, 1]
+    alone = scan_unlabelled(tmp_path / "a" / "clip 2")
+    assert names(alone) == ["clip 2"]
+    before = scan_labelled(tmp_path).fingerprint()
+    make_files(tmp_path, "a/clip 2/img_00003.jpg")
+    assert scan_labelled(tmp_path).fingerprint() != before
+
+
+def test_pictures_beside_videos_or_folders_or_without_numbers_are_no_video(tmp_path: Path) -> None:
+    make_files(tmp_path, "a/1.mp4", "a/thumbnail_1.jpg", "b/2.mp4", "b/deep/cover.jpg", "poster_1.jpg")
+    assert names(scan_unlabelled(tmp_path)) == ["a/1.mp4", "b/2.mp4"]
+    make_files(tmp_path / "none", "a/cover.jpg", "b/cover.jpg")
+    with pytest.raises(ManifestError, match=r"cover\.jpg is a picture: a folder of pictures named by number, such"):
+        scan_labelled(tmp_path / "none")
+
+
+def test_a_folder_of_pictures_in_place_of_a_class_is_refused(tmp_path: Path) -> None:
+    make_files(tmp_path / "set", "clip_1/1.jpg", "clip_2/1.jpg")
+    with pytest.raises(ManifestError, match="clip_1 is a folder of pictures, which is one video, not a class: make"):
+        scan_labelled(tmp_path / "set")
+    with pytest.raises(ManifestError, match="clip_1 is a folder of pictures, which is one video: give a folder of"):
+        scan_labelled(tmp_path / "set" / "clip_1")

@@ -11,9 +11,10 @@ import torch
 
 from videomae.data.datasets import ClipSample, SampleKey
 from videomae.data.loader import train_loader
-from videomae.data.manifest import CLIPS_AN_EPOCH, procedural_seed, scan_labelled, scan_unlabelled
+from videomae.data.manifest import CLIPS_AN_EPOCH, procedural_seed
 from videomae.data.procedural import ProceduralVideos
 from videomae.data.procedural_source import ProceduralDataset
+from videomae.data.scan import scan_labelled, scan_unlabelled
 from videomae.errors import ManifestError
 from videomae.masking import MaskConfig
 from videomae.patches import TokenGrid

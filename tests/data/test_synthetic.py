@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from videomae.data.manifest import scan_labelled
+from videomae.data.scan import scan_labelled
 from videomae.data.synthetic import MOTION_CLASSES, motion_frames, write_motion_videos
 from videomae.errors import ConfigError, ManifestError
 from videomae.video.decode import VideoReader

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from videomae.data.manifest import Manifest, VideoRow, scan_labelled
+from videomae.data.manifest import Manifest, VideoRow
+from videomae.data.scan import scan_labelled
 from videomae.errors import ConfigError, RunError, WeightsError
 from videomae.evaluation.evaluator import evaluate, evaluate_folder
 from videomae.evaluation.metrics import compute_metrics

@@ -52,7 +52,11 @@ FAULTS = {
     "an empty group": ("left0,test", ",test", "line 2, has no group: fill it in, or leave the row out"),
     "a missing video": ("left_0000.mp4", "gone.mp4", "names 1 videos that are not there, first left/gone.mp4"),
     "the same video twice": ("left_0001.mp4", "left_0000.mp4", "has left/left_0000.mp4 more than once"),
-    "a path out of the folder": ("left/left_0000.mp4", "../left_0000.mp4", "leaves the folder: give a path below"),
+    "a path out of the folder": (
+        "left/left_0000.mp4",
+        "../left_0000.mp4",
+        "names 1 videos that are not there, first ../left_0000.mp4",
+    ),
     "one class": (",right,", ",left,", "has one class, left: a probe needs at least two"),
     "a class in one group": ("right1", "right0", "class right of"),
 }

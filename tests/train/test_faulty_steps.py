@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from videomae.data.loader import epoch_order
-from videomae.data.manifest import scan_unlabelled
+from videomae.data.scan import scan_unlabelled
 from videomae.engine.checkpoint import latest_checkpoint, load_checkpoint
 from videomae.engine.runlog import MetricsLog
 from videomae.errors import CheckpointError, RunError

@@ -17,7 +17,7 @@ from videomae.errors import ConfigError
 from videomae.inference.clips import frames_in_parts
 from videomae.processing.frames import Videos
 from videomae.sharing.record import PUBLISHED_CLIP
-from videomae.video.decode import VideoReader
+from videomae.video.opening import open_reader
 from videomae.video.sampling import ClipConfig, IntArray, clip_indices, clip_indices_of_frames
 
 
@@ -160,7 +160,7 @@ def read_video(
     Raises:
         VideoReadError: If the file cannot be read.
     """
-    with VideoReader(path) as reader:
+    with open_reader(path) as reader:
         info, times = reader.info, reader.timestamps_seconds
         total = len(reader)
         rate = info.frame_rate

@@ -19,7 +19,7 @@ from videomae.engine.seeding import numpy_generator, torch_generator
 from videomae.errors import ConfigError, ManifestError, VideoReadError
 from videomae.masking import MaskConfig, draw_masks
 from videomae.patches import TokenGrid
-from videomae.video.decode import VideoReader
+from videomae.video.opening import open_reader
 from videomae.video.sampling import ClipConfig, finetuning_clip, pretraining_clip
 
 NO_LABEL = -1
@@ -104,9 +104,9 @@ class PretrainingDataset(Dataset[ClipSample | BadVideo]):
 
     def __getitem__(self, key: SampleKey) -> ClipSample | BadVideo:
         """Read one sample; what it holds depends on the key and the seed alone."""
-        path = str(self.manifest.rows[key.index].path)
+        path = str(self.manifest.rows[key.index].source)
         try:
-            with VideoReader(path) as reader:
+            with open_reader(path) as reader:
                 rng = numpy_generator(self.seed, key.epoch, key.index, "clip")
                 frames = reader.frames(pretraining_clip(len(reader), self.clip, rng=rng))
         except VideoReadError as error:
@@ -152,11 +152,11 @@ class FinetuningDataset(Dataset[ClipSample | BadVideo]):
         row = self.manifest.rows[key.index]
         assert row.label is not None  # checked in __init__
         try:
-            with VideoReader(row.path) as reader:
+            with open_reader(row.source) as reader:
                 rng = numpy_generator(self.seed, key.epoch, key.index, "clip")
                 frames = reader.frames(finetuning_clip(len(reader), self.clip, rng=rng))
         except VideoReadError as error:
-            return BadVideo(str(row.path), str(error))
+            return BadVideo(str(row.source), str(error))
         clip = _augment(frames, self.augment, size=self.size, seed=self.seed, key=key)
         return ClipSample(clip, row.label, None, None, key.index)
 

@@ -8,6 +8,7 @@ that cannot be read is named and counted, never replaced by another.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,8 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from videomae.data.configs import SplitName
 from videomae.data.datasets import BadVideo
-from videomae.data.manifest import Manifest, scan_labelled
+from videomae.data.manifest import Manifest
+from videomae.data.scan import scan_labelled
+from videomae.data.splits import measured_rows, rows_of_split
 from videomae.engine.precision import DeviceName, autocast, compute_dtype
 from videomae.engine.progress import TrainingProgress
 from videomae.engine.workers import running_workers, start_worker
@@ -104,16 +108,19 @@ def evaluate_folder(
     source: str | os.PathLike[str],
     data: Path,
     *,
+    split: SplitName | None = None,
     clip: ClipConfig | None = None,
     config: EvaluationConfig | None = None,
     device: DeviceName = "auto",
     output: Path | None = None,
 ) -> EvaluationResult:
-    """Evaluate a saved classifier on a folder with one folder of videos for each class.
+    """Evaluate a saved classifier on labelled videos.
 
     Args:
         source: Folder of a classifier or of a finished fine-tuning run, weights file, or Hub name.
-        data: The labelled videos; the folders carry the classifier's class names.
+        data: The labelled videos, a folder with `labels.csv` or one folder for each class, or a manifest file; with
+            the classifier's class names.
+        split: Which part of them; None: test, else val, or all where none is named. What is left out is printed.
         clip: How clips are sampled; as the record beside the weights says where not given.
         config: Views, batches, workers, precision.
         device: Where to compute.
@@ -128,7 +135,15 @@ def evaluate_folder(
     if output is not None:
         check_output(output)
     loaded = load_trained(VideoMAEForVideoClassification, source, clip=clip, device=device)
-    manifest = scan_labelled(data, subset=True)
+    whole = scan_labelled(data, subset=True)
+    manifest = measured_rows(whole) if split is None else rows_of_split(whole, split)
+    if split is None and len(manifest.rows) < len(whole.rows):
+        part = manifest.rows[0].split
+        print(
+            f"evaluating the {len(manifest.rows)} videos of the split {part} of {whole.name}; --split all takes all "
+            f"{len(whole.rows)}",
+            file=sys.stderr,
+        )
     with TrainingProgress("evaluating", total_steps=len(manifest.rows)) as progress:
         result = evaluate(
             loaded.model,
@@ -169,7 +184,7 @@ class _ViewsDataset(Dataset[VideoViews | BadVideo]):
         row = self.manifest.rows[number]
         clips = range(part * self.clips_of_item, (part + 1) * self.clips_of_item)
         try:
-            return read_views(row.path, clip=self.clip, views=self.views, processor=self.processor, clips=clips)
+            return read_views(row.source, clip=self.clip, views=self.views, processor=self.processor, clips=clips)
         except VideoReadError as error:
             return BadVideo(self.manifest.relative_path(row), str(error))
 

@@ -17,7 +17,7 @@ from videomae.errors import ConfigError
 from videomae.evaluation.configs import ViewsConfig as ViewsConfig
 from videomae.inference.clips import resized_frames
 from videomae.processing.image_processor import VideoMAEImageProcessor
-from videomae.video.decode import VideoReader
+from videomae.video.opening import open_reader
 from videomae.video.sampling import ClipConfig, CropOffset, clip_indices, crop_views
 
 
@@ -81,7 +81,7 @@ def read_views(
     """Read the views of a video.
 
     Args:
-        path: The video.
+        path: The video, or a part of one; see `open_reader`.
         clip: Length, stride and kind of a clip.
         views: How many clips and crops.
         processor: Resizes the frames; see `check_views`. It neither rescales nor normalizes here.
@@ -96,7 +96,7 @@ def read_views(
 
     Source: the test loaders of VideoMAE (Tong et al. 2022) and VideoMAE V2 (Wang et al. 2023).
     """
-    with VideoReader(path) as reader:
+    with open_reader(path) as reader:
         indices = clip_indices(len(reader), clip, num_views=views.num_clips)  # [S, T]
         if clips is not None:
             indices = indices[clips.start : clips.stop]

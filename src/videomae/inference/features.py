@@ -41,7 +41,7 @@ from videomae.inference.files import check_output, list_videos
 from videomae.inference.loaded import LoadedModel, load_encoder
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.encoder import VideoMAEModel, encode
-from videomae.video.decode import VideoReader
+from videomae.video.opening import Reader, first_frame, open_reader
 from videomae.video.sampling import ClipConfig, IntArray, clip_indices, sliding_clips
 
 Encoder: TypeAlias = LoadedModel[VideoMAEModel] | LoadedModel[VideoMAEForVideoClassification]
@@ -61,7 +61,7 @@ class VideoFeatures:
     time_spans: Tensor
     """float64, the shape of `features` but 2 for D: start and end of each row in seconds from the first frame."""
     frame_indices: Tensor
-    """int64 `[T]`, or `[W, T]`: the frames of the video that were read."""
+    """int64 `[T]`, or `[W, T]`: the frames that were read, by their indices in the whole video."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def write_features(
                     bad.append(item)
                     continue
                 try:
-                    with VideoReader(item) as reader:
+                    with open_reader(item) as reader:
                         parts = _feature_parts(loaded, reader, pooling, step_frames, batch_size)
                         written = writer.add(str(item), parts)
                 except VideoReadError as error:
@@ -262,7 +262,7 @@ def video_features(
     Raises:
         VideoReadError: If the video cannot be read.
     """
-    with VideoReader(path) as reader:
+    with open_reader(path) as reader:
         parts = _feature_parts(loaded, reader, pooling, step_frames, batch_size)
         return VideoFeatures(os.fspath(path), **{name: torch.cat(list(found)) for name, found in parts.items()})
 
@@ -280,7 +280,7 @@ def _cannot_write(path: str | os.PathLike[str], error: OSError) -> WeightsError:
 
 
 def _feature_parts(
-    loaded: Encoder, reader: VideoReader, pooling: Pooling, step_frames: int | None, batch_size: int
+    loaded: Encoder, reader: Reader, pooling: Pooling, step_frames: int | None, batch_size: int
 ) -> Parts:
     """Return the tensors of `VideoFeatures`, each in parts of at most `batch_size` clips."""
     if step_frames is None:
@@ -290,14 +290,18 @@ def _feature_parts(
     rows = _clip_rows(loaded, reader, indices, pooling, batch_size)
     first = next(rows)  # the number of rows of a clip is known from here
     spans = _span_parts(loaded, reader, indices, pooling, batch_size, num_rows=first.shape[1])
-    parts = {"features": chain((first,), rows), "time_spans": spans, "frame_indices": iter([_tensor(indices)])}
+    parts = {
+        "features": chain((first,), rows),
+        "time_spans": spans,
+        "frame_indices": iter([_tensor(indices + first_frame(reader))]),
+    }
     if step_frames is None:
         return {name: (part[0] for part in found) for name, found in parts.items()}
     return parts
 
 
 def _span_parts(
-    loaded: Encoder, reader: VideoReader, indices: IntArray, pooling: Pooling, batch_size: int, *, num_rows: int
+    loaded: Encoder, reader: Reader, indices: IntArray, pooling: Pooling, batch_size: int, *, num_rows: int
 ) -> Iterator[Tensor]:
     times, ends = frame_times(reader.timestamps_seconds, reader.info.frame_rate)
     size = loaded.model.config.tubelet_size
@@ -346,7 +350,7 @@ def _encoded(loaded: Encoder, pixel_values: Tensor, pooling: Pooling) -> Tensor:
 
 
 def _clip_rows(
-    loaded: Encoder, reader: VideoReader, indices: IntArray, pooling: Pooling, batch_size: int
+    loaded: Encoder, reader: Reader, indices: IntArray, pooling: Pooling, batch_size: int
 ) -> Iterator[Tensor]:
     """Yield the rows of the clips with these `[W, T]` frames, a batch at a time."""
     for clips in clip_batches(reader.frames, indices, loaded.processor, batch_size=batch_size):

@@ -7,29 +7,32 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from videomae.data.datasets import BadVideo
-from videomae.data.manifest import scan_unlabelled
+from videomae.data.manifest_file import is_manifest_file
+from videomae.data.scan import scan_unlabelled
 from videomae.errors import ConfigError, ManifestError, WeightsError
+from videomae.video.opening import split_part
 from videomae.video.probe import VIDEO_SUFFIXES
 from videomae.weights.shipped import DEFAULT_MODEL
 from videomae.weights.sources import INDEX_SUFFIX, LONE_SUFFIXES, NoWeightsError, find_source
 
 
 def list_videos(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path | BadVideo]:
-    """Yield every file as it is given, and for a folder its videos, of any depth, in order of their names.
+    """Yield every file as it is given, and for a folder or a manifest file its videos, in order of their names.
 
-    A folder without any is yielded as a `BadVideo` with the reason. A file is not opened, whatever its suffix.
+    A folder without any, or a manifest file at fault, is yielded as a `BadVideo` with the reason. Another file is not
+    opened, whatever its suffix.
     """
     for path in map(Path, paths):
-        if not path.is_dir():
+        if not path.is_dir() and not is_manifest_file(path):
             yield path
             continue
         try:
-            rows = scan_unlabelled(path).rows
+            rows = scan_unlabelled(path, check_files=False).rows
         except ManifestError as error:
             yield BadVideo(str(path), str(error))
             continue
         for row in rows:
-            yield row.path
+            yield row.source
 
 
 def split_model(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -60,7 +63,9 @@ def split_model(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     elif path.is_file():
         is_model = path.suffix in LONE_SUFFIXES or first.endswith(INDEX_SUFFIX)
     else:
-        is_model = first == DEFAULT_MODEL or (bool(rest) and path.suffix.lower() not in VIDEO_SUFFIXES)
+        is_model = first == DEFAULT_MODEL or (
+            bool(rest) and split_part(path).path.suffix.lower() not in VIDEO_SUFFIXES
+        )
     if is_model and not rest:
         raise ConfigError(
             f"{first} is a model, and no videos follow it: give video files or folders of them after it"
@@ -80,10 +85,10 @@ def _holds_model(folder: Path) -> bool:
 
 def _holds_videos(folder: Path) -> bool:
     try:
-        scan_unlabelled(folder)
+        rows = scan_unlabelled(folder).rows
     except ManifestError:
         return False
-    return True
+    return rows[0].path != folder  # pictures beside a model are no video
 
 
 def check_output(path: str | os.PathLike[str], *, suffix: str = "") -> None:

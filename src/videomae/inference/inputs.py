@@ -23,7 +23,7 @@ from torch import Tensor
 from videomae.errors import ConfigError, VideoReadError
 from videomae.inference.clips import ReadFrames
 from videomae.processing.frames import collect_videos
-from videomae.video.decode import VideoReader
+from videomae.video.opening import Reader, first_frame, open_reader
 from videomae.video.stream import reason
 
 Frames: TypeAlias = NDArray[np.uint8]
@@ -52,6 +52,8 @@ class OpenVideo(NamedTuple):
     """Frames by index."""
     seconds: Callable[[], NDArray[np.float64]] | None
     """Returns `[n]`, the times of the frames from the start; None for frames in memory. Call it after reading."""
+    first_frame: int = 0
+    """Index in the whole video of the first frame; more than 0 for a part of one."""
 
 
 def batch_of(videos: Any) -> list[Any] | None:
@@ -95,7 +97,7 @@ def open_frames(video: VideoInput) -> Iterator[OpenVideo]:
     """
     path = path_of(video)
     if path is not None and ("://" not in path or os.path.exists(path)):
-        with VideoReader(path) as reader:
+        with open_reader(path) as reader:
             yield _opened(reader, path)
     elif path is not None or isinstance(video, BYTES) or hasattr(video, "read"):
         name = path or _name(video)
@@ -103,7 +105,7 @@ def open_frames(video: VideoInput) -> Iterator[OpenVideo]:
             copy = os.path.join(folder, "video")
             _copy(video, copy, name)
             try:
-                with VideoReader(copy) as reader:
+                with open_reader(copy) as reader:
                     yield _opened(reader, name)
             except VideoReadError as error:  # the caller has not seen the copy
                 raise VideoReadError(str(error).replace(copy, name)) from error
@@ -139,8 +141,8 @@ def frames_array(video: Any) -> Frames:
     return array if array.shape[3] == 3 else np.repeat(array, 3, axis=3)
 
 
-def _opened(reader: VideoReader, name: str) -> OpenVideo:
-    return OpenVideo(name, len(reader), reader.frames, lambda: reader.timestamps_seconds)
+def _opened(reader: Reader, name: str) -> OpenVideo:
+    return OpenVideo(name, len(reader), reader.frames, lambda: reader.timestamps_seconds, first_frame(reader))
 
 
 def _copy(video: Any, path: str, name: str) -> None:

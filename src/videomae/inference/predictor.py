@@ -204,7 +204,8 @@ class Predictor:
             rule = clip_indices_of_frames if opened.seconds is None else clip_indices
             indices = rule(opened.num_frames, clip, num_views=num_views)  # [S, T]
             logits = self._logits(opened.read, indices)
-            found = ViewLogits(logits, indices, None if opened.seconds is None else opened.seconds()[indices])
+            seconds = None if opened.seconds is None else opened.seconds()[indices]
+            found = ViewLogits(logits, indices + opened.first_frame, seconds)
         if not found.logits.isfinite().all():
             raise RunError(f"the model's output for {opened.name} is not finite: its weights are damaged")
         return found

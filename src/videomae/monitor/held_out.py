@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from videomae.data.augment import resize_centre
-from videomae.data.labels_file import GROUP, LABEL, LABELS_FILE, PATH, read_labels_file
-from videomae.data.manifest import SPLIT_NAMES, Manifest, VideoRow, procedural_number, procedural_row, procedural_seed
+from videomae.data.manifest import Manifest, VideoRow, procedural_number, procedural_row, procedural_seed
+from videomae.data.manifest_file import GROUP, LABEL, LABELS_FILE, PATH, read_table
 from videomae.data.procedural import ProceduralVideos
+from videomae.data.scan import SPLIT_NAMES
 from videomae.engine.seeding import derive_seed
 from videomae.errors import ManifestError, VideoReadError
 from videomae.monitor.configs import MonitorConfig
-from videomae.video.decode import VideoReader
+from videomae.video.opening import open_reader
 from videomae.video.sampling import ClipConfig, centre_clip
 
 MIN_HELD_OUT = 4  # fewer clips are no sample: then training videos are measured instead
@@ -52,11 +53,11 @@ class Annotations:
 def hold_out(manifest: Manifest, config: MonitorConfig, *, seed: int) -> WatchedVideos:
     """Divide videos into those to train on and those to measure on; a function of the arguments alone.
 
-    Videos of a group are on one side: the `group` column of `labels.csv` in the root, or else names that differ in
-    their last number only (`v_Archery_g01_c01`, `v_Archery_g01_c02`). Groups are taken in an order that the seed
-    decides, those that would exceed the number left out. Where a twentieth of the videos is fewer than 4,
-    nothing is held out and up to 16 training videos are measured. Of `procedural:`, clips are measured that no run
-    reaches.
+    Videos of a group are on one side: the column `group` of the manifest file or of `labels.csv` in the root, or
+    else names that differ in their last number only (`v_Archery_g01_c01`, `v_Archery_g01_c02`). Groups are taken in
+    an order that the seed decides, those that would exceed the number left out. Where a twentieth of the videos is
+    fewer than 4, nothing is held out and up to 16 training videos are measured. Of `procedural:`, clips are
+    measured that no run reaches.
 
     Args:
         manifest: All videos.
@@ -77,7 +78,8 @@ def hold_out(manifest: Manifest, config: MonitorConfig, *, seed: int) -> Watched
     largest = max(1.0, MAX_GROUP_FRACTION * len(manifest.rows))
     groups: list[tuple[str, list[VideoRow]]] = []
     for name, rows in by_group.items():
-        whole = len(rows) <= largest or manifest.relative_path(rows[0]) in found.groups
+        is_video = rows[0].source != rows[0].path  # the parts of one
+        whole = len(rows) <= largest or is_video or manifest.relative_path(rows[0]) in found.groups
         groups += [(name, rows)] if whole else [(manifest.relative_path(row), [row]) for row in rows]
     groups.sort(key=lambda group: (derive_seed(seed, "held out", group[0]), group[0]))
     count = min(round(config.held_out * len(manifest.rows)), config.max_clips)
@@ -90,23 +92,27 @@ def hold_out(manifest: Manifest, config: MonitorConfig, *, seed: int) -> Watched
         chosen = [row for _, rows in groups for row in rows][:MAX_SEEN]
     kept = manifest.rows
     if unseen:
-        held = {row.path for row in chosen}
-        kept = tuple(row for row in manifest.rows if row.path not in held)
+        held = set(chosen)
+        kept = tuple(row for row in manifest.rows if row not in held)
     labels = [found.labels.get(manifest.relative_path(row)) for row in chosen]
     measured = tuple(
-        VideoRow(row.path, None if name is None else ids[name]) for row, name in zip(chosen, labels, strict=True)
+        replace(row, label=None if name is None else ids[name]) for row, name in zip(chosen, labels, strict=True)
     )
-    return WatchedVideos(Manifest(manifest.root, kept, manifest.classes), measured, unseen)
+    return WatchedVideos(manifest.with_rows(kept), measured, unseen)
 
 
 def read_annotations(manifest: Manifest) -> Annotations:
-    """Read `labels.csv` (columns path, label and perhaps group) in the root, or else take top folders as classes.
+    """Take what a manifest file says, or `labels.csv` in the root, or else take top folders as classes.
 
-    A file that cannot be read as such says nothing: pre-training needs neither labels nor groups.
+    A `labels.csv` that cannot be read as such says nothing: pre-training needs neither labels nor groups.
     """
     names = [manifest.relative_path(row) for row in manifest.rows]
+    if manifest.file is not None:
+        named = list(zip(names, manifest.rows, strict=True))
+        labels = {name: manifest.classes[row.label] for name, row in named if row.label is not None}
+        return Annotations(labels, {name: row.group for name, row in named if row.group})
     try:
-        _, rows = read_labels_file(manifest.root / LABELS_FILE)
+        rows = read_table(manifest.root / LABELS_FILE).rows
     except ManifestError:
         rows = []
     labels, groups = (
@@ -123,6 +129,8 @@ def _group(manifest: Manifest, row: VideoRow, found: Annotations) -> str:
     name = manifest.relative_path(row)
     if name in found.groups:
         return f"group {found.groups[name]}"
+    if row.source != row.path:
+        return f"parts of {row.path.as_posix()}"
     stem = _LAST_NUMBER.sub("", Path(name).stem)
     return f"{PurePosixPath(name).parent}/{stem}" if stem else name
 
@@ -140,7 +148,7 @@ def centre_clips(rows: tuple[VideoRow, ...], clip: ClipConfig, *, size: int) -> 
     clips, kept = [], []
     for row in rows:
         try:
-            with VideoReader(row.path) as reader:
+            with open_reader(row.source) as reader:
                 frames = reader.frames(centre_clip(len(reader), clip))
         except VideoReadError:
             continue  # the loader of the run names it, or nobody needs it

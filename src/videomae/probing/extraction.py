@@ -38,7 +38,7 @@ from videomae.inference.clips import clip_batches, normalized
 from videomae.inference.loaded import LoadedModel, load_encoder
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.encoder import encode
-from videomae.video.decode import VideoReader
+from videomae.video.opening import open_reader
 from videomae.video.sampling import ClipConfig, clip_indices
 
 MAX_SIDE = 4  # positions kept along each side of a time slice
@@ -147,7 +147,7 @@ def extract(loaded: Frozen, manifest: Manifest, files: Sequence[Path], *, worker
     missing = [number for number in range(len(files)) if number not in found]
     if missing:
         with TrainingProgress("features", total_steps=len(missing)) as progress:
-            paths = [manifest.rows[number].path for number in missing]
+            paths = [manifest.rows[number].source for number in missing]
             for done, (number, clip) in enumerate(zip(missing, _clips(loaded, paths, workers), strict=True), start=1):
                 if isinstance(clip, VideoReadError):
                     bad.append(BadVideo(manifest.relative_path(manifest.rows[number]), str(clip)))
@@ -188,7 +188,7 @@ def _clips(loaded: Frozen, paths: Sequence[Path], workers: int) -> Iterator[Tens
 
     def read(path: Path) -> Tensor | VideoReadError:
         try:
-            with VideoReader(path) as reader:
+            with open_reader(path) as reader:
                 indices = clip_indices(len(reader), loaded.clip)  # [1, T]
                 return next(clip_batches(reader.frames, indices, loaded.processor, batch_size=1))
         except VideoReadError as error:

@@ -1,16 +1,18 @@
-"""Which videos are probed: their labels and groups, from `labels.csv` or from one folder for each class."""
+"""Which videos are probed: their labels and groups, from a manifest file or from one folder for each class."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from videomae.data.labels_file import GROUP, LABEL, LABELS_FILE, PATH, SPLIT, read_labels_file
-from videomae.data.manifest import Manifest, VideoRow, scan_labelled
+from videomae.data.manifest import Manifest, whole_video
+from videomae.data.manifest_file import GROUP, LABELS_FILE, SPLIT
+from videomae.data.scan import manifest_file_of, scan_labelled
+from videomae.data.splits import rows_of_split
 from videomae.errors import ManifestError
 
 IntArray = NDArray[np.int64]
@@ -42,8 +44,7 @@ class ProbeVideos:
         """Return the videos where `kept`, bool `[n]`, is true."""
         rows = tuple(row for row, keep in zip(self.manifest.rows, kept, strict=True) if keep)
         groups = tuple(group for group, keep in zip(self.groups, kept, strict=True) if keep)
-        manifest = Manifest(self.manifest.root, rows, self.manifest.classes)
-        return ProbeVideos(manifest, groups, self.has_groups)
+        return ProbeVideos(self.manifest.with_rows(rows), groups, self.has_groups)
 
     def summary(self) -> list[str]:
         """Return lines for people, a warning where no groups were given."""
@@ -63,27 +64,40 @@ def find_videos(root: Path, *, split: str | None = None) -> ProbeVideos:
     """List the videos of a folder with their labels and groups.
 
     Args:
-        root: A folder with `labels.csv` (columns path, label and, where wanted, group and split; others are
-            ignored), or with one folder of videos for each class.
+        root: A folder with `labels.csv`, a manifest file (see `data/manifest_file.py`), or a folder with one folder
+            of videos for each class.
         split: Take only the rows with this value in the column split.
 
     Raises:
-        ManifestError: If the folder or the list cannot be used, or a class is in a single group, so that no probe
-            could be trained and tested on it.
+        ManifestError: If the folder or the manifest file cannot be used, or a class is in a single group, so that no
+            probe could be trained and tested on it.
     """
     folder = root.expanduser()
-    if (folder / LABELS_FILE).is_file():
-        found = _from_list(folder, folder / LABELS_FILE, split)
-    elif split is not None:
+    if split is not None and manifest_file_of(folder) is None:
         raise ManifestError(
             f"split is {split!r}, but {folder} has no {LABELS_FILE} with a column {SPLIT}: leave it out"
         )
-    else:
-        manifest = scan_labelled(folder)
-        names = tuple(manifest.relative_path(row) for row in manifest.rows)
-        found = ProbeVideos(manifest, names, has_groups=False)
+    manifest = scan_labelled(folder, subset=manifest_file_of(folder) is not None)
+    if split is not None:
+        manifest = rows_of_split(manifest, split)
+    if any(row.label is None for row in manifest.rows):
+        raise ManifestError(
+            f"{manifest.name} has test videos without a label: leave them out with --split train or --split val"
+        )
+    manifest = _with_used_classes(manifest)
+    has_groups = any(row.group for row in manifest.rows)
+    groups = tuple(row.group or manifest.relative_path(whole_video(row)) for row in manifest.rows)
+    found = ProbeVideos(manifest, groups, has_groups)
     check_classes(found)
     return found
+
+
+def _with_used_classes(manifest: Manifest) -> Manifest:
+    """Leave out the classes that no row has."""
+    used = sorted({row.label for row in manifest.rows if row.label is not None})
+    ids = {label: number for number, label in enumerate(used)}
+    rows = tuple(replace(row, label=None if row.label is None else ids[row.label]) for row in manifest.rows)
+    return replace(manifest, rows=rows, classes=tuple(manifest.classes[label] for label in used))
 
 
 def check_classes(videos: ProbeVideos) -> None:
@@ -103,49 +117,3 @@ def check_classes(videos: ProbeVideos) -> None:
                 f"class {name} of {videos.manifest.root} has {count} {what}(s) that can be read, and needs at least "
                 f"two, one to train on and one to test on: add videos of another {what}, or leave the class out"
             )
-
-
-def _from_list(folder: Path, path: Path, split: str | None) -> ProbeVideos:
-    rows = _read_rows(path, split)
-    names = tuple(sorted({row["label"] for row in rows}))
-    ids = {name: number for number, name in enumerate(names)}
-    rows.sort(key=lambda row: row["path"])
-    twice = [name for name, count in Counter(row["path"] for row in rows).items() if count > 1]
-    if twice:
-        raise ManifestError(f"{path} has {twice[0]} more than once: leave one row for each video")
-    missing = [row["path"] for row in rows if not (folder / row["path"]).is_file()]
-    if missing:
-        raise ManifestError(
-            f"{path} names {len(missing)} videos that are not there, first {missing[0]}: paths are relative "
-            f"to {folder}"
-        )
-    manifest = Manifest(folder, tuple(VideoRow(folder / row["path"], ids[row["label"]]) for row in rows), names)
-    has_groups = GROUP in rows[0]
-    return ProbeVideos(manifest, tuple(row[GROUP if has_groups else "path"] for row in rows), has_groups)
-
-
-def _read_rows(path: Path, split: str | None) -> list[dict[str, str]]:
-    """Return the rows of a list, each with all columns that matter and none of them empty."""
-    columns, rows = read_labels_file(path)
-    needed = (PATH, LABEL, *((SPLIT,) if split is not None else ()))
-    for name in needed:
-        if name not in columns:
-            raise ManifestError(
-                f"{path} has no column {name}: its first line names the columns, such as path,label,group"
-            )
-    kept = []
-    for line, row in rows:
-        values = {name: value for name, value in row.items() if name != SPLIT or split is not None}
-        empty = [name for name, value in values.items() if not value]
-        if empty:
-            raise ManifestError(f"{path}, line {line}, has no {empty[0]}: fill it in, or leave the row out")
-        pure = PurePosixPath(values["path"])
-        if pure.is_absolute() or ".." in pure.parts:
-            raise ManifestError(f"{path}, line {line}: {values['path']} leaves the folder: give a path below it")
-        if split is None or values[SPLIT] == split:
-            kept.append(values)
-    if not kept:
-        found = ", ".join(sorted({row.get(SPLIT, "") for _, row in rows})) or "none"
-        wanted = "" if split is None else f" with split {split!r} (there are: {found})"
-        raise ManifestError(f"{path} has no row{wanted}: give one for each video")
-    return kept

@@ -107,12 +107,13 @@ def chosen_recipe(kind: type[Any], arguments: Sequence[str]) -> tuple[list[str],
                 "name the recipe whose model is to be replaced, such as --config kinetics400_small"
             )
     # Here, because --help must not wait for torch.
-    from videomae.data.manifest import scan_labelled, scan_unlabelled
+    from videomae.data.scan import scan_labelled, scan_unlabelled
+    from videomae.data.splits import training_rows
     from videomae.engine.precision import pick_device
     from videomae.sharing.shipped import shipped_line
 
     scan = scan_unlabelled if kind is PretrainRecipe else scan_labelled
-    num_videos = len(scan(videos).rows)
+    num_videos = len(training_rows(scan(videos)).rows)
     device: Any = value_of("--loop.device", arguments) or "auto"
     name = pick_device(device).type
     choice = choose_recipe(name, num_videos=num_videos)

@@ -79,7 +79,7 @@ class PretrainData:
     """Where the videos are."""
 
     train: Path
-    """A folder of videos, of any depth, one video, or `procedural:` for generated clips; labels are ignored."""
+    """A folder of videos, of any depth, a manifest file, one video, or `procedural:` for generated clips."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ class FinetuneData:
     """Where the labelled videos are."""
 
     train: Path
-    """A folder with one folder of videos for each class."""
+    """A folder with one folder of videos for each class or with labels.csv, or a manifest file."""
     val: Path | None = None
-    """The same for validation; null splits train by a stable hash of the file names."""
+    """The same for validation; null: the split val of train, else a stable hash of groups or file names decides."""
     val_fraction: float = 0.2
     """Fraction of each class for validation where val is null, in (0, 1)."""
 

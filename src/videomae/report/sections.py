@@ -22,7 +22,7 @@ from videomae.report.figures import (
     thumbnail,
 )
 from videomae.report.page import Block, Chart, Facts, Gallery, Image, PredictionCard, Section, Table, Text
-from videomae.video.decode import VideoReader
+from videomae.video.opening import open_reader
 
 MAX_CURVE_POINTS = 600  # more points than pixels only make the page heavy
 MIN_STRIP_PIXELS = 780  # the width of a card on a desktop; narrower, its labels are hard to read
@@ -251,7 +251,7 @@ def _thinned(steps: list[float], values: list[float]) -> tuple[list[float], list
 
 def _card(row: VideoResult, result: EvaluationResult) -> PredictionCard:
     try:
-        with VideoReader(Path(result.root) / row.path) as reader:
+        with open_reader(Path(result.root) / row.path) as reader:
             image = thumbnail(reader.frames([len(reader) // 2])[0])
     except VideoReadError:
         image = None  # gone since the evaluation; the numbers still hold

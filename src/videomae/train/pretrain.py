@@ -14,8 +14,10 @@ from torch import Tensor
 
 from videomae.data.datasets import PretrainingDataset
 from videomae.data.loader import Batch, train_loader
-from videomae.data.manifest import Manifest, procedural_seed, scan_unlabelled
+from videomae.data.manifest import Manifest, procedural_seed
 from videomae.data.procedural_source import ProceduralDataset
+from videomae.data.scan import scan_unlabelled
+from videomae.data.splits import not_used_lines, training_rows
 from videomae.engine.interrupt import graceful_interrupt, interruptible_backward
 from videomae.engine.optim import build_optimizer, clip_and_norm, param_groups
 from videomae.engine.precision import autocast, compute_dtype, pick_device
@@ -70,7 +72,8 @@ def pretrain(
     loop = recipe.loop
     device = pick_device(loop.device)
     dtype = compute_dtype(loop.precision, device)
-    videos = hold_out(scan_unlabelled(recipe.data.train), recipe.monitor, seed=loop.seed)
+    whole = scan_unlabelled(recipe.data.train)
+    videos = hold_out(training_rows(whole), recipe.monitor, seed=loop.seed)
     manifest = videos.train
     model, report = build_model(recipe, model_class)
     built = as_built(recipe.model, model.config, init=recipe.init, has_decoder=True)
@@ -98,7 +101,7 @@ def pretrain(
     if session.is_finished(plan.total):
         print(f"the run in {out} is finished: it has done its {plan.total} steps")
         return folder
-    for line in origin_lines(report):
+    for line in (*not_used_lines(whole, training_rows(whole)), *origin_lines(report)):
         print(line)
     start = session.restore(model, optimizer)
     monitor = LearningMonitor(

@@ -83,7 +83,7 @@ class Session:
         self.skipped = SkippedSteps(self.loop.max_skipped_steps)
         self.step = 0
         """Steps done."""
-        self._names = [str(row.path) for row in manifest.rows]
+        self._names = [str(row.source) for row in manifest.rows]
         self._pending = PendingSteps()
         self.recent: deque[dict[str, Any]] = deque(maxlen=MAX_RECENT)
         """Records of the newest steps whose losses were read, as in the metrics."""

@@ -1,0 +1,218 @@
+"""One way to open whatever counts as a video: a file, a folder of numbered pictures, or a part of either.
+
+A part is written as the path with `#t=START,END` after it, seconds, as in W3C media fragments: `a.mp4#t=2.5,7`. So a
+part has a name of its own wherever a path has one: in results, in files of features, on the command line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from videomae.errors import VideoReadError
+from videomae.video.decode import VideoReader
+from videomae.video.pictures import PictureReader, num_pictures, split_template
+from videomae.video.probe import VideoInfo
+from videomae.video.stream import ByteArray
+
+_PART = re.compile(r"(?P<path>.+)#t=(?P<start>\d+(?:\.\d+)?)?(?:,(?P<end>\d+(?:\.\d+)?))?", flags=re.DOTALL)
+_SLACK_SECONDS = 1e-6  # what writing a time as text may cost
+
+
+class Reader(Protocol):
+    """A video, read by frame index; see `VideoReader`, the first of its kind."""
+
+    @property
+    def info(self) -> VideoInfo:
+        """Facts of the video; of a part, those of the whole."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def timestamps_seconds(self) -> NDArray[np.float64]:
+        """`[len]`, time at which each frame is shown, from the beginning of the whole video."""
+
+    def frames(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> ByteArray:
+        """Read frames by index, `[T, H, W, 3]` uint8 RGB in the order asked."""
+
+    def all_frames(self) -> Iterator[ByteArray]:
+        """Iterate over all frames, `[H, W, 3]` uint8 RGB."""
+
+    def close(self) -> None:
+        """Close the file; may be called twice."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class VideoPart(NamedTuple):
+    """A video or a part of one."""
+
+    path: Path
+    """The video."""
+    start_seconds: float | None
+    """Frames shown before this time are not in it; None: from the beginning."""
+    end_seconds: float | None
+    """Frames shown at this time or later are not in it; None: to the end."""
+
+
+def part_name(path: Path, start_seconds: float | None, end_seconds: float | None) -> Path:
+    """Return the name of a part of a video; of the whole, the path itself."""
+    if start_seconds is None and end_seconds is None:
+        return path
+    end = "" if end_seconds is None else f",{_plain(end_seconds)}"
+    return path.with_name(f"{path.name}#t={_plain(start_seconds or 0.0)}{end}")
+
+
+def split_part(name: str | os.PathLike[str]) -> VideoPart:
+    """Tell the video from the part of it that a name means; what is there under the whole name is no part."""
+    text = os.fspath(name)
+    found = _PART.fullmatch(text) if "#t=" in text else None
+    if found is None or os.path.exists(text):
+        return VideoPart(Path(name), None, None)
+    start, end = (None if time is None else float(time) for time in found.group("start", "end"))
+    return VideoPart(Path(found["path"]), start, end)
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether there is something to open, without opening it."""
+    folder, template = split_template(path)
+    return path.exists() or (template is not None and folder.is_dir())
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file or the number of pictures of a folder; -1 if it is gone."""
+    folder, template = split_template(path)
+    try:
+        if path.is_dir() or (template is not None and not path.exists()):
+            return num_pictures(folder)
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def open_reader(name: str | os.PathLike[str]) -> Reader:
+    """Open a video or a part of one.
+
+    Args:
+        name: A video file; or a folder of numbered pictures, or a template of their names in one, such as
+            `clip/img_{:05}.jpg`; with `#t=START,END` after it, seconds, a part of it.
+
+    Raises:
+        VideoReadError: If it cannot be read, or no frame of it is shown between the two times.
+    """
+    path, start, end = split_part(name)
+    reader = _open_whole(path)
+    if start is None and end is None:
+        return reader
+    try:
+        return PartReader(reader, start_seconds=start, end_seconds=end)
+    except BaseException:
+        reader.close()
+        raise
+
+
+def _open_whole(path: Path) -> Reader:
+    if path.is_dir():
+        return PictureReader(path)
+    folder, template = split_template(path)
+    if template is not None and folder.is_dir() and not path.exists():
+        return PictureReader(folder, template)
+    return VideoReader(path)
+
+
+class PartReader:
+    """The frames of a video that are shown between two times; their indices count from the first of them."""
+
+    def __init__(self, reader: Reader, *, start_seconds: float | None, end_seconds: float | None) -> None:
+        """Find the frames.
+
+        Args:
+            reader: The whole video; closing the part closes it.
+            start_seconds: Time of the first frame at the earliest; None: from the beginning.
+            end_seconds: All frames are shown before it; None: to the end.
+
+        Raises:
+            VideoReadError: If there is no such frame.
+        """
+        times = reader.timestamps_seconds
+        inside = np.ones(len(times), dtype=np.bool_)
+        if start_seconds is not None:
+            inside &= times >= start_seconds - _SLACK_SECONDS
+        if end_seconds is not None:
+            inside &= times < end_seconds - _SLACK_SECONDS
+        chosen = np.flatnonzero(inside)
+        if not len(chosen):
+            until = "the end" if end_seconds is None else f"second {end_seconds:g}"
+            raise VideoReadError(
+                f"{reader.info.path} has no frame from second {start_seconds or 0:g} to {until}: its last one is "
+                f"shown at second {times[-1]:.2f}; give a part that lies in it"
+            )
+        self.first_frame = int(chosen[0])
+        """Index in the whole video of the part's first frame."""
+        self._num_frames = int(chosen[-1]) + 1 - self.first_frame
+        self._reader = reader
+
+    @property
+    def info(self) -> VideoInfo:
+        """Facts of the whole video."""
+        return self._reader.info
+
+    def __len__(self) -> int:
+        return self._num_frames
+
+    @property
+    def timestamps_seconds(self) -> NDArray[np.float64]:
+        """`[len]`, time at which each frame is shown, from the beginning of the whole video."""
+        return self._reader.timestamps_seconds[self.first_frame : self.first_frame + self._num_frames]
+
+    def frames(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> ByteArray:
+        """Read frames by index; see `VideoReader.frames`.
+
+        Raises:
+            VideoReadError: If there is no such frame or the file cannot be read.
+        """
+        wanted = np.asarray(indices, np.int64).reshape(-1)
+        for number in wanted[(wanted < 0) | (wanted >= self._num_frames)][:1]:
+            raise VideoReadError(
+                f"frame {number} was asked of a part of {self.info.path} that has frames 0 to {self._num_frames - 1}"
+            )
+        return self._reader.frames(wanted + self.first_frame)
+
+    def all_frames(self) -> Iterator[ByteArray]:
+        """Iterate over the frames of the part, `[H, W, 3]` uint8 RGB."""
+        return islice(self._reader.all_frames(), self.first_frame, self.first_frame + self._num_frames)
+
+    def close(self) -> None:
+        """Close the file; may be called twice."""
+        self._reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def first_frame(reader: Reader) -> int:
+    """Return the index in the whole video of a reader's first frame; more than 0 for some parts alone."""
+    return reader.first_frame if isinstance(reader, PartReader) else 0
+
+
+def _plain(seconds: float) -> str:
+    """Write a time without an exponent, to a microsecond."""
+    text = f"{seconds:.6f}"
+    return text.rstrip("0").rstrip(".")
