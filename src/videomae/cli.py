@@ -11,7 +11,7 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from videomae.command_options import (
@@ -230,8 +230,6 @@ def reconstruct(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the mask")
     add_device(parser)
     options, model = parsed_with_model(parser, arguments)
-
-    from dataclasses import replace
 
     from videomae.errors import ConfigError
     from videomae.inference.files import check_output
