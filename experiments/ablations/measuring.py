@@ -40,7 +40,7 @@ def probes(features: Tensor, data: Set, split: Split) -> dict[str, Any]:
     linear = linear_probe(features, data.labels, split, split.train, data.num_classes)
     mean, std = features[split.train].mean(0), features[split.train].std(0) + 1e-6
     rows = F.normalize((features - mean) / std, dim=1)
-    nearest = (rows[split.test] @ rows[split.train].T).topk(NEIGHBOURS, dim=1).indices
+    nearest = (rows[split.test] @ rows[split.train].T).topk(min(NEIGHBOURS, len(split.train)), dim=1).indices
     votes = F.one_hot(data.labels[split.train][nearest], data.num_classes).sum(1).argmax(1)
     found = {"linear": linear["predictions"], "neighbours": votes}
     truth = data.labels[split.test]
