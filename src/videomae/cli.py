@@ -29,6 +29,7 @@ from videomae.command_options import (
     recipe_and_options,
     told_default,
 )
+from videomae.data_commands import DATA_PARTS
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -249,8 +250,8 @@ def weights(arguments: list[str]) -> int:
 
 
 def data(arguments: list[str]) -> int:
-    """Generate videos: procedural ones to pre-train on, or labelled ones that differ in motion alone."""
-    return _part_of("data", {"generate": _generate}, arguments)
+    """Generate videos, procedural or labelled; check a collection; prepare it for fast reading."""
+    return _part_of("data", DATA_PARTS, arguments)
 
 
 def _part_of(name: str, parts: dict[str, Callable[[list[str]], int]], arguments: list[str]) -> int:
@@ -262,23 +263,6 @@ def _part_of(name: str, parts: dict[str, Callable[[list[str]], int]], arguments:
         print(f"usage: videomae {name} {{{','.join(parts)}}} ...\n\n{SUBCOMMANDS[name].run.__doc__}")
         return 0
     return _fail(f"videomae {name} needs {' or '.join(parts)}, got {first or 'nothing'}")
-
-
-def _generate(arguments: list[str]) -> int:
-    """Write generated videos into a folder."""
-    from videomae.data.configs import GenerateConfig, GeneratedKind
-
-    parser = command_parser("data generate", _generate)
-    parser.add_argument("kind", type=GeneratedKind, help="procedural, or motion: eight labelled classes")
-    parser.add_argument("out", type=Path, help="the folder; motion videos lie in one folder for each class")
-    parser.add_class_arguments(GenerateConfig)
-    options = parsed(parser, arguments)
-
-    from videomae.data.generated import generate_videos
-
-    kind, out = vars(options).pop("kind"), vars(options).pop("out")
-    print(f"{generate_videos(kind, out, GenerateConfig(**vars(options)))} videos: {out}")
-    return 0
 
 
 def _inspect(arguments: list[str]) -> int:
@@ -373,7 +357,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "predict": Subcommand("classify videos", predict),
     "probe": Subcommand("measure a frozen encoder on labelled videos, save a linear classifier on it", probe),
     "features": Subcommand("feature vectors of videos, in one file", features),
-    "data": Subcommand("generate videos: procedural ones, or labelled motion", data),
+    "data": Subcommand("generate videos; check a collection, or prepare it for fast reading", data),
     "weights": Subcommand("inspect a checkpoint of any known layout, or convert it", weights),
     "reconstruct": Subcommand("draw what a pre-trained model predicts behind its mask", reconstruct),
 }

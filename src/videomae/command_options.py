@@ -19,6 +19,8 @@ MODEL_HELP = "folder of a model or of a finished run, weights file, owner/name o
 
 LABELLED_HELP = "a folder with one folder of videos for each class or with labels.csv, or a manifest (.csv, .parquet)"
 
+COLLECTION_HELP = "folder of videos, of class folders or with labels.csv, a manifest (.csv, .parquet), or one video"
+
 EPILOGS = {
     "finetune": "Not among the options: class weights, frozen layers, LoRA, several labels for a clip, mixup, "
     "gradient accumulation. For these give the model to transformers' Trainer, PEFT or a custom loop, as they "
