@@ -6,8 +6,11 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 
 from videomae.cli import main
 from videomae.inference.features import load_features
@@ -166,3 +169,24 @@ def test_a_manifest_of_several_labels_is_refused_where_one_is_needed(
     for words in (["evaluate", model, str(path)], ["finetune", str(path), *TRAINING, "--out", str(tmp_path / "run")]):
         assert main(words) == 2
         assert "has 2 labels, left;right: finetune, evaluate and probe take one" in capsys.readouterr().err
+
+
+def test_folders_of_pictures_are_trained_on_and_evaluated(
+    tiny_frames: NDArray[np.uint8], model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "frames"
+    for number in range(6):
+        folder = data / ("left" if number % 2 else "right") / f"clip {number}"
+        folder.mkdir(parents=True)
+        for frame in range(8):
+            Image.fromarray(tiny_frames[number + frame]).save(folder / f"img_{frame + 1:05}.jpg")
+    words = ["--evaluation.workers", "0", "--init", "null", *TRAINING, "--out", str(tmp_path / "run")]
+    assert main(["finetune", str(data), "--data.val", str(data), *words]) == 0
+    words = [*TRAINING, "--mask.ratio", "0.75", "--out", str(tmp_path / "pre")]
+    assert main(["pretrain", str(data), *words]) == 0
+    (data / "left" / "clip 1" / "img_00003.jpg").unlink()
+    capsys.readouterr()
+    assert main(["predict", model, str(data)]) == 2
+    told = capsys.readouterr()
+    assert "clip 1 has no picture of number 3, between img_00002.jpg and img_00004.jpg" in told.err
+    assert told.out.count("clip ") == 5

@@ -115,4 +115,4 @@ class KeptReader:
 
 def keep_frames() -> None:
     """Let training read from memory what it has read once."""
-    setattr(datasets, "VideoReader", KeptReader)  # noqa: B010
+    setattr(datasets, "open_reader", KeptReader)  # noqa: B010

@@ -250,7 +250,7 @@ def weights(arguments: list[str]) -> int:
 
 
 def data(arguments: list[str]) -> int:
-    """Generate videos, procedural or labelled; check a collection; prepare it for fast reading."""
+    """Generate videos; list a collection in a manifest, check it, or prepare it for fast reading."""
     return _part_of("data", DATA_PARTS, arguments)
 
 
@@ -357,7 +357,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "predict": Subcommand("classify videos", predict),
     "probe": Subcommand("measure a frozen encoder on labelled videos, save a linear classifier on it", probe),
     "features": Subcommand("feature vectors of videos, in one file", features),
-    "data": Subcommand("generate videos; check a collection, or prepare it for fast reading", data),
+    "data": Subcommand("generate videos; import, check or prepare a collection", data),
     "weights": Subcommand("inspect a checkpoint of any known layout, or convert it", weights),
     "reconstruct": Subcommand("draw what a pre-trained model predicts behind its mask", reconstruct),
 }

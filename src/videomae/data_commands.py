@@ -27,6 +27,26 @@ def generate(arguments: list[str]) -> int:
     return 0
 
 
+def import_collection(arguments: list[str]) -> int:
+    """Write the manifest of a collection of videos that is listed in a known format."""
+    from videomae.data.configs import ImportConfig, ImportKind
+
+    parser = command_parser("data import", import_collection)
+    parser.add_argument("kind", type=ImportKind, help="format of the collection, see docs/data.md")
+    parser.add_argument("source", type=Path, help="its folder, or its annotation file or the folder of those")
+    parser.add_argument("out", type=Path, help="the manifest to write, .csv or .parquet")
+    parser.add_class_arguments(ImportConfig, skip={"overwrite"})
+    parser.add_argument("--overwrite", action="store_true", help="replace the manifest that is there")
+    options = vars(parsed(parser, arguments))
+    kind, source, out = (options.pop(name) for name in ("kind", "source", "out"))
+
+    from videomae.data.importing import import_manifest
+
+    for line in import_manifest(kind, source, out, ImportConfig(**options)):
+        print(line)
+    return 0
+
+
 def check(arguments: list[str]) -> int:
     """Decode a whole collection, tell what is wrong with it; exit status 1 where something is."""
     from videomae.collection.configs import CheckConfig
@@ -56,4 +76,8 @@ def check(arguments: list[str]) -> int:
     return EXIT_FOUND if result.findings else 0
 
 
-DATA_PARTS: dict[str, Callable[[list[str]], int]] = {"generate": generate, "check": check}
+DATA_PARTS: dict[str, Callable[[list[str]], int]] = {
+    "generate": generate,
+    "import": import_collection,
+    "check": check,
+}

@@ -254,3 +254,32 @@ def test_a_subset_of_the_classes_may_be_one_and_have_empty_folders(tmp_path: Pat
     make_files(tmp_path / "none", "a/notes.txt", "b/notes.txt")
     with pytest.raises(ManifestError, match=r"the class folders of .*none hold no video .*: add videos$"):
         scan_labelled(tmp_path / "none", subset=True)
+
+
+def test_folders_of_numbered_pictures_are_videos_in_folders_of_classes_too(tmp_path: Path) -> None:
+    make_files(tmp_path, "a/clip 2/img_00002.jpg", "a/clip 2/img_00001.jpg", "a/clip 2/notes.txt")
+    make_files(tmp_path, "b/deep/clip_1/1.png", "b/2.mp4")
+    expected = ["a/clip 2", "b/2.mp4", "b/deep/clip_1"]
+    assert names(scan_unlabelled(tmp_path)) == names(scan_labelled(tmp_path)) == expected
+    assert [row.label for row in scan_labelled(tmp_path).rows] == [0, 1, 1]
+    alone = scan_unlabelled(tmp_path / "a" / "clip 2")
+    assert names(alone) == ["clip 2"]
+    before = scan_labelled(tmp_path).fingerprint()
+    make_files(tmp_path, "a/clip 2/img_00003.jpg")
+    assert scan_labelled(tmp_path).fingerprint() != before
+
+
+def test_pictures_beside_videos_or_folders_or_without_numbers_are_no_video(tmp_path: Path) -> None:
+    make_files(tmp_path, "a/1.mp4", "a/thumbnail_1.jpg", "b/2.mp4", "b/deep/cover.jpg", "poster_1.jpg")
+    assert names(scan_unlabelled(tmp_path)) == ["a/1.mp4", "b/2.mp4"]
+    make_files(tmp_path / "none", "a/cover.jpg", "b/cover.jpg")
+    with pytest.raises(ManifestError, match=r"cover\.jpg is a picture: a folder of pictures named by number, such"):
+        scan_labelled(tmp_path / "none")
+
+
+def test_a_folder_of_pictures_in_place_of_a_class_is_refused(tmp_path: Path) -> None:
+    make_files(tmp_path / "set", "clip_1/1.jpg", "clip_2/1.jpg")
+    with pytest.raises(ManifestError, match="clip_1 is a folder of pictures, which is one video, not a class: make"):
+        scan_labelled(tmp_path / "set")
+    with pytest.raises(ManifestError, match="clip_1 is a folder of pictures, which is one video: give a folder of"):
+        scan_labelled(tmp_path / "set" / "clip_1")

@@ -14,7 +14,9 @@ import pytest
 from videomae.data.manifest import Manifest
 from videomae.data.manifest_file import LABELS_FILE, read_manifest
 from videomae.data.scan import scan_labelled, scan_unlabelled
+from videomae.data.splits import measured_rows
 from videomae.errors import ManifestError
+from videomae.probing.videos import find_videos
 
 TEXT = "label,note,path,group\nrun, 1 ,a b.mp4,s1\n walk,2,\u00fc.mp4,s2\n"
 
@@ -181,3 +183,33 @@ def test_scans_take_a_manifest_file_for_a_folder_and_labels_csv_within_one(tmp_p
     with pytest.raises(ManifestError, match="has one class, b; telling classes apart needs at least two"):
         scan_labelled(folder)
     assert scan_labelled(folder, subset=True).classes == ("b",)
+
+
+def test_a_path_may_name_the_part_itself(tmp_path: Path) -> None:
+    make(tmp_path, "a.mp4", "b.mp4#t=1")
+    manifest = read_manifest(written(tmp_path, 'path\n"a.mp4#t=1,2.5"\nb.mp4#t=1\n'), labelled=False)
+    assert [(row.path.name, row.start_seconds, row.end_seconds) for row in manifest.rows] == [
+        ("a.mp4", 1.0, 2.5),
+        ("b.mp4#t=1", None, None),
+    ]
+
+
+def test_rows_of_the_split_test_may_lack_a_label(tmp_path: Path) -> None:
+    make(tmp_path, "1.mp4", "2.mp4", "3.mp4", "4.mp4")
+    text = "path,label,split\n1.mp4,a,train\n2.mp4,b,train\n3.mp4,b,val\n4.mp4,,test\n"
+    manifest = read_manifest(written(tmp_path, text), labelled=True)
+    assert [row.label for row in manifest.rows] == [0, 1, 1, None]
+    assert [row.path.name for row in measured_rows(manifest).rows] == ["3.mp4"]
+    with pytest.raises(ManifestError, match=r"set\.csv has test videos without a label: leave them out with"):
+        find_videos(tmp_path / "set.csv")
+
+
+def test_a_manifest_in_the_working_folder_is_read_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path, "x/1.mp4")
+    written(tmp_path, "path\nx/1.mp4\n")
+    monkeypatch.chdir(tmp_path)
+    manifest = read_manifest(Path("set.csv"), labelled=False)
+    assert [manifest.relative_path(row) for row in manifest.rows] == ["x/1.mp4"]
+    assert manifest.fingerprint() == read_manifest(tmp_path / "set.csv", labelled=False).fingerprint()

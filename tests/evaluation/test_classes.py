@@ -60,7 +60,9 @@ def test_labels_are_the_classifiers_ids() -> None:
 
 def test_video_without_label_is_refused() -> None:
     manifest = Manifest(Path("/v"), (VideoRow(Path("/v/0.mp4"), None),), ())
-    with pytest.raises(ManifestError, match="videos without a label: give one folder of videos for each class"):
+    with pytest.raises(
+        ManifestError, match="videos without a label: give each one, in a folder for each class or in"
+    ):
         names_and_labels(VideoMAEConfig(), manifest)
 
 

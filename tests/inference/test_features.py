@@ -12,7 +12,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from videomae.errors import ConfigError, VideoReadError, WeightsError
-from videomae.inference import features
 from videomae.inference.features import (
     FeatureSet,
     Pooling,
@@ -27,6 +26,7 @@ from videomae.model.config import VideoMAEConfig
 from videomae.model.encoder import VideoMAEModel
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.processing.image_processor import VideoMAEImageProcessor
+from videomae.video import opening
 from videomae.video.decode import VideoReader, read_clip
 from videomae.video.sampling import ClipConfig, centre_clip, sliding_clips
 from videomae.video.write import write_video
@@ -352,17 +352,17 @@ def test_a_stopped_extraction_says_that_nothing_is_written_and_how_to_keep_what_
 ) -> None:
     opened: list[Path] = []
 
-    class Stopped(features.VideoReader):
+    class Stopped(VideoReader):
         def __init__(self, path: Path) -> None:
             if opened:
                 raise KeyboardInterrupt
             opened.append(path)
             super().__init__(path)
 
-    monkeypatch.setattr(features, "VideoReader", Stopped)
+    monkeypatch.setattr(opening, "VideoReader", Stopped)
     with (
         pytest.warns(UserWarning, match=r"stopped after 1 of 3 videos, and .* is not written: .* some of the videos"),
         pytest.raises(KeyboardInterrupt),
     ):
-        features.write_features(classifier_folder, [video] * 3, tmp_path / "x.safetensors", device="cpu")
+        write_features(classifier_folder, [video] * 3, tmp_path / "x.safetensors", device="cpu")
     assert list(tmp_path.iterdir()) == []

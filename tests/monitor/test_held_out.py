@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,21 @@ def test_clips_of_videos_that_can_be_read_come_with_their_rows(labelled_folder: 
     clips, kept = centre_clips((rows[0], broken, rows[1]), ClipConfig(num_frames=8, stride=1), size=32)
     assert list(clips.shape) == [2, 8, 3, 32, 32]
     assert kept == list(rows)
+
+
+def test_groups_of_a_manifest_file_and_parts_of_one_video_are_on_one_side(tmp_path: Path) -> None:
+    rows = [
+        VideoRow(tmp_path / f"{video}.mp4", video % 2, start_seconds=float(part), end_seconds=part + 1.0)
+        for video in range(30)
+        for part in range(6)
+    ]
+    whole = Manifest(tmp_path, tuple(rows), ("a", "b"), tmp_path / "set.csv")
+    watched = hold_out(whole, MonitorConfig(held_out=0.2), seed=0)
+    assert watched.unseen
+    held = {row.path for row in watched.measured}
+    assert not held & {row.path for row in watched.train.rows}
+    assert len(watched.train.rows) + len(watched.measured) == 180
+    assert {row.start_seconds for row in watched.measured} == set(map(float, range(6)))
+    named = whole.with_rows(replace(row, group=f"g{number // 20}") for number, row in enumerate(rows))
+    watched = hold_out(named, MonitorConfig(held_out=0.2), seed=0)
+    assert not {row.group for row in watched.measured} & {row.group for row in watched.train.rows}

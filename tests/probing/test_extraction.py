@@ -12,9 +12,9 @@ import torch
 
 from videomae.errors import RunError
 from videomae.inference.predictor import Predictor
-from videomae.probing import extraction
 from videomae.probing.extraction import Features, cache_files, extract, load_frozen
 from videomae.probing.videos import find_videos
+from videomae.video import opening
 from videomae.video.decode import VideoReader
 from videomae.video.sampling import ClipConfig
 
@@ -35,7 +35,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             names.append(Path(path).name)
             super().__init__(path)
 
-    monkeypatch.setattr(extraction, "VideoReader", Counting)
+    monkeypatch.setattr(opening, "VideoReader", Counting)
     return names
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from videomae.errors import ConfigError
@@ -60,3 +61,24 @@ class GenerateConfig:
     """Frames of each video."""
     seed: int = 0
     """Another seed, other videos; more videos of a seed keep the first ones."""
+
+
+ImportKind = Literal[
+    "folder", "classes", "videomae", "kinetics", "ssv2", "ucf101", "hmdb51", "videofolder", "multilabel"
+]
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """What `videomae data import` is told besides the collection."""
+
+    videos: Path | None = None
+    """Folder of the videos: listed paths are relative to it, and names are searched in it; null: SOURCE's folder."""
+    split_number: int | None = None
+    """Which of the three official splits of ucf101 and hmdb51; null: 1."""
+    template: str | None = None
+    """Names of the pictures in folders of frames that videomae lists, such as img_{:05}.jpg; null: all pictures."""
+    labels: Path | None = None
+    """Class names: the labels file of ssv2, null: beside SOURCE; a text file, one a line, for the ids of videomae."""
+    overwrite: bool = False
+    """Replace the manifest that is there."""

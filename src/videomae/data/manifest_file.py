@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from videomae.data.list_file import is_list, parse_list
 from videomae.data.manifest import Manifest, VideoRow
 from videomae.errors import ManifestError
-from videomae.video.opening import is_there
+from videomae.video.opening import is_there, split_part
 
 LABELS_FILE = "labels.csv"
 MANIFEST_SUFFIXES = (".csv", ".parquet")
@@ -73,8 +73,8 @@ def read_manifest(path: Path, *, labelled: bool, check_files: bool = True) -> Ma
 
     Args:
         path: The file.
-        labelled: Whether every row must have one label, and a value in each of the columns group and split that there
-            are.
+        labelled: Whether every row must have one label, but for those of the split test, and a value in each of the
+            columns group and split that there are.
         check_files: Whether the videos must be there.
 
     Raises:
@@ -102,10 +102,12 @@ def read_manifest(path: Path, *, labelled: bool, check_files: bool = True) -> Ma
         _check_row(table, row, needed)
         values = row.values
         labels = tuple(ids[name] for name in several)
-        start, end = _times(table, row)
+        video, start, end = folder / values[path_column], *_times(table, row)
+        if start is None and end is None:
+            video, start, end = split_part(video)
         rows.append(
             VideoRow(
-                folder / values[path_column],
+                video,
                 labels[0] if labels and not is_several else None,
                 labels if is_several else (),
                 start,
@@ -126,6 +128,13 @@ def read_table(path: Path) -> Table:
         ManifestError: If it cannot be read as CSV or Parquet.
     """
     return _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+
+
+def ordered_labels(names: Iterable[str]) -> tuple[str, ...]:
+    """Return labels in the order that they have without a list of classes: that of letters, or of whole numbers."""
+    used = set(names)
+    are_numbers = all(name.isascii() and name.isdigit() for name in used)
+    return tuple(sorted(used, key=int) if are_numbers else sorted(used))
 
 
 def parse_seconds(text: str) -> float | None:
@@ -250,7 +259,7 @@ def _label_names(table: Table, row: TableRow, *, labelled: bool) -> list[str]:
         names = [name.strip() for name in row.values[LABELS].split(SEPARATOR) if name.strip()]
     else:
         names = [row.values[LABEL]] if row.values.get(LABEL) else []
-    if labelled and not names:
+    if labelled and not names and row.values.get(SPLIT) != "test":
         raise ManifestError(f"{table.place(row)} has no label: fill it in, or leave the row out")
     if labelled and len(names) > 1:
         raise ManifestError(
@@ -264,7 +273,7 @@ def _classes(table: Table, used: set[str]) -> tuple[tuple[str, ...], dict[str, i
     """Return the class names in label order, and the class id of each label that is used."""
     are_numbers = all(name.isascii() and name.isdigit() for name in used)
     if table.classes is None:
-        ordered = tuple(sorted(used, key=int) if are_numbers else sorted(used))
+        ordered = ordered_labels(used)
         return ordered, {name: number for number, name in enumerate(ordered)}
     twice = [name for name in table.classes if table.classes.count(name) > 1]
     if twice:

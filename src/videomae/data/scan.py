@@ -12,19 +12,19 @@ from pathlib import Path
 from videomae.data.manifest import CLIPS_AN_EPOCH, Manifest, VideoRow, procedural_row, procedural_seed
 from videomae.data.manifest_file import LABELS_FILE, MANIFEST_SUFFIXES, is_manifest_file, read_manifest
 from videomae.errors import ManifestError
+from videomae.video.pictures import PICTURE_SUFFIXES, parse_picture
 from videomae.video.probe import VIDEO_SUFFIXES
 
 SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 """Folder names that are parts of a data set, not classes."""
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
-
 
 def scan_unlabelled(root: str | os.PathLike[str], *, check_files: bool = True) -> Manifest:
     """List all videos of a folder and its subfolders, folder names mean nothing; or the rows of a manifest file.
 
-    A file is a video by its suffix. Hidden files and folders (a leading dot) and files of other kinds are ignored.
-    Links are followed; a folder that several links reach is listed once.
+    A file is a video by its suffix, and so is a folder of numbered pictures with neither videos nor folders in it.
+    Hidden files and folders (a leading dot) and files of other kinds are ignored. Links are followed; a folder that
+    several links reach is listed once.
 
     Args:
         root: A folder, one video file, a manifest file, or `procedural:` with or without a seed.
@@ -50,6 +50,8 @@ def scan_unlabelled(root: str | os.PathLike[str], *, check_files: bool = True) -
             )
         return Manifest(folder.parent, (VideoRow(folder, None),), ())
     _check_folder(folder)
+    if is_frame_folder(_visible_entries(folder)):
+        return Manifest(folder.parent, (VideoRow(folder, None),), ())
     paths = sorted(_walk(folder, set()), key=lambda path: path.relative_to(folder).as_posix())
     if not paths:
         raise ManifestError(
@@ -96,9 +98,20 @@ def scan_labelled(root: str | os.PathLike[str], *, subset: bool = False) -> Mani
             f"{folder} is a file: give the folder that has one subfolder of videos for each class, or a manifest "
             f"({' or '.join(MANIFEST_SUFFIXES)})"
         )
+    return scan_class_folders(folder, subset=subset)
+
+
+def scan_class_folders(folder: Path, *, subset: bool) -> Manifest:
+    """List a folder with one subfolder for each class, whatever else lies in it; see `scan_labelled`.
+
+    Raises:
+        ManifestError: As for `scan_labelled`.
+    """
     _check_folder(folder)
     entries = _visible_entries(folder)
     class_folders = [folder / entry.name for entry in entries if _is_folder(entry)]
+    if is_frame_folder(entries):
+        raise ManifestError(f"{folder} is a folder of pictures, which is one video: give a folder of class folders")
     _check_classes(folder, class_folders, stray=[entry.name for entry in entries if _is_video(entry)], subset=subset)
     rows = []
     for label, class_folder in enumerate(class_folders):
@@ -146,6 +159,12 @@ def _check_classes(folder: Path, class_folders: list[Path], *, stray: list[str],
             f"{folder} has the subfolders {', '.join(names)}, which are parts of a data set, not classes: "
             f"give one of them, such as {class_folders[0]}"
         )
+    frames = next((path for path in class_folders if is_frame_folder(_visible_entries(path))), None)
+    if frames is not None:
+        raise ManifestError(
+            f"{frames} is a folder of pictures, which is one video, not a class: make a folder for each class, and "
+            "move it into one of them"
+        )
     if len(class_folders) < 2 and not subset:
         raise ManifestError(
             f"{folder} has one class folder, {names[0]}; telling classes apart needs at least two: "
@@ -154,14 +173,14 @@ def _check_classes(folder: Path, class_folders: list[Path], *, stray: list[str],
 
 
 def _frames_hint(folder: Path) -> str:
-    """Say how to make videos of folders of frames, where that is what a folder without videos holds; else nothing."""
+    """Say how pictures are read as a video, where that is what a folder without videos holds; else nothing."""
     for place, folders, files in os.walk(folder):
         folders.sort()
         pictures = sorted(name for name in files if Path(name).suffix.lower() in PICTURE_SUFFIXES)
         if pictures:
             return (
-                f"; {Path(place) / pictures[0]} is a picture, and folders of frames are not read: make a video of "
-                "each with videomae.video.write.write_video or ffmpeg, or give the frames to videomae.Predictor"
+                f"; {Path(place) / pictures[0]} is a picture: a folder of pictures named by number, such as "
+                "img_00001.jpg, with nothing else to read in it, is a video"
             )
     return ""
 
@@ -172,11 +191,22 @@ def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
     if real in seen:
         return
     seen.add(real)
-    for entry in _visible_entries(folder):
+    entries = _visible_entries(folder)
+    if is_frame_folder(entries):
+        yield folder
+        return
+    for entry in entries:
         if _is_folder(entry):
             yield from _walk(folder / entry.name, seen)
         elif _is_video(entry):
             yield folder / entry.name
+
+
+def is_frame_folder(entries: list[os.DirEntry[str]]) -> bool:
+    """Tell whether a folder is a video, by its visible entries: numbered pictures, and no video and no folder."""
+    return any(parse_picture(entry.name) for entry in entries) and not any(
+        _has_video_suffix(Path(entry.name)) or _is_folder(entry) for entry in entries
+    )
 
 
 def _visible_entries(folder: Path) -> list[os.DirEntry[str]]:

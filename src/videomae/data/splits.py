@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import unicodedata
 import warnings
+from collections import Counter
+from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Literal
 
@@ -49,6 +51,8 @@ def training_rows(manifest: Manifest) -> Manifest:
 def measured_rows(manifest: Manifest, *, first: Literal["test", "val"] = "test") -> Manifest:
     """Return what to measure on: the rows of the split test or val, or all where no row has a split.
 
+    A split test without labels does not count.
+
     Args:
         manifest: The whole.
         first: Which of the two is taken where there are both.
@@ -56,10 +60,10 @@ def measured_rows(manifest: Manifest, *, first: Literal["test", "val"] = "test")
     Raises:
         ManifestError: If all rows are of train.
     """
-    splits = {row.split for row in manifest.rows}
+    splits = {row.split for row in manifest.rows if row.label is not None}
     if splits == {"train"}:
         raise ManifestError(
-            f"{manifest.name} has only rows of the split train: add rows of test or val; videomae evaluate also "
+            f"{manifest.name} has only labels of the split train: add rows of test or val; videomae evaluate also "
             "takes --split train"
         )
     order = (first, "test", "val")
@@ -124,14 +128,17 @@ def check_apart(train: Manifest, val: Manifest) -> None:
 
 
 def split_manifest(manifest: Manifest, *, val_fraction: float) -> tuple[Manifest, Manifest]:
-    """Split a data set in two by a hash of each video's group, or of its relative path, class by class.
+    """Split a data set in two by hashes of the videos' relative paths, or of their groups, class by class.
 
-    A video's side depends on its own group or path, so adding videos never moves another - except in a class so
-    small that the hash puts all of it on one side: there the group or video nearest to the border changes sides, so
-    that every class with two or more is on both, as far as groups of several classes allow it. A class of one is
-    for training. The fraction is met on average, not exactly. Groups are never separated, and neither are the parts
-    of one video. Videos cut from one recording look alike; without groups, a split by path does not keep them
-    together.
+    Without groups, a video's side depends on its own path, so adding videos never moves another - except in a class
+    so small that the hash puts all of it on one side: there the video nearest to the border changes sides, so that
+    every class with two videos or more is on both. A class of one video is for training. The fraction is met on
+    average, not exactly. Videos cut from one recording look alike; a split by path does not keep them together.
+
+    With groups, none is separated, and neither are the parts of one video. They are taken in the order of their
+    hashes as long as their most frequent class lacks so many videos, so that few and unequal groups still meet the
+    fraction as nearly as they can. Every class with two groups is on both sides, as far as groups of several
+    classes allow it.
 
     Args:
         manifest: With or without labels.
@@ -179,7 +186,7 @@ def _val_of_groups(manifest: Manifest, val_fraction: float) -> set[VideoRow]:
         name = row.group or row.path.as_posix()
         by_group.setdefault(name, []).append(row)
         of_class.setdefault(row.label, set()).add(name)
-    in_val = {name for name in by_group if _fraction(name) < val_fraction}
+    in_val = _filled(by_group, val_fraction)
     for groups in of_class.values():
         if groups <= in_val:  # every class is trained on
             in_val.remove(max(groups, key=_rank))
@@ -191,6 +198,27 @@ def _val_of_groups(manifest: Manifest, val_fraction: float) -> set[VideoRow]:
                     in_val.add(name)
                     break
     return {row for name in in_val for row in by_group[name]}
+
+
+def _filled(by_group: Mapping[str, list[VideoRow]], val_fraction: float) -> set[str]:
+    """Take groups by their hashes as long as their class lacks so many videos, then one more where that is nearer."""
+    of_main_class: dict[int | None, list[str]] = {}
+    for name, rows in by_group.items():
+        ((label, _),) = Counter(row.label for row in rows).most_common(1)
+        of_main_class.setdefault(label, []).append(name)
+    chosen = set[str]()
+    for names in of_main_class.values():
+        sizes = {name: len(by_group[name]) for name in sorted(names, key=_rank)}
+        lacking = val_fraction * sum(sizes.values())
+        for name, size in sizes.items():
+            if size <= lacking:
+                chosen.add(name)
+                lacking -= size
+        rest = [name for name in sizes if name not in chosen]
+        nearest = min(rest, key=sizes.__getitem__, default=None)
+        if nearest is not None and sizes[nearest] - lacking < lacking:
+            chosen.add(nearest)
+    return chosen
 
 
 def _rank(name: str) -> tuple[float, str]:

@@ -36,7 +36,10 @@ def names_and_labels(config: VideoMAEConfig, manifest: Manifest) -> tuple[tuple[
     names = tuple(config.id2label[label_id] for label_id in range(config.num_labels))
     labels = [row.label for row in manifest.rows if row.label is not None]
     if len(labels) < len(manifest.rows):
-        raise ManifestError(f"{manifest.name} has videos without a label: give one folder of videos for each class")
+        raise ManifestError(
+            f"{manifest.name} has videos without a label: give each one, in a folder for each class or in "
+            "a manifest, or choose another --split"
+        )
     used = sorted(set(labels))
     try:
         ids = dict(enumerate(match_classes(names, manifest.classes)))

@@ -85,10 +85,10 @@ def _holds_model(folder: Path) -> bool:
 
 def _holds_videos(folder: Path) -> bool:
     try:
-        scan_unlabelled(folder)
+        rows = scan_unlabelled(folder).rows
     except ManifestError:
         return False
-    return True
+    return rows[0].path != folder  # pictures beside a model are no video
 
 
 def check_output(path: str | os.PathLike[str], *, suffix: str = "") -> None:

@@ -78,7 +78,8 @@ def hold_out(manifest: Manifest, config: MonitorConfig, *, seed: int) -> Watched
     largest = max(1.0, MAX_GROUP_FRACTION * len(manifest.rows))
     groups: list[tuple[str, list[VideoRow]]] = []
     for name, rows in by_group.items():
-        whole = len(rows) <= largest or manifest.relative_path(rows[0]) in found.groups
+        is_video = rows[0].source != rows[0].path  # the parts of one
+        whole = len(rows) <= largest or is_video or manifest.relative_path(rows[0]) in found.groups
         groups += [(name, rows)] if whole else [(manifest.relative_path(row), [row]) for row in rows]
     groups.sort(key=lambda group: (derive_seed(seed, "held out", group[0]), group[0]))
     count = min(round(config.held_out * len(manifest.rows)), config.max_clips)

@@ -224,7 +224,8 @@ class LearningMonitor:
             rows = tuple(videos.train.rows[int(number)] for number in order[: self.plan.num_compared])
             more, _ = centre_clips(rows, facts.clip, size=sample.shape[-1])
             sample = torch.cat((sample, more))
-        paths = [row.path for row in (*videos.train.rows, *(videos.measured if videos.unseen else ()))]
+        watched = (*videos.train.rows, *(videos.measured if videos.unseen else ()))
+        paths = list(dict.fromkeys(row.path for row in watched))  # a video of several parts is one file
         beginning = Beginning(
             total_steps=len(facts.rates),
             warmup_steps=list(facts.rates).index(max(facts.rates)),

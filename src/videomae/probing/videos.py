@@ -79,7 +79,12 @@ def find_videos(root: Path, *, split: str | None = None) -> ProbeVideos:
         )
     manifest = scan_labelled(folder, subset=manifest_file_of(folder) is not None)
     if split is not None:
-        manifest = _with_used_classes(rows_of_split(manifest, split))
+        manifest = rows_of_split(manifest, split)
+    if any(row.label is None for row in manifest.rows):
+        raise ManifestError(
+            f"{manifest.name} has test videos without a label: leave them out with --split train or --split val"
+        )
+    manifest = _with_used_classes(manifest)
     has_groups = any(row.group for row in manifest.rows)
     groups = tuple(row.group or manifest.relative_path(whole_video(row)) for row in manifest.rows)
     found = ProbeVideos(manifest, groups, has_groups)

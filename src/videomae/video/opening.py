@@ -1,4 +1,4 @@
-"""One way to open whatever counts as a video: a file, or a part of it between two times.
+"""One way to open whatever counts as a video: a file, a folder of numbered pictures, or a part of either.
 
 A part is written as the path with `#t=START,END` after it, seconds, as in W3C media fragments: `a.mp4#t=2.5,7`. So a
 part has a name of its own wherever a path has one: in results, in files of features, on the command line.
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from videomae.errors import VideoReadError
 from videomae.video.decode import VideoReader
+from videomae.video.pictures import PictureReader, num_pictures, split_template
 from videomae.video.probe import VideoInfo
 from videomae.video.stream import ByteArray
 
@@ -77,29 +78,42 @@ def part_name(path: Path, start_seconds: float | None, end_seconds: float | None
 def split_part(name: str | os.PathLike[str]) -> VideoPart:
     """Tell the video from the part of it that a name means; what is there under the whole name is no part."""
     text = os.fspath(name)
-    found = _PART.fullmatch(text)
+    found = _PART.fullmatch(text) if "#t=" in text else None
     if found is None or os.path.exists(text):
-        return VideoPart(Path(text), None, None)
+        return VideoPart(Path(name), None, None)
     start, end = (None if time is None else float(time) for time in found.group("start", "end"))
     return VideoPart(Path(found["path"]), start, end)
 
 
 def is_there(path: Path) -> bool:
     """Tell whether there is something to open, without opening it."""
-    return path.exists()
+    folder, template = split_template(path)
+    return path.exists() or (template is not None and folder.is_dir())
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file or the number of pictures of a folder; -1 if it is gone."""
+    folder, template = split_template(path)
+    try:
+        if path.is_dir() or (template is not None and not path.exists()):
+            return num_pictures(folder)
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def open_reader(name: str | os.PathLike[str]) -> Reader:
     """Open a video or a part of one.
 
     Args:
-        name: A video file; with `#t=START,END` after it, seconds, a part of it.
+        name: A video file; or a folder of numbered pictures, or a template of their names in one, such as
+            `clip/img_{:05}.jpg`; with `#t=START,END` after it, seconds, a part of it.
 
     Raises:
         VideoReadError: If it cannot be read, or no frame of it is shown between the two times.
     """
     path, start, end = split_part(name)
-    reader = VideoReader(path)
+    reader = _open_whole(path)
     if start is None and end is None:
         return reader
     try:
@@ -107,6 +121,15 @@ def open_reader(name: str | os.PathLike[str]) -> Reader:
     except BaseException:
         reader.close()
         raise
+
+
+def _open_whole(path: Path) -> Reader:
+    if path.is_dir():
+        return PictureReader(path)
+    folder, template = split_template(path)
+    if template is not None and folder.is_dir() and not path.exists():
+        return PictureReader(folder, template)
+    return VideoReader(path)
 
 
 class PartReader:
