@@ -33,7 +33,7 @@ def test_generated_videos_are_written_and_counted(
     assert main(["data", "generate", kind, str(tmp_path / "w"), "--size", "33"]) == 2
     assert "size is 33 pixels" in capsys.readouterr().err
     assert main(["data", "make"]) == 2
-    assert "videomae data needs generate or import or check, got make" in capsys.readouterr().err
+    assert "videomae data needs generate or import or check or prepare, got make" in capsys.readouterr().err
 
 
 def test_pretraining_on_procedural_clips_needs_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,8 +76,42 @@ def check(arguments: list[str]) -> int:
     return EXIT_FOUND if result.findings else 0
 
 
+def prepare(arguments: list[str]) -> int:
+    """Encode a collection again, small and quick to read; exit status 1 where a video could not be read."""
+    from videomae.collection.configs import PrepareConfig
+
+    parser = command_parser("data prepare", prepare)
+    parser.add_argument("source", type=Path, help=COLLECTION_HELP)
+    parser.add_argument("out", type=Path, help="folder of the prepared videos and their manifest.csv")
+    parser.add_class_arguments(PrepareConfig)
+    parser.add_argument("--workers", type=int | None, help="processes; default: one for each processor")
+    parser.add_argument("--shard", type=str | None, help="i/n: every n-th video only, i from 0 to n - 1")
+    parser.add_argument("--overwrite", action="store_true", help="prepare again what has other settings")
+    options = vars(parsed(parser, arguments))
+    source, out, workers, shard, overwrite = (
+        options.pop(name) for name in ("source", "out", "workers", "shard", "overwrite")
+    )
+
+    from videomae.collection.configs import check_workers
+    from videomae.collection.prepare import parse_shard, prepare_collection
+
+    check_workers(workers)
+    result = prepare_collection(
+        source,
+        out,
+        config=PrepareConfig(**options),
+        workers=workers,
+        shard=parse_shard(shard),
+        overwrite=overwrite,
+    )
+    for line in result.lines():
+        print(line)
+    return EXIT_FOUND if result.failed else 0
+
+
 DATA_PARTS: dict[str, Callable[[list[str]], int]] = {
     "generate": generate,
     "import": import_collection,
     "check": check,
+    "prepare": prepare,
 }
