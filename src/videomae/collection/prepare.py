@@ -184,7 +184,7 @@ def _result(
 
 def _check_plan(manifest: Manifest, targets: dict[Path, Path], out: Path, config: PrepareConfig) -> None:
     root, folder = manifest.root.resolve(), out.resolve()
-    if folder == root or root in folder.parents:
+    if manifest.file is None and (folder == root or root in folder.parents):
         raise ConfigError(
             f"{out} lies in {manifest.root}, where its videos would count as originals: choose a folder elsewhere"
         )

@@ -1,7 +1,7 @@
 """What a preparation has done so far, kept in its output folder, so that it goes on after a kill.
 
 `.prepare/settings.json` has the source and the settings, `.prepare/done*.jsonl` a line for each video: one file for
-each shard, so that machines never write to the same one. A line is written when all files of the video are on the disk.
+each shard, so that machines never write to the same one. A line is written when all files of a video are on the disk.
 """
 
 from __future__ import annotations
