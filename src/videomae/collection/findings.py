@@ -157,11 +157,11 @@ def leak_findings(train: Side, test: Side, copies: Iterable[Sequence[Path]], *, 
         both = is_one and set(ours) & in_test
         skip = tuple(train.manifest.relative_path(row) for row in rows) if both else trained
         found.append(Finding("leak", trained[0], what, (*trained[1:], *tested), skip))
-    groups = _groups(train).keys() & _groups(test).keys()
-    for group in sorted(groups):
-        ours, theirs = _groups(train)[group], _groups(test)[group]
-        what = f"has {len(ours)} videos in train and {len(theirs)} in test, such as {ours[0]} and {theirs[0]}"
-        found.append(Finding("group_leak", group, what, (*ours, *theirs)))
+    groups = _groups(train), _groups(test)
+    for group in sorted(groups[0].keys() & groups[1].keys()):
+        first, second = (one[group] for one in groups)
+        what = f"has {len(first)} videos in train and {len(second)} in test, such as {first[0]} and {second[0]}"
+        found.append(Finding("group_leak", group, what, (*first, *second)))
     return found
 
 

@@ -55,14 +55,14 @@ class Fingerprint(NamedTuple):
         """`[504]`, the perceptual hash as 1 and -1."""
         lowest = self.frequencies[:, :HASH_FREQUENCIES, :HASH_FREQUENCIES].astype(np.float32)
         values = lowest.reshape(NUM_SAMPLES, -1)[:, 1:]
-        bits = np.where(values > np.median(values, axis=1, keepdims=True), 1.0, -1.0)
-        return bits.astype(np.float32).reshape(-1)
+        bits: FloatArray = np.where(values > np.median(values, axis=1, keepdims=True), 1.0, -1.0).astype(np.float32)
+        return bits.reshape(-1)
 
     @property
     def motion(self) -> FloatArray:
         """`[1152]`, the frequencies minus their mean over time, without brightness."""
         values = self.frequencies.astype(np.float32)
-        moving = values - values.mean(axis=0)
+        moving: FloatArray = values - values.mean(axis=0)
         moving[:, 0, 0] = 0.0
         return moving.reshape(-1)
 
@@ -130,4 +130,5 @@ def _cosines() -> FloatArray:
     frequency, pixel = np.arange(NUM_FREQUENCIES)[:, None], np.arange(SIDE)[None]
     basis = np.cos(np.pi * (2 * pixel + 1) * frequency / (2 * SIDE)) * np.sqrt(2.0 / SIDE)
     basis[0] /= np.sqrt(2.0)
-    return basis.astype(np.float32)
+    rounded: FloatArray = basis.astype(np.float32)
+    return rounded

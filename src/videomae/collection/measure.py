@@ -195,7 +195,7 @@ def _gray(reformatter: VideoReformatter, frame: VideoFrame, *, like: list[ByteAr
     if like:
         height, width = like[0].shape[::-1] if orientation.transpose else like[0].shape
     small = reformatter.reformat(frame, width=width, height=height, format="gray", interpolation="AREA", threads=1)
-    return np.ascontiguousarray(orientation.apply(small.to_ndarray()))
+    return np.ascontiguousarray(orientation.apply(small.to_ndarray().astype(np.uint8, copy=False)))
 
 
 def _shrunk(frame: ByteArray) -> ByteArray:

@@ -11,14 +11,13 @@ from contextlib import ExitStack
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import av
 import numpy as np
 from av.container import OutputContainer
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import VideoReformatter
-from av.video.stream import VideoStream
 
 from videomae.atomic import atomic_path
 from videomae.collection.configs import PrepareConfig
@@ -26,8 +25,6 @@ from videomae.errors import VideoReadError
 from videomae.video.decode import VideoReader
 from videomae.video.opening import open_reader
 from videomae.video.stream import Orientation, VideoSource, frame_orientation, open_container
-
-EVEN_TICKS = 1_000_000  # of a second, where a file gives no usable times and no rate
 
 
 class PrepareJob(NamedTuple):
@@ -59,6 +56,8 @@ class SizedFrame(NamedTuple):
     """Turned and scaled, yuv420p."""
     tick: int
     """When it is shown after the first frame, in units of the time base."""
+    base: Fraction
+    """The time base, seconds."""
 
 
 class _NoTimesError(Exception):
@@ -142,8 +141,9 @@ def sized_frames(path: Path, size: tuple[int, int], *, rate: Fraction, is_timed:
             picture = _turned(picture, orientation)
         picture.pict_type = PictureType.NONE  # else the encoder would repeat the types of the source's frames
         picture.pts = tick
-        picture.time_base = base if is_timed and base is not None else 1 / rate
-        yield SizedFrame(picture, tick)
+        unit = base if is_timed and base is not None else 1 / rate
+        picture.time_base = unit
+        yield SizedFrame(picture, tick, unit)
 
 
 def _decoded(path: Path) -> Iterator[tuple[VideoFrame, Fraction | None]]:
@@ -163,7 +163,8 @@ def _decoded(path: Path) -> Iterator[tuple[VideoFrame, Fraction | None]]:
 class _Output:
     """A file that is being written."""
 
-    def __init__(self, path: Path, first: VideoFrame, config: PrepareConfig, rate: Fraction) -> None:
+    def __init__(self, path: Path, frame: SizedFrame, config: PrepareConfig, rate: Fraction) -> None:
+        first = frame.picture
         # bitexact: no random identifiers. faststart: the index in front, for readers of remote files.
         layout = {"fflags": "+bitexact", "movflags": "+faststart"}
         self.container: OutputContainer = av.open(str(path), "w", format="mp4", options=layout)
@@ -171,20 +172,20 @@ class _Output:
         # they cost the decoder a delay at every jump. mbtree would change the bytes from call to call.
         options = {"crf": str(config.crf), "g": str(config.gop), "tune": "fastdecode"}
         options |= {"bf": "0", "mbtree": "0", "a53cc": "0"}
-        stream = cast(VideoStream, self.container.add_stream("libx264", rate=rate, options=options))
+        stream = self.container.add_stream("libx264", rate=rate, options=options)
         context = stream.codec_context
         stream.width, stream.height, stream.pix_fmt = first.width, first.height, "yuv420p"
-        context.time_base = first.time_base
+        context.time_base = frame.base
         context.thread_count = 1  # x264's output depends on the number of threads
         context.colorspace, context.color_range = first.colorspace, first.color_range
         context.color_primaries, context.color_trc = first.color_primaries, first.color_trc
         self.stream = stream
-        self.first_tick = first.pts or 0
+        self.first_tick = frame.tick
         self.num_frames = 0
 
-    def add(self, picture: VideoFrame) -> None:
-        picture.pts = (picture.pts or 0) - self.first_tick
-        self.container.mux(self.stream.encode(picture))
+    def add(self, frame: SizedFrame) -> None:
+        frame.picture.pts = frame.tick - self.first_tick
+        self.container.mux(self.stream.encode(frame.picture))
         self.num_frames += 1
 
     def close(self) -> None:
@@ -209,11 +210,10 @@ def _encode(
             break
         with atomic_path(target) as partial:
             with ExitStack() as opened:
-                output = _Output(partial, waiting.picture, job.config, rate)
+                output = _Output(partial, waiting, job.config, rate)
                 opened.callback(output.container.close)
-                base = float(waiting.picture.time_base)
-                while waiting is not None and waiting.tick * base < end - 1e-6:
-                    output.add(waiting.picture)
+                while waiting is not None and waiting.tick * float(waiting.base) < end - 1e-6:
+                    output.add(waiting)
                     waiting = next(frames, None)
                 output.close()
             _check(partial, output.num_frames, job.source)
