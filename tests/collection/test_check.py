@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -143,3 +147,19 @@ def test_near_duplicates_are_told_from_other_clips(tmp_path: Path) -> None:
     print(f"precision {len(found & expected)}/{len(found)}, recall {len(found & expected)}/{len(expected)}")
     assert len(found & expected) >= 58
     assert len(found - expected) <= 1
+
+
+@pytest.mark.slow
+def test_a_check_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
+    first = good_video(tmp_path / "v" / "first.mp4", 0, num_frames=60, size=128)
+    for number in range(200):
+        shutil.copy(first, tmp_path / "v" / f"{number:03}.mp4")
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "videomae", "data", "check", str(tmp_path / "v"), "--out", str(out)]
+    with subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "step 1/201" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert "Traceback" not in process.stderr.read()
+    assert not out.exists()
