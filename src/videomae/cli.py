@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from videomae.command_options import (
     LABELLED_HELP,
@@ -21,6 +20,7 @@ from videomae.command_options import (
     add_clip,
     add_device,
     add_model,
+    add_source,
     add_videos,
     command_parser,
     parsed,
@@ -30,9 +30,6 @@ from videomae.command_options import (
     told_default,
 )
 from videomae.data_commands import DATA_PARTS
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -268,7 +265,7 @@ def _part_of(name: str, parts: dict[str, Callable[[list[str]], int]], arguments:
 def _inspect(arguments: list[str]) -> int:
     """Tell layout, architecture, sampling and problems of a checkpoint."""
     parser = command_parser("weights inspect", _inspect)
-    _add_source(parser)
+    add_source(parser)
     options = parsed(parser, arguments)
 
     from rich.console import Console
@@ -288,7 +285,7 @@ def _convert(arguments: list[str]) -> int:
     from videomae.sharing.configs import Target
 
     parser = command_parser("weights convert", _convert)
-    _add_source(parser)
+    add_source(parser)
     parser.add_argument("out", type=Path, help="a folder, or for the original layout a .pth file")
     parser.add_argument("--to", type=Target, default="videomae", help="the layout to write")
     parser.add_argument("--overwrite", action="store_true", help="replace what is at OUT")
@@ -310,12 +307,6 @@ def _convert(arguments: list[str]) -> int:
     for note in conversion.notes:
         print(note)
     return 0
-
-
-def _add_source(parser: ArgumentParser) -> None:
-    parser.add_argument("source", type=str, help="a file, a folder, or a name on the Hub")
-    parser.add_argument("--config", type=Path, help="a config.json, for files that have none")
-    parser.add_argument("--revision", type=str, help="on the Hub")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

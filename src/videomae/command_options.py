@@ -63,6 +63,13 @@ def add_clip(parser: ArgumentParser) -> None:
     )
 
 
+def add_source(parser: ArgumentParser) -> None:
+    """Add the checkpoint of a `videomae weights` command, and what it may need besides."""
+    parser.add_argument("source", type=str, help="a file, a folder, or a name on the Hub")
+    parser.add_argument("--config", type=Path, help="a config.json, for files that have none")
+    parser.add_argument("--revision", type=str, help="on the Hub")
+
+
 def add_device(parser: ArgumentParser) -> None:
     """Add `--device`."""
     from videomae.engine.configs import DeviceName

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from videomae.data.augment import AugmentConfig, resize_centre
 from videomae.data.datasets import BadVideo, ClipSample, FinetuningDataset, PretrainingDataset, SampleKey
-from videomae.data.manifest import Manifest
+from videomae.data.manifest import Manifest, VideoRow
 from videomae.data.scan import scan_labelled, scan_unlabelled
 from videomae.data.synthetic import write_motion_videos
 from videomae.engine.seeding import numpy_generator
@@ -184,3 +185,33 @@ def test_what_is_wrong_with_the_settings_is_said_before_a_video_is_read(folder: 
         make_pretraining(unlabelled, mask=MaskConfig(ratio=0.01))
     with pytest.raises(ConfigError, match="the clip size is 0 pixels; it must be at least 1"):
         FinetuningDataset(scan_labelled(folder), clip=CLIP, size=0, augment=CENTRE, seed=0)
+
+
+def test_samples_of_a_part_of_a_video_are_those_of_its_frames_alone(tiny_video: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number, frame in enumerate(read_clip(tiny_video, range(10, 22))):
+        Image.fromarray(frame).save(folder / f"{number}.png")
+    rows = VideoRow(tiny_video, 0, start_seconds=0.4, end_seconds=0.88), VideoRow(folder, 0)
+    clip, config = ClipConfig(num_frames=4, stride=2), AugmentConfig()
+    mask, grid = MaskConfig(ratio=0.5), TokenGrid(2, 2, 2)
+    for epoch in range(5):
+        key = SampleKey(epoch, 0)
+        samples = []
+        for row in rows:
+            manifest = Manifest(tmp_path, (row,), ("a",))
+            labelled = FinetuningDataset(manifest, clip=clip, size=32, augment=config, seed=1)[key]
+            unlabelled = PretrainingDataset(
+                manifest, clip=clip, size=32, augment=config, mask=mask, grid=grid, seed=1
+            )[key]
+            assert isinstance(labelled, ClipSample)
+            assert isinstance(unlabelled, ClipSample)
+            samples.append((labelled.clip, unlabelled.clip))
+        assert torch.equal(samples[0][0], samples[1][0])
+        assert torch.equal(samples[0][1], samples[1][1])
+    beyond = VideoRow(tiny_video, 0, start_seconds=5.0)
+    bad = FinetuningDataset(Manifest(tmp_path, (beyond,), ("a",)), clip=clip, size=32, augment=config, seed=1)
+    found = bad[SampleKey(0, 0)]
+    assert isinstance(found, BadVideo)
+    assert found.path.endswith("tiny.mp4#t=5")
+    assert "has no frame from second 5 to the end" in found.reason

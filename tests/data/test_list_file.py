@@ -35,6 +35,8 @@ def test_lines_without_numbers_are_videos_without_labels() -> None:
         ("a b.mp4 3", True),
         ("frames/x 120 3", True),
         ("a.mp4", True),
+        ("a, b.mp4 3", True),
+        ("id,class 1", False),
         ("path,label", False),
         ("video_id,filepath,label", False),
         ("path", False),

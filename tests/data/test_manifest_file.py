@@ -180,6 +180,10 @@ def test_scans_take_a_manifest_file_for_a_folder_and_labels_csv_within_one(tmp_p
     assert len(scan_unlabelled(folder).rows) == 3, "without labels, a folder is all of its videos"
     assert len(scan_unlabelled(path).rows) == 2
     written(folder, "path,label\nx/1.mp4,b\nx/2.mp4,b\n", LABELS_FILE)
+    other = written(folder, "id,kind\n1,b\n", LABELS_FILE)
+    with pytest.raises(ManifestError, match="stands for its folder: rename it if it is another list"):
+        scan_labelled(folder)
+    other.write_text("path,label\nx/1.mp4,b\nx/2.mp4,b\n")
     with pytest.raises(ManifestError, match="has one class, b; telling classes apart needs at least two"):
         scan_labelled(folder)
     assert scan_labelled(folder, subset=True).classes == ("b",)

@@ -136,3 +136,12 @@ def test_the_size_of_a_folder_of_pictures_is_their_number(tmp_path: Path, tiny_f
     folder = save(tmp_path / "a", tiny_frames[:3])
     assert (size_of(folder), size_of(folder / "img_{:05}.png"), size_of(tmp_path / "none")) == (3, 3, -1)
     assert size_of(folder / "img_00001.png") == (folder / "img_00001.png").stat().st_size
+
+
+def test_a_turned_picture_is_shown_upright(tmp_path: Path, tiny_frames: Frames) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    Image.fromarray(tiny_frames[0]).save(tmp_path / "1.png", exif=exif)
+    with open_reader(tmp_path) as reader:
+        assert (reader.info.width, reader.info.height) == (48, 64)
+        assert np.array_equal(reader.frames([0])[0], np.rot90(tiny_frames[0], -1))

@@ -37,7 +37,10 @@ class ListLine(NamedTuple):
 def is_list(first_line: str) -> bool:
     """Tell whether a file begins as such a list: with a line that ends in whole numbers, or is a video's path."""
     text = first_line.strip()
-    return _LINE.fullmatch(text) is not None or (_is_video(text) and "," not in text)
+    found = _LINE.fullmatch(text)
+    if found is not None:
+        return "," not in text or _is_video(found["path"])  # else a column's name ends in a number
+    return _is_video(text) and "," not in text
 
 
 def parse_list(lines: Sequence[str]) -> list[ListLine]:

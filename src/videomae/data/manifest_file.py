@@ -83,9 +83,10 @@ def read_manifest(path: Path, *, labelled: bool, check_files: bool = True) -> Ma
     table = read_table(path)
     path_column = next((name for name in PATH_NAMES if name in table.columns), None)
     if path_column is None or (labelled and not {LABEL, LABELS} & set(table.columns)):
+        hint = "; a file of this name stands for its folder: rename it if it is another list"
         raise ManifestError(
             f"{path} has no column {LABEL if path_column else PATH}: its first line names the columns, such as "
-            "path,label,group"
+            f"path,label,group{hint if path.name == LABELS_FILE else ''}"
         )
     if not table.rows:
         raise ManifestError(f"{path} has no row: give one for each video")
@@ -97,13 +98,14 @@ def read_manifest(path: Path, *, labelled: bool, check_files: bool = True) -> Ma
     folder = Path(os.path.expanduser(path)).parent
     needed = (path_column, *(name for name in (GROUP, SPLIT) if labelled and name in table.columns))
     carried = [name for name in table.columns if name not in COLUMNS and name != path_column]
+    has_times = bool({START, END} & set(table.columns))
     rows = []
     for row, several in zip(table.rows, names, strict=True):
         _check_row(table, row, needed)
         values = row.values
         labels = tuple(ids[name] for name in several)
-        video, start, end = folder / values[path_column], *_times(table, row)
-        if start is None and end is None:
+        video, start, end = folder / values[path_column], *(_times(table, row) if has_times else (None, None))
+        if start is None and end is None and "#t=" in values[path_column]:
             video, start, end = split_part(video)
         rows.append(
             VideoRow(

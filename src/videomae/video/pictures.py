@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from videomae.errors import VideoReadError
 from videomae.video.probe import VideoInfo
@@ -25,6 +25,8 @@ from videomae.video.stream import ByteArray
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 PICTURES_A_SECOND = 25.0  # pictures say nothing of time; FFmpeg's default for numbered pictures
 
+Taken = TypeVar("Taken")
+_TURNED = (5, 6, 7, 8)  # values of EXIF's orientation with which height and width change places
 _NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>\d+)(?P<after>\D*)", flags=re.DOTALL)
 _TEMPLATE = re.compile(r"%(?:0?\d+)?d|\{(?::0?\d*d?)?\}")
 
@@ -133,7 +135,7 @@ class PictureReader:
             raise VideoReadError(f"{self._folder} cannot be listed: {error.strerror or error}") from None
         self._names = ordered_pictures(self._folder, names, template)
         self._is_closed = False
-        height, width = self._read(0).shape[:2]
+        width, height = self._taken(0, _shown_size)
         codec = Path(self._names[0]).suffix.lower().removeprefix(".")
         self._info = VideoInfo(
             path=self._folder if template is None else self._folder / template,
@@ -203,7 +205,7 @@ class PictureReader:
         self.close()
 
     def _sized(self, number: int) -> ByteArray:
-        frame = self._read(number)
+        frame = self._taken(number, _pixels)
         if frame.shape[:2] != (self._info.height, self._info.width):
             raise VideoReadError(
                 f"{self._folder / self._names[number]} has {frame.shape[1]}x{frame.shape[0]} pixels, and "
@@ -211,13 +213,24 @@ class PictureReader:
             )
         return frame
 
-    def _read(self, number: int) -> ByteArray:
+    def _taken(self, number: int, take: Callable[[Image.Image], Taken]) -> Taken:
+        """Open a picture and take something of it."""
         path = self._folder / self._names[number]
         try:
             with Image.open(path) as image:
                 if image.mode.startswith(("I", "F")):  # Pillow would clip their values
                     raise VideoReadError(f"{path} has more than 8 bits a channel: write it with 8")
-                return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+                return take(image)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             reason = " ".join(str(error).split())
             raise VideoReadError(f"{path} is a picture that cannot be read: {reason}") from None
+
+
+def _shown_size(image: Image.Image) -> tuple[int, int]:
+    """Return width and height as shown, without decoding the picture."""
+    width, height = image.size
+    return (height, width) if image.getexif().get(ExifTags.Base.Orientation) in _TURNED else (width, height)
+
+
+def _pixels(image: Image.Image) -> ByteArray:
+    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
