@@ -10,17 +10,21 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from planted import audio_only, good_video
 
 from videomae.cli import main
-from videomae.collection.configs import PrepareConfig
+from videomae.collection.check import check_collection
+from videomae.collection.configs import CheckConfig, PrepareConfig
 from videomae.collection.measure import content_digest
 from videomae.collection.prepare import PrepareResult, parse_shard, prepare_collection
 from videomae.collection.prepared_manifest import planned_targets
 from videomae.data.manifest import Manifest, VideoRow
 from videomae.data.scan import scan_labelled
+from videomae.data.synthetic import motion_frames
 from videomae.errors import ConfigError, RunError
+from videomae.video.decode import VideoReader
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -227,3 +231,20 @@ def test_a_run_that_is_ended_in_the_middle_goes_on_where_it_was(tmp_path: Path, 
     assert whole.manifest is not None
     for path in sorted(out.glob("*.mp4")):
         assert content_digest(path) == content_digest(tmp_path / "again" / path.name)
+
+
+def test_a_folder_of_pictures_is_checked_and_becomes_a_video(tmp_path: Path) -> None:
+    from PIL import Image
+
+    (tmp_path / "v" / "walk").mkdir(parents=True)
+    for number, frame in enumerate(motion_frames("left", size=32, num_frames=12, rng=np.random.default_rng(5))):
+        Image.fromarray(frame).save(tmp_path / "v" / "walk" / f"{number:03}.png")
+    good_video(tmp_path / "v" / "a.mp4", 1, num_frames=12, size=32)
+    found = check_collection(tmp_path / "v", config=CheckConfig(num_frames=4, stride=2, workers=1))
+    assert (found.num_videos, found.findings) == (2, ())
+    result = prepare(tmp_path / "v", tmp_path / "out")
+    assert result.manifest is not None
+    assert [row["path"] for row in rows_of(result.manifest)] == ["a.mp4", "walk.mp4"]
+    with VideoReader(tmp_path / "out" / "walk.mp4") as reader:
+        assert len(reader) == 12
+    assert prepare(tmp_path / "v", tmp_path / "out").num_before == 2
