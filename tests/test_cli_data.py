@@ -33,7 +33,7 @@ def test_generated_videos_are_written_and_counted(
     assert main(["data", "generate", kind, str(tmp_path / "w"), "--size", "33"]) == 2
     assert "size is 33 pixels" in capsys.readouterr().err
     assert main(["data", "make"]) == 2
-    assert "videomae data needs generate or import, got make" in capsys.readouterr().err
+    assert "videomae data needs generate or import or check or prepare, got make" in capsys.readouterr().err
 
 
 def test_pretraining_on_procedural_clips_needs_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,3 +52,27 @@ def test_pretraining_on_procedural_clips_needs_no_file(tmp_path: Path, capsys: p
     assert main(["pretrain", "procedural:", *words, "--loop.batch_size", "2", "--out", str(tmp_path / "run")]) == 0
     assert "epochs of 10000 videos" in capsys.readouterr().out
     assert VideoMAEForPreTraining.from_pretrained(tmp_path / "run").config.hidden_size == 32
+
+
+def test_training_takes_a_skip_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "generate", "procedural", str(tmp_path / "v"), "--videos", "4", "--size", "32"]) == 0
+    (tmp_path / "v" / "bad.mp4").write_bytes(b"no video")
+    (tmp_path / "skip.txt").write_text("bad.mp4\n", encoding="utf-8")
+    sizes = [f"--model.overrides.{name}={value}" for name, value in SIZES.items()]
+    command = ["pretrain", str(tmp_path / "v"), "--model.image_size", "32", "--clip.num_frames", "4", *sizes]
+    command += [
+        "--schedule.steps",
+        "1",
+        "--loop.batch_size",
+        "2",
+        "--loop.workers",
+        "0",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert main([*command, "--data.skip", str(tmp_path / "skip.txt")]) == 0
+    out = capsys.readouterr()
+    assert "bad.mp4" not in out.out + out.err
+    (tmp_path / "skip.txt").write_text("other.mp4\n", encoding="utf-8")
+    assert main([*command, "--overwrite", "--data.skip", str(tmp_path / "skip.txt")]) == 2
+    assert "names 1 videos that are not in" in capsys.readouterr().err

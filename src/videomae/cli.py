@@ -23,14 +23,13 @@ from videomae.command_options import (
     add_source,
     add_videos,
     command_parser,
-    generate_options,
-    import_options,
     parsed,
     parsed_with_model,
     plain_warnings,
     recipe_and_options,
     told_default,
 )
+from videomae.data_commands import DATA_PARTS
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -256,8 +255,8 @@ def weights(arguments: list[str]) -> int:
 
 
 def data(arguments: list[str]) -> int:
-    """Generate videos, procedural or labelled; or import a collection: list it in a manifest."""
-    return _part_of("data", {"generate": _generate, "import": _import}, arguments)
+    """Generate videos; list a collection in a manifest, check it, or prepare it for fast reading."""
+    return _part_of("data", DATA_PARTS, arguments)
 
 
 def _part_of(name: str, parts: dict[str, Callable[[list[str]], int]], arguments: list[str]) -> int:
@@ -269,27 +268,6 @@ def _part_of(name: str, parts: dict[str, Callable[[list[str]], int]], arguments:
         print(f"usage: videomae {name} {{{','.join(parts)}}} ...\n\n{SUBCOMMANDS[name].run.__doc__}")
         return 0
     return _fail(f"videomae {name} needs {' or '.join(parts)}, got {first or 'nothing'}")
-
-
-def _generate(arguments: list[str]) -> int:
-    """Write generated videos into a folder."""
-    kind, out, config = generate_options(_generate, arguments)
-
-    from videomae.data.generated import generate_videos
-
-    print(f"{generate_videos(kind, out, config)} videos: {out}")
-    return 0
-
-
-def _import(arguments: list[str]) -> int:
-    """Write the manifest of a collection of videos that is listed in a known format."""
-    kind, source, out, config = import_options(_import, arguments)
-
-    from videomae.data.importing import import_manifest
-
-    for line in import_manifest(kind, source, out, config):
-        print(line)
-    return 0
 
 
 def _inspect(arguments: list[str]) -> int:
@@ -378,7 +356,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "predict": Subcommand("classify videos", predict),
     "probe": Subcommand("measure a frozen encoder on labelled videos, save a linear classifier on it", probe),
     "features": Subcommand("feature vectors of videos, in one file", features),
-    "data": Subcommand("generate videos, or write a manifest of a collection in another format", data),
+    "data": Subcommand("generate videos; import, check or prepare a collection", data),
     "weights": Subcommand("inspect a checkpoint of any known layout, or convert it", weights),
     "reconstruct": Subcommand("draw what a pre-trained model predicts behind its mask", reconstruct),
 }

@@ -19,6 +19,8 @@ MODEL_HELP = "folder of a model or of a finished run, weights file, owner/name o
 
 LABELLED_HELP = "a folder with one folder of videos for each class or with labels.csv, or a manifest (.csv, .parquet)"
 
+COLLECTION_HELP = "folder of videos, of class folders or with labels.csv, a manifest (.csv, .parquet), or one video"
+
 EPILOGS = {
     "finetune": "Not among the options: class weights, frozen layers, LoRA, several labels for a clip, mixup, "
     "gradient accumulation. For these give the model to transformers' Trainer, PEFT or a custom loop, as they "
@@ -118,34 +120,6 @@ def told_default(option: str) -> str:
 
     print(shipped_line(option), file=sys.stderr)
     return unnamed_model()
-
-
-def generate_options(function: Callable[[list[str]], int], arguments: list[str]) -> tuple[Any, Path, Any]:
-    """Parse `videomae data generate`: the kind, the folder, and a `GenerateConfig`."""
-    from videomae.data.configs import GenerateConfig, GeneratedKind
-
-    parser = command_parser("data generate", function)
-    parser.add_argument("kind", type=GeneratedKind, help="procedural, or motion: eight labelled classes")
-    parser.add_argument("out", type=Path, help="the folder; motion videos lie in one folder for each class")
-    parser.add_class_arguments(GenerateConfig)
-    options = vars(parsed(parser, arguments))
-    kind, out = options.pop("kind"), options.pop("out")
-    return kind, out, GenerateConfig(**options)
-
-
-def import_options(function: Callable[[list[str]], int], arguments: list[str]) -> tuple[Any, Path, Path, Any]:
-    """Parse `videomae data import`: the kind, the source, the manifest to write, and an `ImportConfig`."""
-    from videomae.data.configs import ImportConfig, ImportKind
-
-    parser = command_parser("data import", function)
-    parser.add_argument("kind", type=ImportKind, help="format of the collection, see docs/data.md")
-    parser.add_argument("source", type=Path, help="its folder, or its annotation file or the folder of those")
-    parser.add_argument("out", type=Path, help="the manifest to write, .csv or .parquet")
-    parser.add_class_arguments(ImportConfig, skip={"overwrite"})
-    parser.add_argument("--overwrite", action="store_true", help="replace the manifest that is there")
-    options = vars(parsed(parser, arguments))
-    kind, source, out = (options.pop(name) for name in ("kind", "source", "out"))
-    return kind, source, out, ImportConfig(**options)
 
 
 def recipe_and_options(name: str, kind: Any, arguments: list[str], *, about: str | None) -> tuple[Any, Any]:

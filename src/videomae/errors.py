@@ -4,6 +4,8 @@
     |-- ConfigError       a setting is unknown, of the wrong type, out of range, or contradicts another
     |-- ManifestError     a folder or list of videos cannot be used as a data set
     |-- VideoReadError    a file cannot be read as video
+    |   |-- NoVideoError        it holds sound or other things, and no video
+    |   `-- TruncatedVideoError it ends before what it promises
     |-- WeightsError      a model folder or weights file cannot be loaded or does not fit
     |-- CheckpointError   a training checkpoint cannot be written or resumed from
     `-- RunError          a run cannot start or go on (output folder exists, too many bad videos)
@@ -27,6 +29,14 @@ class ManifestError(VideoMAEError):
 
 class VideoReadError(VideoMAEError):
     """A file cannot be read as video."""
+
+
+class NoVideoError(VideoReadError):
+    """A file that can be read holds no video, such as one with sound alone."""
+
+
+class TruncatedVideoError(VideoReadError):
+    """A video file ends before what it promises."""
 
 
 class WeightsError(VideoMAEError):

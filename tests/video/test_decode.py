@@ -7,9 +7,9 @@ import sys
 import av
 import numpy as np
 import pytest
-from odd_videos import assert_reads_like_the_truth, digest, encode_video, sequential_decode, textured_frames
 from PIL import Image
 
+from odd_videos import assert_reads_like_the_truth, digest, encode_video, sequential_decode, textured_frames
 from videomae.errors import VideoReadError
 from videomae.video.decode import VideoReader, read_clip
 from videomae.video.stream import VideoSource

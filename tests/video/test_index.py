@@ -3,6 +3,7 @@
 import av
 import numpy as np
 import pytest
+
 from odd_videos import (
     assert_reads_like_the_truth,
     damaged,
@@ -11,7 +12,6 @@ from odd_videos import (
     read_through,
     sequential_decode,
 )
-
 from videomae.errors import VideoReadError
 from videomae.video.decode import VideoReader
 from videomae.video.index import PacketFacts, SeekPoint, index_from_packets

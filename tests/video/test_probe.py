@@ -9,6 +9,8 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
+from PIL import Image
+
 from odd_videos import (
     assert_reads_like_the_truth,
     cut,
@@ -18,8 +20,6 @@ from odd_videos import (
     textured_frames,
     turn,
 )
-from PIL import Image
-
 from videomae.errors import VideoReadError
 from videomae.video.decode import VideoReader
 from videomae.video.probe import VIDEO_SUFFIXES, probe

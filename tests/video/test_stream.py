@@ -8,8 +8,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from odd_videos import damaged, encode_video
 
+from odd_videos import damaged, encode_video
 from videomae.errors import VideoReadError
 from videomae.video.decode import VideoReader
 

@@ -15,9 +15,11 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-from torch.nn import Parameter
+if TYPE_CHECKING:  # imported by processes that need no torch, see engine/jobs.py
+    from torch import Tensor
+    from torch.nn import Parameter
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what schedulers and containers send
 NOTICE = b"\nstopping: the last finished step is saved; press Ctrl-C again to stop at once\n"

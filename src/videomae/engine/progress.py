@@ -42,6 +42,7 @@ class TrainingProgress:
         *,
         total_steps: int,
         start_step: int = 0,
+        unit: str = "clips",
         stream: TextIO | None = None,
         line_seconds: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
@@ -52,12 +53,14 @@ class TrainingProgress:
             description: A word or two, such as `pre-training`.
             total_steps: Steps of the whole run.
             start_step: Steps done before, where the run is resumed; speeds count from here.
+            unit: What `num_clips` counts.
             stream: Where to print; standard error where not given.
             line_seconds: Least time between plain lines, seconds.
             clock: Seconds from any origin, never going back.
         """
         self.description = description
         self.total_steps = total_steps
+        self.unit = unit
         self.step = start_step
         self.loss: float | None = None
         self.learning_rate: float | None = None
@@ -143,7 +146,7 @@ class TrainingProgress:
             course.append(f"lr {self.learning_rate:.2e}")
         if speed is not None:
             clips = speed.clips_per_second
-            course.append(f"{clips:.0f} clips/s" if clips >= 100 else f"{clips:.3g} clips/s")
+            course.append(f"{clips:.0f} {self.unit}/s" if clips >= 100 else f"{clips:.3g} {self.unit}/s")
         return place, course
 
     def _bar_text(self) -> str:

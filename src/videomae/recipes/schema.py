@@ -80,6 +80,8 @@ class PretrainData:
 
     train: Path
     """A folder of videos, of any depth, a manifest file, one video, or `procedural:` for generated clips."""
+    skip: Path | None = None
+    """A list of videos to leave out, one path a line, such as skip.txt of `videomae data check`."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ class FinetuneData:
     """The same for validation; null: the split val of train, else a stable hash of groups or file names decides."""
     val_fraction: float = 0.2
     """Fraction of each class for validation where val is null, in (0, 1)."""
+    skip: Path | None = None
+    """A list of videos of train and val to leave out, one path a line, such as skip.txt of `videomae data check`."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from videomae.data.datasets import FinetuningDataset
 from videomae.data.loader import train_loader
 from videomae.data.manifest import Manifest
 from videomae.data.scan import scan_labelled
+from videomae.data.skip_list import without_skipped
 from videomae.data.splits import check_apart, measured_rows, not_used_lines, train_and_val, training_rows
 from videomae.engine.interrupt import graceful_interrupt, interruptible_backward
 from videomae.engine.optim import build_optimizer, clip_and_norm, param_groups
@@ -197,14 +198,15 @@ def training_and_validation(recipe: FinetuneRecipe) -> tuple[Manifest, Manifest]
         ConfigError: If the validation folder has videos of a class that the training folder lacks.
     """
     data = recipe.data
-    whole = scan_labelled(data.train)
-    if data.val is None:
+    scanned = [scan_labelled(data.train), *([] if data.val is None else [scan_labelled(data.val, subset=True)])]
+    whole, *other = without_skipped(scanned, data.skip)
+    if not other:
         train, val = train_and_val(whole, val_fraction=data.val_fraction)
         for line in not_used_lines(whole, train, val):
             print(line)
         return train, val
     train = training_rows(whole)
-    val = measured_rows(scan_labelled(data.val, subset=True), first="val")
+    val = measured_rows(other[0], first="val")
     check_apart(train, val)
     if not {val.classes[row.label] for row in val.rows if row.label is not None}.issubset(train.classes):
         raise ConfigError(

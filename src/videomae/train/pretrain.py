@@ -17,6 +17,7 @@ from videomae.data.loader import Batch, train_loader
 from videomae.data.manifest import Manifest, procedural_seed
 from videomae.data.procedural_source import ProceduralDataset
 from videomae.data.scan import scan_unlabelled
+from videomae.data.skip_list import without_skipped
 from videomae.data.splits import not_used_lines, training_rows
 from videomae.engine.interrupt import graceful_interrupt, interruptible_backward
 from videomae.engine.optim import build_optimizer, clip_and_norm, param_groups
@@ -72,7 +73,7 @@ def pretrain(
     loop = recipe.loop
     device = pick_device(loop.device)
     dtype = compute_dtype(loop.precision, device)
-    whole = scan_unlabelled(recipe.data.train)
+    (whole,) = without_skipped([scan_unlabelled(recipe.data.train)], recipe.data.skip)
     videos = hold_out(training_rows(whole), recipe.monitor, seed=loop.seed)
     manifest = videos.train
     model, report = build_model(recipe, model_class)

@@ -41,6 +41,7 @@ EVALUATION = "changes only the evaluation after the last step"
 # The longest entry that a setting's name starts with rules it, in either table. A test finds a rule for every field.
 MAY_CHANGE = {
     "data.train": "changes nothing: the videos are proved to be the same",
+    "data.skip": "changes only the evaluation: the videos that are trained on are proved to be the same",
     "data.val": EVALUATION,
     "evaluation": EVALUATION,
     "loop.checkpoint_steps": SPEED,

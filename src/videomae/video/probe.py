@@ -17,7 +17,7 @@ from av.container import InputContainer
 from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 
-from videomae.errors import VideoReadError
+from videomae.errors import NoVideoError, TruncatedVideoError, VideoReadError
 from videomae.video.index import PacketFacts, packet_facts
 from videomae.video.stream import Orientation, VideoSource, frame_orientation, open_container
 
@@ -111,7 +111,7 @@ def open_video(path: str | os.PathLike[str]) -> OpenedVideo:
             container.close()
             container = to_close.enter_context(open_container(name))  # the next stream starts at the beginning again
     if not streams:
-        raise VideoReadError(f"{name} has no video stream, only {content}")
+        raise NoVideoError(f"{name} has no video stream, only {content}")
     raise VideoReadError(
         f"{name} has a video stream, but no frame of it can be decoded: it is damaged, empty, or in an unknown codec"
     )
@@ -184,7 +184,7 @@ def check_complete(opened: OpenedVideo, packets: list[PacketFacts]) -> None:
         packets: All packets of its stream.
 
     Raises:
-        VideoReadError: If the file is truncated.
+        TruncatedVideoError: If the file is truncated.
     """
     path, entries = opened.info.path, opened.source.stream.index_entries
     formats = opened.source.container.format.name.split(",")
@@ -200,7 +200,7 @@ def check_complete(opened: OpenedVideo, packets: list[PacketFacts]) -> None:
         if missing > 0 and _has_all_chunks(path):
             missing = 0  # the last frames were dropped
     if missing > max(3, promised // 20):
-        raise VideoReadError(
+        raise TruncatedVideoError(
             f"{path} is truncated: it promises {promised} frames, but only {promised - missing} are in the file; "
             "copy or download it again"
         )
@@ -212,7 +212,7 @@ def check_complete(opened: OpenedVideo, packets: list[PacketFacts]) -> None:
     longest = unit * max(later - earlier for earlier, later in pairwise(times))  # the last frame may last as long
     if seconds - unit * times[-1] > max(1.0, seconds / 20, 2 * longest):
         found = f"{unit * times[-1]:.1f}"
-        raise VideoReadError(
+        raise TruncatedVideoError(
             f"{path} is truncated: it promises {seconds:.1f} seconds of video, but only {found} are in the file; "
             "copy or download it again"
         )

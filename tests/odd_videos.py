@@ -1,4 +1,4 @@
-"""What the tests of `video/` have in common: odd files, and the reference that reading is measured against.
+"""What the tests of `video/` and `collection/` have in common: odd files, and the reference for reading.
 
 Files are made, and the truth is decoded, with the codec library directly and nothing of the package.
 """
@@ -19,9 +19,9 @@ from videomae.errors import VideoReadError
 from videomae.video.decode import VideoReader
 
 
-def textured_frames(num_frames: int, height: int, width: int) -> Iterator[NDArray[np.uint8]]:
+def textured_frames(num_frames: int, height: int, width: int, seed: int = 0) -> Iterator[NDArray[np.uint8]]:
     """Frames that no codec can make alike: noise that drifts, brighter from frame to frame."""
-    noise = np.random.default_rng(0).integers(0, 120, (height, 2 * width, 3), dtype=np.uint8)
+    noise = np.random.default_rng(seed).integers(0, 120, (height, 2 * width, 3), dtype=np.uint8)
     for time in range(num_frames):
         start = 3 * time % width
         yield noise[:, start : start + width] + np.uint8(time % 120)
@@ -37,6 +37,7 @@ def encode_video(
     pix_fmt: str = "yuv420p",
     times: Sequence[int] | None = None,
     layout: dict[str, str] | None = None,
+    seed: int = 0,
 ) -> Path:
     """Encode textured frames at 25 frames per second, or at `times` in thousandths of a second."""
     with av.open(str(path), "w", options=layout or {}) as container:
@@ -46,7 +47,7 @@ def encode_video(
         stream.codec_context.thread_count = 1  # libvpx's threads wait by spinning: minutes on a busy machine
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
-        for number, frame in enumerate(textured_frames(num_frames, *size)):
+        for number, frame in enumerate(textured_frames(num_frames, *size, seed)):
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             picture.pts = number if times is None else times[number]
             picture.time_base = Fraction(1, 25) if times is None else Fraction(1, 1000)

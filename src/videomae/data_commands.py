@@ -1,0 +1,117 @@
+"""The parts of `videomae data`: one part is one function below, see `cli`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from videomae.command_options import COLLECTION_HELP, command_parser, parsed
+
+EXIT_FOUND = 1
+
+
+def generate(arguments: list[str]) -> int:
+    """Write generated videos into a folder."""
+    from videomae.data.configs import GenerateConfig, GeneratedKind
+
+    parser = command_parser("data generate", generate)
+    parser.add_argument("kind", type=GeneratedKind, help="procedural, or motion: eight labelled classes")
+    parser.add_argument("out", type=Path, help="the folder; motion videos lie in one folder for each class")
+    parser.add_class_arguments(GenerateConfig)
+    options = parsed(parser, arguments)
+
+    from videomae.data.generated import generate_videos
+
+    kind, out = vars(options).pop("kind"), vars(options).pop("out")
+    print(f"{generate_videos(kind, out, GenerateConfig(**vars(options)))} videos: {out}")
+    return 0
+
+
+def import_collection(arguments: list[str]) -> int:
+    """Write the manifest of a collection of videos that is listed in a known format."""
+    from videomae.data.configs import ImportConfig, ImportKind
+
+    parser = command_parser("data import", import_collection)
+    parser.add_argument("kind", type=ImportKind, help="format of the collection, see docs/data.md")
+    parser.add_argument("source", type=Path, help="its folder, or its annotation file or the folder of those")
+    parser.add_argument("out", type=Path, help="the manifest to write, .csv or .parquet")
+    parser.add_class_arguments(ImportConfig, skip={"overwrite"})
+    parser.add_argument("--overwrite", action="store_true", help="replace the manifest that is there")
+    options = vars(parsed(parser, arguments))
+    kind, source, out = (options.pop(name) for name in ("kind", "source", "out"))
+
+    from videomae.data.importing import import_manifest
+
+    for line in import_manifest(kind, source, out, ImportConfig(**options)):
+        print(line)
+    return 0
+
+
+def check(arguments: list[str]) -> int:
+    """Decode a whole collection, tell what is wrong with it; exit status 1 where something is."""
+    from videomae.collection.configs import CheckConfig
+
+    parser = command_parser("data check", check)
+    parser.add_argument("source", type=Path, help=COLLECTION_HELP)
+    parser.add_argument("--out", type=Path, default=Path("check"), help="folder of check.json, check.html, skip.txt")
+    parser.add_argument("--against", type=Path, help="a collection with no video in common, such as the test videos")
+    parser.add_class_arguments(CheckConfig)
+    options = vars(parsed(parser, arguments))
+    source, out, against = (options.pop(name) for name in ("source", "out", "against"))
+
+    from rich.console import Console
+
+    from videomae.collection.check import check_collection, write_check
+    from videomae.collection.summary import check_lines, check_tables
+    from videomae.report.check_page import write_check_page
+
+    result = check_collection(source, against=against, config=CheckConfig(**options))
+    files = [*write_check(result, out), write_check_page(out, result)]
+    console = Console(highlight=False, emoji=False, markup=False)
+    for table in check_tables(result):
+        console.print(table)
+        print()
+    for line in [*check_lines(result), f"files: {', '.join(map(str, files))}"]:
+        print(line)
+    return EXIT_FOUND if result.findings else 0
+
+
+def prepare(arguments: list[str]) -> int:
+    """Encode a collection again, small and quick to read; exit status 1 where a video could not be read."""
+    from videomae.collection.configs import PrepareConfig
+
+    parser = command_parser("data prepare", prepare)
+    parser.add_argument("source", type=Path, help=COLLECTION_HELP)
+    parser.add_argument("out", type=Path, help="folder of the prepared videos and their manifest.csv")
+    parser.add_class_arguments(PrepareConfig)
+    parser.add_argument("--workers", type=int | None, help="processes; default: one for each processor")
+    parser.add_argument("--shard", type=str | None, help="i/n: every n-th video only, i from 0 to n - 1")
+    parser.add_argument("--overwrite", action="store_true", help="prepare again what has other settings")
+    options = vars(parsed(parser, arguments))
+    source, out, workers, shard, overwrite = (
+        options.pop(name) for name in ("source", "out", "workers", "shard", "overwrite")
+    )
+
+    from videomae.collection.configs import check_workers
+    from videomae.collection.prepare import parse_shard, prepare_collection
+
+    check_workers(workers)
+    result = prepare_collection(
+        source,
+        out,
+        config=PrepareConfig(**options),
+        workers=workers,
+        shard=parse_shard(shard),
+        overwrite=overwrite,
+    )
+    for line in result.lines():
+        print(line)
+    return EXIT_FOUND if result.failed else 0
+
+
+DATA_PARTS: dict[str, Callable[[list[str]], int]] = {
+    "generate": generate,
+    "import": import_collection,
+    "check": check,
+    "prepare": prepare,
+}
