@@ -321,6 +321,7 @@ def test_a_video_is_predicted_from_any_folder(
     assert "a.mp4" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_real_warning_reaches_the_terminal_without_file_and_line(
     models: Path, labelled_folder: Path, tmp_path: Path
 ) -> None:

@@ -59,7 +59,17 @@ def test_training_takes_a_skip_list(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "v" / "bad.mp4").write_bytes(b"no video")
     (tmp_path / "skip.txt").write_text("bad.mp4\n", encoding="utf-8")
     sizes = [f"--model.overrides.{name}={value}" for name, value in SIZES.items()]
-    command = ["pretrain", str(tmp_path / "v"), "--model.image_size", "32", "--clip.num_frames", "4", *sizes]
+    command = [
+        "pretrain",
+        str(tmp_path / "v"),
+        "--init",
+        "null",
+        "--model.image_size",
+        "32",
+        "--clip.num_frames",
+        "4",
+        *sizes,
+    ]
     command += [
         "--schedule.steps",
         "1",

@@ -42,6 +42,7 @@ def test_the_ablation_prints_a_row_for_each_decision_and_one_for_transformers(
     assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == [*DECISIONS, "transformers"]
 
 
+@pytest.mark.slow
 def test_rows_are_chosen_by_a_part_of_their_name(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--size", "tiny", "--batch", "1", "--rounds", "1", "--only", "one projection"])
     (row,) = capsys.readouterr().out.splitlines()[2:]

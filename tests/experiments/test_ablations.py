@@ -87,6 +87,7 @@ def test_a_file_is_claimed_once(tmp_path: Path) -> None:
     assert not claim(tmp_path / "b.json")
 
 
+@pytest.mark.slow
 def test_arms_are_finetuned_and_tabled(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     models, out = tmp_path / "models", tmp_path / "out"
     models.mkdir()

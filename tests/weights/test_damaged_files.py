@@ -17,7 +17,10 @@ from videomae.model.classification import VideoMAEForVideoClassification
 
 MOST_SECONDS = 10.0  # a hundred times what the slowest of them takes
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads memory figures from /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="reads memory figures from /proc"),
+]
 
 
 @pytest.fixture(scope="module")
