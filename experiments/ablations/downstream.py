@@ -57,16 +57,17 @@ class Job:
 def jobs() -> Iterator[Job]:
     """List all jobs, what matters most first."""
     folds = [(name, fold) for name, count in SETS.items() for fold in range(count)]
+    some = [(name, fold) for name, fold in folds if fold < LONG_FOLDS]
+    for seed in range(SETS["motion"]):
+        yield from (Job(arm, "motion", seed) for arm in ("procedural", "untrained", "truncated normal"))
+        yield from (Job(arm, "motion", seed, pooling="first") for arm in ("procedural", "untrained"))
+    for name, fold in some:
+        if name != "motion":
+            yield from (Job(arm, name, fold) for arm in ("procedural", "untrained", "in-domain", "both"))
     for fraction in reversed(FRACTIONS):
         for name, fold in folds:
             yield from (Job(arm, name, fold, fraction) for arm in ("procedural", "untrained"))
-    for seed in range(SETS["motion"]):
-        yield Job("truncated normal", "motion", seed)
-        yield from (Job(arm, "motion", seed, pooling="first") for arm in ("procedural", "untrained"))
-    some = [(name, fold) for name, fold in folds if fold < LONG_FOLDS]
     yield from (Job("scratch", name, fold) for name, fold in some)
-    for arm in ("in-domain", "both"):
-        yield from (Job(arm, name, fold) for name, fold in some if name != "motion")
 
 
 def main() -> None:
@@ -76,7 +77,7 @@ def main() -> None:
     parser.add_argument("models", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seconds", type=float, default=40.0, help="processor time that the models of MODELS had")
-    parser.add_argument("--finetune-seconds", type=float, default=12.0)
+    parser.add_argument("--finetune-seconds", type=float, default=24.0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)

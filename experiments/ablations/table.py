@@ -1,5 +1,7 @@
 """Tables of docs/small-data.md and docs/results.md: `python -m experiments.ablations.table RESULTS [DOWNSTREAM]`.
 
+Either is the folder of the JSON files or a packed file, `experiments/results/ablations/*.jsonl`.
+
 Accuracies are means over seeds or folds. Differences are paired: by test clip with the seeds averaged on the motion
 set, by recording on the real ones. Intervals are 95 % bootstrap.
 """
@@ -15,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.ablations.held_out import unpacked
 from experiments.ablations.ways import WAYS
 from videomae.probing.measures import group_draws, percentiles
 
@@ -36,10 +39,9 @@ def main() -> None:
 def ablations(folder: Path) -> None:
     """Print a row for each way of pre-training."""
     rows: Rows = defaultdict(dict)
-    for file in sorted(folder.glob("*.json")):
-        row = json.loads(file.read_text())
+    for row in read(folder):
         rows[row["name"]][row["seed"]] = row
-    print("| way | seeds | views | fvu | linear | minus base | k-NN |\n|---|---|---|---|---|---|---|")
+    print("| way | seeds | views | held-out loss | linear | minus base | k-NN |\n|---|---|---|---|---|---|---|")
     for name in WAYS:
         if not rows[name]:
             continue
@@ -50,16 +52,26 @@ def ablations(folder: Path) -> None:
         )
         print(
             f"| {name} | {len(found)} | {np.mean([row['views'] for row in found]):,.0f} "
-            f"| {spread([row['fvu']['model'] for row in found])} "
+            f"| {spread([row['held_out_loss'] for row in found])} "
             f"| {100 * np.mean([row['linear']['accuracy'] for row in found]):.1f} "
             f"| {difference(own, base)} "
             f"| {100 * np.mean([row['neighbours']['accuracy'] for row in found]):.1f} |"
         )
 
 
-def spread(values: Sequence[float]) -> str:
-    """Return mean, lowest and highest."""
-    return f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+def read(source: Path) -> list[dict[str, Any]]:
+    """Read a packed file or the files of a folder."""
+    if source.is_file():
+        return [unpacked(json.loads(line)) for line in source.read_text().splitlines()]
+    return [json.loads(file.read_text()) for file in sorted(source.glob("*.json"))]
+
+
+def spread(values: Sequence[float | None]) -> str:
+    """Return mean, lowest and highest; nothing where there is no such number."""
+    known = [one for one in values if one is not None]
+    if len(known) < len(values):
+        return ""
+    return f"{np.mean(known):.3f} ({min(known):.3f} to {max(known):.3f})"
 
 
 def difference(own: np.ndarray, other: np.ndarray, groups: np.ndarray | None = None) -> str:
@@ -74,8 +86,7 @@ def difference(own: np.ndarray, other: np.ndarray, groups: np.ndarray | None = N
 def downstream(folder: Path) -> None:
     """Print a row for each arm, set and fraction of the labels, with differences to the pre-trained one."""
     rows: dict[tuple[str, float, str], Rows] = defaultdict(lambda: defaultdict(dict))
-    for file in sorted(folder.glob("*.json")):
-        row = json.loads(file.read_text())
+    for row in read(folder):
         rows[row["set"], row["fraction"], row["pooling"]][row["arm"]][row["fold"]] = row
     for key in ("", "linear"):
         print(f"\n{key or 'fine-tuned'}\n\n| set | labels | pooling | arm | folds | accuracy | procedural minus it |")
