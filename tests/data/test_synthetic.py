@@ -131,6 +131,7 @@ LOOKS = 3 * len(FEATURES) * len(CLASSIFIERS)
 FRAME_BOUND = chance_bound(NUM_TEST, one_in=1000 * LOOKS)
 
 
+@pytest.mark.slow
 def test_no_single_frame_tells_the_class(clips: tuple[Frames, Labels]) -> None:
     found = list(single_frame_hits(*clips))
     assert len(found) == LOOKS == 36
@@ -141,6 +142,7 @@ def test_no_single_frame_tells_the_class(clips: tuple[Frames, Labels]) -> None:
     assert abs(np.mean([count for _, count in found]) - NUM_TEST / NUM_CLASSES) < 3 * deviation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leak", ["brightness", "place"])
 def test_a_planted_leak_would_be_found(clips: tuple[Frames, Labels], leak: str) -> None:
     videos, labels = clips[0].copy(), clips[1]
@@ -155,11 +157,13 @@ def test_a_planted_leak_would_be_found(clips: tuple[Frames, Labels], leak: str) 
     assert max(count for _, count in single_frame_hits(videos, labels)) >= FRAME_BOUND
 
 
+@pytest.mark.slow
 def test_the_whole_clip_tells_the_class_by_motion(clips: tuple[Frames, Labels]) -> None:
     videos, labels = clips
     assert hits(motion(videos), labels, five_neighbours) > 0.85 * NUM_TEST  # chance: 0.125
 
 
+@pytest.mark.slow
 def test_shuffled_in_time_the_clip_tells_directions_no_more(clips: tuple[Frames, Labels]) -> None:
     videos, labels = clips
     rng = np.random.default_rng(0)

@@ -17,6 +17,7 @@ def silent(_: str) -> None:
     """Take a line."""
 
 
+@pytest.mark.slow
 def test_a_planted_leak_through_groups_is_not_mistaken_for_recognition() -> None:
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(40), 6)
@@ -41,6 +42,7 @@ def separable() -> Measured:
     return measure(*made_up(pooled, labels, groups), ProbeConfig(folds=3), tell=silent)
 
 
+@pytest.mark.slow
 def test_a_separable_set_is_learnt_by_all_probes(separable: Measured) -> None:
     assert [probe.name for probe in separable.probes] == ["linear", "k-NN", "attentive"]
     for probe in separable.probes:
@@ -52,6 +54,7 @@ def test_a_separable_set_is_learnt_by_all_probes(separable: Measured) -> None:
     assert low <= separable.probes[2].minus_linear[0] <= high
 
 
+@pytest.mark.slow
 def test_the_learning_curve_rises_with_the_labels_and_ends_at_the_probe(separable: Measured) -> None:
     numbers = [point.num_labels for point in separable.curve.points]
     assert numbers == sorted(set(numbers))
@@ -77,6 +80,7 @@ def test_the_learning_curve_tests_on_other_groups() -> None:
     assert right.mean(axis=1).max() < 0.7
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_figures() -> None:
     rng = np.random.default_rng(2)
     given = made_up(rng.normal(size=(60, 5)), np.arange(60) % 2, np.arange(60) // 2)

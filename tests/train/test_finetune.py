@@ -52,6 +52,7 @@ def test_fine_tuning_from_a_pretraining_run_takes_its_encoder_and_pools_by_mean(
     assert last["evaluation"] == result.evaluation.metrics_dict()
 
 
+@pytest.mark.slow
 def test_two_classes_that_differ_in_motion_are_learnt(finetune_recipe: Finetune, tmp_path: Path) -> None:
     words = (
         "--schedule.steps",

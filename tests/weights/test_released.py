@@ -75,8 +75,8 @@ def assert_all_used(report: LoadReport, shapes: dict[str, list[int]], own: set[s
 
 
 def marks(name: str) -> list[pytest.MarkDecorator]:
-    """Return the marks of a model's tests: those from half a billion parameters on are slow."""
-    return [pytest.mark.slow] if "huge" in name or "giant" in name else []
+    """Return the marks of a model's tests: those from 300 million parameters on are slow."""
+    return [pytest.mark.slow] if any(size in name for size in ("large", "huge", "giant")) else []
 
 
 RELEASED_NAMES = [pytest.param(name, "", marks=marks(name)) for name in RELEASED]
