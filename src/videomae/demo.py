@@ -72,9 +72,10 @@ STARTS = {PRETRAINED: "finetune", UNTRAINED: "from-untrained", SCRATCH: "from-sc
 """Run folder of each fine-tuning run, by what it starts from."""
 
 # Each start has the best of its rates on other clips than these: the pre-trained one that of the recipe, of four; the
-# controls this, of 3.2e-2, 9.6e-2 and 0.32. From scratch, twice the steps for the minute of pre-training.
+# controls these, of 1e-2 (from scratch), 3.2e-2, 9.6e-2 and 0.32. From scratch, twice the steps for the minute of
+# pre-training.
 UNTRAINED_OPTIONS = ("--optim.base_lr", "0.32")
-SCRATCH_OPTIONS = ("--schedule.steps", "120", "--optim.base_lr", "0.32")
+SCRATCH_OPTIONS = ("--schedule.steps", "120", "--optim.base_lr", "3.2e-2")
 CONTROLS = (
     f"Differences are paired by video, with bootstrap intervals. '{UNTRAINED}' is the same model with the initial "
     "values that pre-training started from and a rate of its own: what pre-training did is the difference to it. "
