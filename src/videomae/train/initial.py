@@ -112,8 +112,7 @@ def initialize_narrow(model: VideoMAEPreTrainedModel) -> None:
     """Draw an encoder anew, from Xavier's uniform distribution, if it is narrower than any released one.
 
     The released sizes keep the truncated normal of standard deviation 0.02, as published. It is Xavier's at a width
-    of 2,500; the narrower a model, the less of its input passes, and classifiers of width 96 to 256 stay at chance
-    for hundreds of steps (docs/small-data.md).
+    of 2,500; the narrower a model, the less of its input passes, and the later it trains (docs/results.md).
     """
     if model.config.hidden_size < NARROWEST_RELEASED:
         for module in drawn_modules(model):
