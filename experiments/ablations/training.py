@@ -12,7 +12,7 @@ from torch import Tensor
 from experiments.ablations.clips import views
 from experiments.ablations.ways import Way
 from experiments.learning.graphs import Adam, Muon
-from experiments.learning.pretraining import pixel_loss
+from experiments.learning.pretraining import pixel_loss, rate
 from experiments.learning.settings import normalized
 from videomae.masking import draw_masks
 from videomae.model.embeddings import native_grid
@@ -86,7 +86,8 @@ def pretrain(
     grid = native_grid(model.config)
     start, budget, loss = time.process_time(), seconds * way.budget, torch.zeros(())
     while (spent := (time.process_time() - start) / budget) < 1.0:
-        adam.lr.fill_(way.lr * rate(spent, way))
+        factor = rate(spent, warmup=way.warmup, cooldown=way.cooldown)
+        adam.lr.fill_(way.lr * factor)
         clips = views(pool, way, generator)
         masks = draw_masks(way.mask(spent), grid, batch=len(clips), generator=generator)
         pixels = normalized(clips, torch.float32)
@@ -99,7 +100,7 @@ def pretrain(
         loss.backward()
         adam.step()
         if muon is not None:
-            muon.lr.fill_(way.muon_lr * rate(spent, way))
+            muon.lr.fill_(way.muon_lr * factor)
             muon.step()
         record["steps"] += 1
         if average is not None and spent > EMA_FROM:
@@ -110,12 +111,3 @@ def pretrain(
     record["views"] = record["steps"] * way.batch_size
     record["loss"] = float(loss.detach())
     return (average or model).eval(), record
-
-
-def rate(spent: float, way: Way) -> float:
-    """Return the factor on the learning rates: warm-up, constant, linear cool-down."""
-    if spent < way.warmup:
-        return spent / way.warmup + 1e-3
-    if spent > 1.0 - way.cooldown:
-        return max((1.0 - spent) / way.cooldown, 0.0)
-    return 1.0

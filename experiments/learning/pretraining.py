@@ -155,7 +155,7 @@ def pretrain(
                 spent = number / max_steps
             if spent >= 1.0:
                 break
-            factor = rate(spent, settings)
+            factor = rate(spent, warmup=settings.warmup, cooldown=settings.cooldown)
             adam.lr.fill_(settings.lr * factor)
             if muon is not None:
                 muon.lr.fill_(settings.muon_lr * factor)
@@ -212,12 +212,12 @@ def pixel_loss(logits: Tensor, targets: Tensor, pattern_weight: float) -> Tensor
     return loss
 
 
-def rate(spent: float, settings: Pretraining) -> float:
-    """Return the factor on the learning rate: warm-up, constant, linear cool-down."""
-    if spent < settings.warmup:
-        return spent / settings.warmup + 1e-3
-    if spent > 1.0 - settings.cooldown:
-        return max((1.0 - spent) / settings.cooldown, 0.0)
+def rate(spent: float, *, warmup: float, cooldown: float) -> float:
+    """Return the factor on the learning rate: warm-up, constant, linear cool-down; fractions of the budget."""
+    if spent < warmup:
+        return spent / warmup + 1e-3
+    if spent > 1.0 - cooldown:
+        return max((1.0 - spent) / cooldown, 0.0)
     return 1.0
 
 

@@ -12,8 +12,9 @@ import torch
 from experiments.ablations import downstream, table
 from experiments.ablations.clips import HELD_OUT, labelled, pool_of, views
 from experiments.ablations.run import claim, file_name, one_run
-from experiments.ablations.training import new_model, pretrain, rate, separable_table
+from experiments.ablations.training import new_model, pretrain, separable_table
 from experiments.ablations.ways import BASE, NUM_FRAMES, POOL_SIZE, SIZE, WAYS
+from experiments.learning.pretraining import rate
 
 from videomae.data.procedural import ProceduralVideos
 from videomae.patches import TokenGrid
@@ -71,7 +72,13 @@ def test_views_repeat_each_clip_for_its_masks(data: Path) -> None:
 
 
 def test_the_rate_warms_up_stays_and_cools_down() -> None:
-    assert [round(rate(spent, BASE), 2) for spent in (0.015, 0.1, 0.7, 0.85, 1.0)] == [0.5, 1, 1, 0.5, 0]
+    assert [round(rate(spent, warmup=0.03, cooldown=0.3), 2) for spent in (0.015, 0.1, 0.7, 0.85, 1.0)] == [
+        0.5,
+        1,
+        1,
+        0.5,
+        0,
+    ]
 
 
 def test_separable_positions_tell_all_tokens_apart() -> None:

@@ -31,7 +31,7 @@ def test_nothing_measured_is_no_history() -> None:
 @pytest.mark.parametrize(
     ("losses", "said"),
     [
-        (LOSSES[:1], "step 0: held-out loss 1.0500, 105.0% of the trivial prediction's: not trained yet"),
+        (LOSSES[:1], "step 0: held-out loss 1.0500, 105.0% of the trivial prediction's: before the first step"),
         (LOSSES[:2], "step 10: held-out loss 1.0100, 101.0% of the trivial prediction's: not below it yet"),
         (LOSSES[:3], "98.0% of the trivial prediction's: below the trivial prediction since step 50: learning"),
         (LOSSES[:5], "90.0% of the trivial prediction's: below interpolation since step 100: learning"),

@@ -31,6 +31,7 @@ from videomae.data.skip_list import write_skip_list
 from videomae.engine.jobs import JobFailure, num_processors, running_jobs
 from videomae.engine.progress import TrainingProgress
 from videomae.errors import RunError
+from videomae.video.opening import size_of
 from videomae.video.sampling import ClipConfig
 
 CHECK_FILE = "check.json"
@@ -202,11 +203,7 @@ def _jobs(manifests: Iterable[Manifest]) -> list[FileJob]:
 
 
 def _limit_seconds(job: FileJob) -> float:
-    try:
-        size = job.path.stat().st_size
-    except OSError:
-        size = 0
-    return LIMIT_SECONDS + size / LIMIT_BYTES_PER_SECOND
+    return LIMIT_SECONDS + max(size_of(job.path), 0) / LIMIT_BYTES_PER_SECOND
 
 
 def _class_counts(manifest: Manifest) -> dict[str, dict[str, int]]:

@@ -17,6 +17,7 @@ from videomae.data.manifest import Manifest, whole_video
 from videomae.engine.jobs import JobFailure, num_processors, running_jobs
 from videomae.engine.progress import TrainingProgress
 from videomae.errors import ConfigError, RunError
+from videomae.video.opening import size_of
 from videomae.video.sampling import ClipConfig
 
 LIMIT_SECONDS = 600.0  # a video that takes longer, and longer than its size explains, hangs the decoder
@@ -212,8 +213,4 @@ def _done(name: str, source: Path, result: list[PreparedPart] | JobFailure) -> D
 
 
 def _limit_seconds(job: PrepareJob) -> float:
-    try:
-        size = job.source.stat().st_size
-    except OSError:
-        size = 0
-    return LIMIT_SECONDS + size / LIMIT_BYTES_PER_SECOND
+    return LIMIT_SECONDS + max(size_of(job.source), 0) / LIMIT_BYTES_PER_SECOND

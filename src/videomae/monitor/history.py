@@ -159,7 +159,7 @@ def standing(history: History) -> str:
     head = f"step {last.step:,}: {which} {loss:.4f}, {loss / start.trivial:.1%} of the trivial prediction's"
     beaten = [name for name in ("interpolate", "copy_nearest") if loss < PROGRESS * start.baselines[name]]
     if last.step == 0:
-        return f"{head}: not trained yet"
+        return f"{head}: before the first step"
     if loss >= PROGRESS * start.trivial:
         return f"{head}: not below it yet"
     # Copying is worse than predicting nothing where targets are normalized: to be below it says nothing then.
