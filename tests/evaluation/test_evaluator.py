@@ -261,7 +261,7 @@ def test_json_holds_everything_and_is_strict(
     result = evaluate(model, scan_labelled(videos), processor=processor, clip=clip, config=SMALL)
     values = json.loads(result.to_json(), parse_constant=lambda name: pytest.fail(name))
     assert values["classes"] == ["cut", "jump", "run"]
-    assert values["clip"] == {"num_frames": 4, "stride": 3, "kind": "dense"}
+    assert values["clip"] == {"num_frames": 4, "stride": 3, "kind": "dense", "fps": None}
     assert values["config"]["views"] == {"num_clips": 2, "num_crops": 3}
     assert values["metrics"]["num_videos"] == 6
     assert values["videos"][3]["path"] == "jump/1.mp4"

@@ -54,7 +54,12 @@ def test_the_assumption_is_said_once_for_a_network() -> None:
     [
         ({"num_frames": 8}, "must be an object with num_frames, stride, kind"),
         ([8, 4, "dense"], "must be an object with num_frames, stride, kind"),
-        ({"num_frames": 8, "stride": 4, "kind": "dense", "fps": 3}, "must be an object with"),
+        ({"num_frames": 8, "stride": 4, "kind": "dense", "rate": 3}, "must be an object with"),
+        (
+            {"num_frames": 8, "stride": 4, "kind": "dense", "fps": "3"},
+            "clip.fps is '3'; it must be a number of frames",
+        ),
+        ({"num_frames": 8, "stride": 4, "kind": "dense", "fps": 0}, "clip.fps is 0"),
         ({"num_frames": "8", "stride": 4, "kind": "dense"}, "clip.num_frames is '8'; it must be a whole number"),
         ({"num_frames": 8, "stride": 0, "kind": "dense"}, "clip.stride is 0"),
         ({"num_frames": 8, "stride": 4, "kind": "sparse"}, "clip.kind is 'sparse'"),

@@ -48,7 +48,7 @@ def reading_rate(sources: Sequence[Path], clip: ClipConfig) -> ReadRate | None:
     for number, source in enumerate(chosen):
         start = time.perf_counter()
         try:
-            with open_reader(source) as reader:
+            with open_reader(source, fps=clip.fps) as reader:
                 rng = np.random.Generator(np.random.PCG64(number))
                 reader.frames(pretraining_clip(len(reader), clip, rng=rng))
         except VideoReadError:

@@ -17,7 +17,7 @@ from videomae.errors import ConfigError
 from videomae.inference.clips import frames_in_parts
 from videomae.processing.frames import Videos
 from videomae.sharing.record import PUBLISHED_CLIP
-from videomae.video.opening import open_reader
+from videomae.video.opening import Reader, ResampledReader, open_reader, stored_frames
 from videomae.video.sampling import ClipConfig, IntArray, clip_indices, clip_indices_of_frames
 
 
@@ -160,14 +160,18 @@ def read_video(
     Raises:
         VideoReadError: If the file cannot be read.
     """
-    with open_reader(path) as reader:
-        info, times = reader.info, reader.timestamps_seconds
-        total = len(reader)
+    with open_reader(path) as stored:
+        by_clip = sampling.wanted and sampling.num_frames is None and sampling.fps is None
+        fps = sampling.clip.fps if by_clip and sampling.clip is not None else None
+        reader: Reader = stored if fps is None else ResampledReader(stored, fps)
+        info, times = stored.info, stored.timestamps_seconds
+        total = len(stored)
         rate = info.frame_rate
         if not rate and total > 1 and times[-1] > 0:
             rate = float((total - 1) / times[-1])
-        indices = sampled_indices(total, sampling, frame_rate=rate, clip_rule=clip_indices)
+        indices = sampled_indices(len(reader), sampling, frame_rate=rate, clip_rule=clip_indices)
         frames = frames_in_parts(reader.frames, indices, prepare)
+        indices = stored_frames(reader, indices)
     duration = info.duration_seconds or (total / rate if rate else None)
     facts = VideoMetadata(
         total, rate, info.width, info.height, duration, "pyav", indices.tolist(), times[indices].tolist()

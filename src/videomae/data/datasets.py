@@ -106,7 +106,7 @@ class PretrainingDataset(Dataset[ClipSample | BadVideo]):
         """Read one sample; what it holds depends on the key and the seed alone."""
         path = str(self.manifest.rows[key.index].source)
         try:
-            with open_reader(path) as reader:
+            with open_reader(path, fps=self.clip.fps) as reader:
                 rng = numpy_generator(self.seed, key.epoch, key.index, "clip")
                 frames = reader.frames(pretraining_clip(len(reader), self.clip, rng=rng))
         except VideoReadError as error:
@@ -152,7 +152,7 @@ class FinetuningDataset(Dataset[ClipSample | BadVideo]):
         row = self.manifest.rows[key.index]
         assert row.label is not None  # checked in __init__
         try:
-            with open_reader(row.source) as reader:
+            with open_reader(row.source, fps=self.clip.fps) as reader:
                 rng = numpy_generator(self.seed, key.epoch, key.index, "clip")
                 frames = reader.frames(finetuning_clip(len(reader), self.clip, rng=rng))
         except VideoReadError as error:

@@ -96,7 +96,7 @@ def read_views(
 
     Source: the test loaders of VideoMAE (Tong et al. 2022) and VideoMAE V2 (Wang et al. 2023).
     """
-    with open_reader(path) as reader:
+    with open_reader(path, fps=clip.fps) as reader:
         indices = clip_indices(len(reader), clip, num_views=views.num_clips)  # [S, T]
         if clips is not None:
             indices = indices[clips.start : clips.stop]

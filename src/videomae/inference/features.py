@@ -41,7 +41,7 @@ from videomae.inference.files import check_output, list_videos
 from videomae.inference.loaded import LoadedModel, load_encoder
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.encoder import VideoMAEModel, encode
-from videomae.video.opening import Reader, first_frame, open_reader
+from videomae.video.opening import Reader, open_reader, stored_frames
 from videomae.video.sampling import ClipConfig, IntArray, clip_indices, sliding_clips
 
 Encoder: TypeAlias = LoadedModel[VideoMAEModel] | LoadedModel[VideoMAEForVideoClassification]
@@ -222,7 +222,7 @@ def write_features(
                     bad.append(item)
                     continue
                 try:
-                    with open_reader(item) as reader:
+                    with open_reader(item, fps=loaded.clip.fps) as reader:
                         parts = _feature_parts(loaded, reader, pooling, step_frames, batch_size)
                         written = writer.add(str(item), parts)
                 except VideoReadError as error:
@@ -262,7 +262,7 @@ def video_features(
     Raises:
         VideoReadError: If the video cannot be read.
     """
-    with open_reader(path) as reader:
+    with open_reader(path, fps=loaded.clip.fps) as reader:
         parts = _feature_parts(loaded, reader, pooling, step_frames, batch_size)
         return VideoFeatures(os.fspath(path), **{name: torch.cat(list(found)) for name, found in parts.items()})
 
@@ -293,7 +293,7 @@ def _feature_parts(
     parts = {
         "features": chain((first,), rows),
         "time_spans": spans,
-        "frame_indices": iter([_tensor(indices + first_frame(reader))]),
+        "frame_indices": iter([_tensor(stored_frames(reader, indices))]),
     }
     if step_frames is None:
         return {name: (part[0] for part in found) for name, found in parts.items()}

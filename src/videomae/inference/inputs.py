@@ -13,6 +13,7 @@ import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import IO, Any, NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
@@ -23,7 +24,7 @@ from torch import Tensor
 from videomae.errors import ConfigError, VideoReadError
 from videomae.inference.clips import ReadFrames
 from videomae.processing.frames import collect_videos
-from videomae.video.opening import Reader, first_frame, open_reader
+from videomae.video.opening import Reader, open_reader, stored_frames
 from videomae.video.stream import reason
 
 Frames: TypeAlias = NDArray[np.uint8]
@@ -52,8 +53,8 @@ class OpenVideo(NamedTuple):
     """Frames by index."""
     seconds: Callable[[], NDArray[np.float64]] | None
     """Returns `[n]`, the times of the frames from the start; None for frames in memory. Call it after reading."""
-    first_frame: int = 0
-    """Index in the whole video of the first frame; more than 0 for a part of one."""
+    stored: Callable[[NDArray[np.int64]], NDArray[np.int64]] = lambda indices: indices
+    """Returns which frames of the whole video, as it is stored, indices mean."""
 
 
 def batch_of(videos: Any) -> list[Any] | None:
@@ -82,11 +83,12 @@ def path_of(video: Any) -> str | None:
 
 
 @contextmanager
-def open_frames(video: VideoInput) -> Iterator[OpenVideo]:
+def open_frames(video: VideoInput, *, fps: float | None = None) -> Iterator[OpenVideo]:
     """Open one video of any accepted form.
 
     Args:
         video: See `ACCEPTED`.
+        fps: Frames a second to read a file at; None: its own frames. Frames in memory have no times.
 
     Yields:
         The video; it is closed, and a temporary file removed, at the end.
@@ -97,7 +99,7 @@ def open_frames(video: VideoInput) -> Iterator[OpenVideo]:
     """
     path = path_of(video)
     if path is not None and ("://" not in path or os.path.exists(path)):
-        with open_reader(path) as reader:
+        with open_reader(path, fps=fps) as reader:
             yield _opened(reader, path)
     elif path is not None or isinstance(video, BYTES) or hasattr(video, "read"):
         name = path or _name(video)
@@ -105,7 +107,7 @@ def open_frames(video: VideoInput) -> Iterator[OpenVideo]:
             copy = os.path.join(folder, "video")
             _copy(video, copy, name)
             try:
-                with open_reader(copy) as reader:
+                with open_reader(copy, fps=fps) as reader:
                     yield _opened(reader, name)
             except VideoReadError as error:  # the caller has not seen the copy
                 raise VideoReadError(str(error).replace(copy, name)) from error
@@ -142,7 +144,9 @@ def frames_array(video: Any) -> Frames:
 
 
 def _opened(reader: Reader, name: str) -> OpenVideo:
-    return OpenVideo(name, len(reader), reader.frames, lambda: reader.timestamps_seconds, first_frame(reader))
+    return OpenVideo(
+        name, len(reader), reader.frames, lambda: reader.timestamps_seconds, partial(stored_frames, reader)
+    )
 
 
 def _copy(video: Any, path: str, name: str) -> None:

@@ -200,12 +200,12 @@ class Predictor:
         if clip is not None:
             check_clip(clip, self.model.config)
         clip = clip or self.clip
-        with open_frames(video) as opened:
+        with open_frames(video, fps=clip.fps) as opened:
             rule = clip_indices_of_frames if opened.seconds is None else clip_indices
             indices = rule(opened.num_frames, clip, num_views=num_views)  # [S, T]
             logits = self._logits(opened.read, indices)
             seconds = None if opened.seconds is None else opened.seconds()[indices]
-            found = ViewLogits(logits, indices + opened.first_frame, seconds)
+            found = ViewLogits(logits, opened.stored(indices), seconds)
         if not found.logits.isfinite().all():
             raise RunError(f"the model's output for {opened.name} is not finite: its weights are damaged")
         return found

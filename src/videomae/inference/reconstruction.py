@@ -38,7 +38,7 @@ from videomae.patches import (
     patchify,
     unpatchify,
 )
-from videomae.video.opening import first_frame, open_reader
+from videomae.video.opening import open_reader, stored_frames
 from videomae.video.sampling import clip_indices
 
 Frames = NDArray[np.uint8]
@@ -128,11 +128,11 @@ def reconstruct_video(
     """Do what `reconstruct` does with a model that is loaded already, without writing a file."""
     mask = mask or loaded.mask
     model = loaded.model
-    with open_reader(video) as reader:
+    with open_reader(video, fps=loaded.clip.fps) as reader:
         indices = clip_indices(len(reader), loaded.clip)  # [1, T]
         (clip,) = clip_batches(reader.frames, indices, loaded.processor, batch_size=1)
         seconds = reader.timestamps_seconds[indices[0]]
-        indices = indices + first_frame(reader)
+        indices = stored_frames(reader, indices)
     pixel_values = normalized(clip, loaded.processor, device=model.device)  # [1, T, C, H, W]
     grid = model.videomae.embeddings.grid_of(pixel_values)
     # Drawn on the CPU, so that a seed hides the same patches on every device.

@@ -188,7 +188,7 @@ def _clips(loaded: Frozen, paths: Sequence[Path], workers: int) -> Iterator[Tens
 
     def read(path: Path) -> Tensor | VideoReadError:
         try:
-            with open_reader(path) as reader:
+            with open_reader(path, fps=loaded.clip.fps) as reader:
                 indices = clip_indices(len(reader), loaded.clip)  # [1, T]
                 return next(clip_batches(reader.frames, indices, loaded.processor, batch_size=1))
         except VideoReadError as error:

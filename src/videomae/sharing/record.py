@@ -187,7 +187,8 @@ class ModelRecord:
         """Return the content of a `videomae.json`, plain JSON values; the evaluation is an entry of the training."""
         values: dict[str, Any] = dict(self.extra)
         if self.sampling is not None:
-            values[CLIP] = dataclasses.asdict(self.sampling)
+            clip = dataclasses.asdict(self.sampling)
+            values[CLIP] = {name: value for name, value in clip.items() if value is not None}
         if self.licence is not None:
             values[LICENCE] = self.licence
         if self.thresholds is not None:
@@ -269,11 +270,14 @@ def sampling_from(values: Mapping[str, Any]) -> ClipConfig | None:
     if entry is None:
         return None
     names = [one.name for one in dataclasses.fields(ClipConfig)]
-    if not isinstance(entry, Mapping) or set(entry) != set(names):
+    if not isinstance(entry, Mapping) or set(entry) | {"fps"} != set(names):  # fps: not in folders of first versions
         raise ConfigError(f"the clip entry is {entry!r}; it must be an object with {', '.join(names)}")
     for name in ("num_frames", "stride"):
         if isinstance(entry[name], bool) or not isinstance(entry[name], int):
             raise ConfigError(f"clip.{name} is {entry[name]!r}; it must be a whole number of frames")
+    fps = entry.get("fps")
+    if isinstance(fps, bool) or not isinstance(fps, int | float | None):
+        raise ConfigError(f"clip.fps is {fps!r}; it must be a number of frames a second, or null")
     return ClipConfig(**entry)
 
 

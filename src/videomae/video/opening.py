@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
@@ -102,22 +102,23 @@ def size_of(path: Path) -> int:
         return -1
 
 
-def open_reader(name: str | os.PathLike[str]) -> Reader:
+def open_reader(name: str | os.PathLike[str], *, fps: float | None = None) -> Reader:
     """Open a video or a part of one.
 
     Args:
         name: A video file; or a folder of numbered pictures, or a template of their names in one, such as
             `clip/img_{:05}.jpg`; with `#t=START,END` after it, seconds, a part of it.
+        fps: Frames a second to read it at, see `ResampledReader`; None: its own frames.
 
     Raises:
         VideoReadError: If it cannot be read, or no frame of it is shown between the two times.
     """
     path, start, end = split_part(name)
     reader = _open_whole(path)
-    if start is None and end is None:
-        return reader
     try:
-        return PartReader(reader, start_seconds=start, end_seconds=end)
+        if start is not None or end is not None:
+            reader = PartReader(reader, start_seconds=start, end_seconds=end)
+        return reader if fps is None else ResampledReader(reader, fps)
     except BaseException:
         reader.close()
         raise
@@ -207,9 +208,77 @@ class PartReader:
         self.close()
 
 
-def first_frame(reader: Reader) -> int:
-    """Return the index in the whole video of a reader's first frame; more than 0 for some parts alone."""
-    return reader.first_frame if isinstance(reader, PartReader) else 0
+class ResampledReader:
+    """A video at a constant frame rate: at each tick the frame that is shown then.
+
+    A video of a lower rate repeats frames, one of a higher rate leaves some out. The first tick is the first frame.
+    """
+
+    def __init__(self, reader: Reader, fps: float) -> None:
+        """Find the frames.
+
+        Args:
+            reader: The video or part; closing this closes it.
+            fps: Ticks a second.
+        """
+        times = reader.timestamps_seconds - reader.timestamps_seconds[0]
+        self._ticks: NDArray[np.float64] = np.arange(int((times[-1] + _SLACK_SECONDS) * fps) + 1) / fps  # [n]
+        self.shown: NDArray[np.int64] = np.searchsorted(times, self._ticks + _SLACK_SECONDS, side="right") - 1
+        """`[n]`, index of the frame at each tick."""
+        self.reader = reader
+        """What is resampled."""
+
+    @property
+    def info(self) -> VideoInfo:
+        """Facts of the video as it is stored."""
+        return self.reader.info
+
+    def __len__(self) -> int:
+        return len(self.shown)
+
+    @property
+    def timestamps_seconds(self) -> NDArray[np.float64]:
+        """`[len]`, time of each tick, from the beginning of the whole video."""
+        times: NDArray[np.float64] = self._ticks + self.reader.timestamps_seconds[0]
+        return times
+
+    def frames(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> ByteArray:
+        """Read frames by tick; see `VideoReader.frames`.
+
+        Raises:
+            VideoReadError: If there is no such tick or the file cannot be read.
+        """
+        wanted = np.asarray(indices, np.int64).reshape(-1)
+        for number in wanted[(wanted < 0) | (wanted >= len(self))][:1]:
+            raise VideoReadError(
+                f"frame {number} was asked of {self.info.path}, which has frames 0 to {len(self) - 1} at the frame "
+                "rate that it is read at"
+            )
+        return self.reader.frames(self.shown[wanted])
+
+    def all_frames(self) -> Iterator[ByteArray]:
+        """Iterate over the frames of all ticks, `[H, W, 3]` uint8 RGB."""
+        times_shown = np.bincount(self.shown, minlength=len(self.reader))
+        return chain.from_iterable(map(repeat, self.reader.all_frames(), times_shown.tolist()))
+
+    def close(self) -> None:
+        """Close the file; may be called twice."""
+        self.reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def stored_frames(reader: Reader, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return which frames of the whole video, as it is stored, indices of a reader mean."""
+    if isinstance(reader, ResampledReader):
+        return stored_frames(reader.reader, reader.shown[indices])
+    return indices + reader.first_frame if isinstance(reader, PartReader) else indices
 
 
 def _plain(seconds: float) -> str:

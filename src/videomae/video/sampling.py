@@ -32,12 +32,17 @@ class ClipConfig:
     """Distance of neighbouring frames of a dense clip, in frames of the video; segment clips do not use it."""
     kind: Literal["dense", "segment"] = "dense"
     """dense: frames `stride` apart; segment: one frame from each of `num_frames` equal parts of the video."""
+    fps: float | None = None
+    """Frames a second at which videos are read before anything else, so that videos of 15 and of 60 frames a second
+    give like clips; None: the frames of the file. `stride` then counts these frames."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         for name, value in (("num_frames", self.num_frames), ("stride", self.stride)):
             if value < 1:
                 raise ConfigError(f"clip.{name} is {value}; it is a number of frames, at least 1")
+        if self.fps is not None and not 0 < self.fps < float("inf"):
+            raise ConfigError(f"clip.fps is {self.fps}; it is a number of frames a second, above 0, or null")
         if self.kind not in ("dense", "segment"):
             raise ConfigError(f"clip.kind is {self.kind!r}; it is 'dense' or 'segment'")
 
