@@ -30,6 +30,7 @@ LAYERS = {
     "collection": 6,
     "sharing": 5,
     "processing": 4,
+    "attentive": 4,
     "data": 5,
     "weights": 3,
     "video": 3,

@@ -342,16 +342,15 @@ def test_a_real_warning_reaches_the_terminal_without_file_and_line(
     assert not any("UserWarning" in line or ".py:" in line for line in lines)
 
 
-SMALL_RUN = ["--model.image_size", "32", "--clip.num_frames", "4", "--loop.workers", "0", "--schedule.steps", "1"]
+SMALL_RUN = "--model.image_size 32 --clip.num_frames 4 --loop.workers 0 --loop.batch_size 2".split()
+SMALL_RUN += ["--schedule.steps", "1"]
 
 
 def test_the_folder_alone_is_enough_and_the_chosen_recipe_is_told(
     labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert (
-        main(["pretrain", *SMALL_RUN, str(labelled_folder), "--out", str(tmp_path / "pre"), "--loop.device", "cpu"])
-        == 0
-    )
+    few = ["--monitor.max_clips", "4", "--loop.device", "cpu"]
+    assert main(["pretrain", *SMALL_RUN, str(labelled_folder), "--out", str(tmp_path / "pre"), *few]) == 0
     told, saved = capsys.readouterr().out, saved_recipe(PretrainRecipe, tmp_path / "pre")
     assert "recipe: laptop, chosen for 6 videos on cpu (the encoder that ships" in told
     assert "model: default, since none is named: 5.3 million parameters" in told
@@ -384,7 +383,8 @@ def test_a_chosen_recipe_leaves_model_and_clip_to_init(
 def test_a_named_recipe_is_taken_without_a_word(
     labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--config", "demo", *SMALL_RUN, "--out", str(tmp_path / "run")]
+    few = ["--monitor.max_clips", "4"]
+    arguments = ["--config", "demo", *SMALL_RUN, *few, "--out", str(tmp_path / "run")]
     assert main(["pretrain", str(labelled_folder), *arguments]) == 0
     assert "chosen" not in capsys.readouterr().out
 

@@ -145,12 +145,22 @@ def test_a_run_of_a_version_without_a_monitor_goes_on_with_all_videos(make: Make
 
 def test_classes_that_folders_give_are_told_apart_by_features(make: Make, tmp_path: Path) -> None:
     pretrain(
-        make("--monitor.held_out", "0.5", "--monitor.max_cost", "0.5", "--loop.batch_size", "48"),
+        make(
+            "--monitor.held_out",
+            "0.5",
+            "--monitor.max_cost",
+            "0.5",
+            "--loop.batch_size",
+            "48",
+            "--schedule.steps",
+            "30",
+        ),
         out=tmp_path / "run",
     )
     last = lines(tmp_path / "run")[-1]
     assert 0.0 <= last["neighbour_accuracy"] <= 1.0
     assert 0.0 <= last["probe_accuracy"] <= 1.0
+    assert 0.0 <= last["attentive_accuracy"] <= 1.0
     assert 0.0 < last["majority"] < 1.0
 
 

@@ -9,6 +9,7 @@ from tiny_models import inputs_for, make_model
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.monitor.statistics import (
     attention_distances,
+    attentive_probe_accuracy,
     content_fraction,
     effective_rank,
     explained_variance,
@@ -65,6 +66,41 @@ def test_the_linear_probe_leaves_the_judged_clip_out() -> None:
         )
         right.append(int((x[left_out] @ weights).argmax()) == labels[left_out])
     assert linear_probe_accuracy(features, labels) == pytest.approx(sum(right) / 12)
+
+
+def test_the_attentive_probe_tells_what_happened_first() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels, groups = [number % 2 for number in range(48)], [str(number // 2) for number in range(48)]
+    tokens = 0.3 * torch.randn(48, 8, 4, 12, generator=generator)
+    for number, label in enumerate(labels):  # class 0: A, then B; class 1: B, then A
+        tokens[number, :4, :, label] += 1
+        tokens[number, 4:, :, 1 - label] += 1
+    tokens = tokens.flatten(1, 2)  # [48, 32, 12]
+    slices = torch.arange(8).repeat_interleave(4).expand(48, -1)
+    assert attentive_probe_accuracy(tokens, slices, labels, groups) >= 0.9
+    # Slices of unequal numbers of tokens have no position: what is told apart by nothing else is not told apart.
+    assert attentive_probe_accuracy(tokens, slices.roll(1, dims=1), labels, groups) < 0.75
+    noise = torch.randn(48, 32, 12, generator=generator)
+    assert attentive_probe_accuracy(noise, slices, labels, groups) < 0.75
+
+
+def test_clips_of_a_group_are_on_one_side_of_the_attentive_probe() -> None:
+    generator = torch.Generator().manual_seed(0)
+    centers = 3 * torch.randn(12, 1, 64, generator=generator)  # what a recording looks like says nothing of others
+    tokens = centers.repeat_interleave(4, dim=0) + 0.1 * torch.randn(48, 4, 64, generator=generator)
+    labels = [number // 4 % 2 for number in range(48)]
+    slices = torch.zeros(48, 4, dtype=torch.int64)
+    apart = [str(number) for number in range(48)]
+    assert attentive_probe_accuracy(tokens, slices, labels, apart) > 0.9
+    assert attentive_probe_accuracy(tokens, slices, labels, [str(number // 4) for number in range(48)]) < 0.75
+
+
+def test_the_attentive_probe_draws_nothing_from_the_global_generator() -> None:
+    tokens, slices = torch.randn(24, 4, 8), torch.zeros(24, 4, dtype=torch.int64)
+    before = torch.get_rng_state()
+    with torch.no_grad():
+        attentive_probe_accuracy(tokens, slices, [0, 1] * 12, [str(number) for number in range(24)])
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_classes_of_one_clip_are_not_judged() -> None:

@@ -35,7 +35,8 @@ class WatchedVideos:
     train: Manifest
     """What is trained on."""
     measured: tuple[VideoRow, ...]
-    """What the monitor measures on, in the order in which it is used; `label` is set where there are labels."""
+    """What the monitor measures on, in the order in which it is used; `label` is set where there are labels, `group`
+    in every row of a file."""
     unseen: bool
     """Whether the measured videos are held out of training."""
 
@@ -83,20 +84,17 @@ def hold_out(manifest: Manifest, config: MonitorConfig, *, seed: int) -> Watched
         groups += [(name, rows)] if whole else [(manifest.relative_path(row), [row]) for row in rows]
     groups.sort(key=lambda group: (derive_seed(seed, "held out", group[0]), group[0]))
     count = min(round(config.held_out * len(manifest.rows)), config.max_clips)
-    chosen: list[VideoRow] = []
-    for _, rows in groups:
+    chosen: dict[VideoRow, str] = {}  # and the group of each
+    for name, rows in groups:
         if len(chosen) + len(rows) <= count:
-            chosen += rows
+            chosen |= dict.fromkeys(rows, name)
     unseen = len(chosen) >= MIN_HELD_OUT
     if not unseen:
-        chosen = [row for _, rows in groups for row in rows][:MAX_SEEN]
-    kept = manifest.rows
-    if unseen:
-        held = set(chosen)
-        kept = tuple(row for row in manifest.rows if row not in held)
-    labels = [found.labels.get(manifest.relative_path(row)) for row in chosen]
+        chosen = dict([(row, name) for name, rows in groups for row in rows][:MAX_SEEN])
+    kept = tuple(row for row in manifest.rows if row not in chosen) if unseen else manifest.rows
     measured = tuple(
-        replace(row, label=None if name is None else ids[name]) for row, name in zip(chosen, labels, strict=True)
+        replace(row, label=ids.get(found.labels.get(manifest.relative_path(row), "")), group=name)
+        for row, name in chosen.items()
     )
     return WatchedVideos(manifest.with_rows(kept), measured, unseen)
 
@@ -148,7 +146,7 @@ def centre_clips(rows: tuple[VideoRow, ...], clip: ClipConfig, *, size: int) -> 
     clips, kept = [], []
     for row in rows:
         try:
-            with open_reader(row.source) as reader:
+            with open_reader(row.source, fps=clip.fps) as reader:
                 frames = reader.frames(centre_clip(len(reader), clip))
         except VideoReadError:
             continue  # the loader of the run names it, or nobody needs it

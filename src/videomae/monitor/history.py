@@ -99,6 +99,8 @@ class Measurement:
     """Of 5 nearest other clips, where labels are given."""
     probe_accuracy: float | None = None
     """Of a linear probe, leave one out, where labels are given."""
+    attentive_accuracy: float | None = None
+    """Of an attentive probe of the tokens, two folds, where labels of 24 clips or more are given."""
     majority: float | None = None
     """Accuracy of always naming the most frequent class."""
     alarms: list[dict[str, str]] = field(default_factory=list)

@@ -40,7 +40,9 @@ from videomae.monitor.history import (
 from videomae.monitor.hooks import inputs_of, norm_spreads, outputs_of
 from videomae.monitor.plan import plan_measurements
 from videomae.monitor.statistics import (
+    ATTENTIVE_FROM,
     attention_distances,
+    attentive_probe_accuracy,
     content_fraction,
     effective_rank,
     explained_variance,
@@ -302,6 +304,10 @@ class LearningMonitor:
                 "probe_accuracy": linear_probe_accuracy(pooled, labels),
                 "majority": max(labels.count(label) for label in labels) / len(labels),
             }
+            if len(kept) >= ATTENTIVE_FROM:
+                slices = self._places[self._visible[kept], 0].long()  # [n, V]
+                groups = [self._rows[place].group or str(place) for place in kept]
+                found["attentive_accuracy"] = attentive_probe_accuracy(tokens[kept], slices, labels, groups)
         return found
 
     def _probed(self) -> dict[str, Any]:

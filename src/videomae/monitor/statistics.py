@@ -5,14 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from videomae.attentive import fit_attentive
 
 NEIGHBOURS = 5
 RIDGE = (
     0.1  # of the mean squared feature: weak enough to fit tens of clips, strong enough for more dimensions than clips
 )
 MIN_PER_CLASS = 2  # a class of one clip has no neighbor
+ATTENTIVE_FROM = 24  # clips: with fewer, tens of steps cost more than the measurement and tell nothing
+ATTENTIVE_STEPS = 40
+ATTENTIVE_PENALTY = 1e-2  # in the middle of what `videomae probe` chooses from
 SAMPLE = 65_536  # values of a group of weights whose change is measured: enough for two digits
 _BLOCK = re.compile(r"encoder\.layer\.(\d+)\.")
 
@@ -84,6 +91,47 @@ def linear_probe_accuracy(features: Tensor, labels: Sequence[int]) -> float:
     fitted = hat @ targets
     left_out = (fitted - hat.diagonal()[:, None] * targets) / (1.0 - hat.diagonal()).clamp_min(1e-9)[:, None]
     return float((left_out.argmax(dim=1) == one_hot.argmax(dim=1)).double().mean())
+
+
+@torch.enable_grad()
+def attentive_probe_accuracy(tokens: Tensor, slices: Tensor, labels: Sequence[int], groups: Sequence[str]) -> float:
+    """Return the accuracy of the attentive probe, fitted on each half of the clips and tested on the other.
+
+    Args:
+        tokens: `[n, V, D]`, detached.
+        slices: `[n, V]` int64, time slice of each. Where slices do not have equally many tokens, in their order, the
+            probe does without temporal positions.
+        labels: n class ids.
+        groups: n names; clips of one name are never on both sides.
+    """
+    count = int(slices.max()) + 1
+    # As it is under tube masks: the same number of tokens slice after slice, in every clip.
+    regular = torch.arange(count, device=slices.device).repeat_interleave(-(-slices.shape[1] // count))
+    even = regular.shape == slices[0].shape and bool((slices == regular).all())
+    shaped = tokens.float().cpu().unflatten(1, (count, -1) if even else (1, -1))
+    targets, first = np.asarray(labels), torch.from_numpy(_first_half(labels, groups))
+    correct = 0
+    for known in (first, ~first):
+        probe = fit_attentive(
+            shaped[known],
+            targets[known.numpy()],
+            penalty=ATTENTIVE_PENALTY,
+            num_classes=int(targets.max()) + 1,
+            seed=0,
+            steps=ATTENTIVE_STEPS,
+        )
+        found = probe.probabilities(shaped[~known]).argmax(axis=1)
+        correct += int((found == targets[~known.numpy()]).sum())
+    return correct / len(labels)
+
+
+def _first_half(labels: Sequence[int], groups: Sequence[str]) -> NDArray[np.bool_]:
+    """Mark about half of each class's groups."""
+    order = sorted({(label, group) for label, group in zip(labels, groups, strict=True)})
+    side: dict[str, bool] = {}
+    for number, (_, group) in enumerate(order):
+        side.setdefault(group, number % 2 == 0)
+    return np.array([side[group] for group in groups])
 
 
 def usable_labels(labels: Sequence[int | None]) -> list[int]:

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from videomae.attentive import fit_attentive
 from videomae.engine.seeding import derive_seed, numpy_generator
 from videomae.evaluation.metrics import Interval
 from videomae.probing.advice import advice
-from videomae.probing.attentive import choose_attentive_penalty, fit_attentive
+from videomae.probing.attentive import choose_attentive_penalty
 from videomae.probing.configs import ProbeConfig
 from videomae.probing.extraction import Features
 from videomae.probing.folds import Fold, group_folds

@@ -113,6 +113,7 @@ def _monitor_facts(history: History) -> dict[str, object]:
     for name, value in (
         ("nearest-neighbor accuracy", last.neighbour_accuracy),
         ("linear probe accuracy", last.probe_accuracy),
+        ("attentive probe accuracy", last.attentive_accuracy),
         ("majority class", last.majority),
     ):
         if value is not None:
