@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from videomae.engine.checkpoint import load_checkpoint, save_checkpoint
-from videomae.engine.muon import MuonWithAdamW
+from videomae.engine.muon import Muon, MuonWithAdamW
 from videomae.engine.optim import OptimConfig, build_optimizer, param_groups, update_if_finite
 from videomae.engine.schedule import set_learning_rate
 from videomae.errors import ConfigError
@@ -64,6 +64,49 @@ def test_an_update_of_a_matrix_is_about_orthogonal() -> None:
     update = (before * (1 - CONFIG.muon_lr * 0.05) - weight.detach()) / CONFIG.muon_lr
     # Newton-Schulz leaves singular values between about 0.5 and 1.5, but for those that were all but zero.
     assert torch.linalg.svdvals(update)[:3] == pytest.approx([1.0, 1.0, 1.0], abs=0.5)
+
+
+def test_in_bfloat16_an_update_is_torchs_to_the_bit() -> None:
+    for shape in ((6, 8), (8, 6), (8, 8)):
+        one = nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+        other = nn.Parameter(one.detach().clone())
+        ours = Muon([{"params": [one]}], lr=0.05, weight_decay=0.1, dtype=torch.bfloat16)
+        torchs = torch.optim.Muon([other], lr=0.05, weight_decay=0.1)
+        for step in range(3):
+            for matrix in (one, other):
+                matrix.grad = torch.randn(shape, generator=torch.Generator().manual_seed(step))
+            ours.step()
+            torchs.step()
+            assert torch.equal(one, other)
+        assert torch.equal(ours.state[one]["momentum_buffer"], torchs.state[other]["momentum_buffer"])
+
+
+def test_in_float32_an_update_differs_from_bfloat16s_by_rounding_alone() -> None:
+    updates = []
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix = nn.Parameter(torch.zeros(16, 24))
+        matrix.grad = torch.randn(16, 24, generator=torch.Generator().manual_seed(0))
+        Muon([{"params": [matrix]}], lr=1.0, weight_decay=0.0, dtype=dtype).step()
+        updates.append(matrix.detach())
+    assert not torch.equal(updates[0], updates[1])
+    assert (updates[0] - updates[1]).norm() < 0.03 * updates[0].norm()
+
+
+@pytest.mark.parametrize("hardware", [True, False])
+def test_the_products_are_in_what_the_processor_multiplies_in_hardware(
+    hardware: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("videomae.engine.muon.has_bf16", lambda device: hardware)
+    seen: list[torch.dtype] = []
+
+    def noted(matrix: torch.Tensor, *rest: object, **options: object) -> torch.Tensor:
+        seen.append(matrix.dtype)
+        return matrix
+
+    monkeypatch.setattr("videomae.engine.muon.orthogonalized", noted)
+    model, optimizer = make()
+    train(model, optimizer, range(1, 2))
+    assert set(seen) == {torch.bfloat16 if hardware else torch.float32}
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path: Path) -> None:

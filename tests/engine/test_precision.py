@@ -1,3 +1,4 @@
+import os
 import platform
 from pathlib import Path
 
@@ -20,6 +21,8 @@ def test_auto_on_the_cpu_agrees_with_the_kernels_list_of_instructions():
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists() or platform.machine() != "x86_64":
         pytest.skip("needs Linux's /proc/cpuinfo on x86_64 as the witness")
+    if "ONEDNN_MAX_CPU_ISA" in os.environ:
+        pytest.skip("ONEDNN_MAX_CPU_ISA holds oneDNN back to other instructions than the processor's")
     flags = set(cpuinfo.read_text().split())
     expected = torch.bfloat16 if flags & {"avx512_bf16", "amx_bf16"} else torch.float32
     assert compute_dtype("auto", CPU) is expected
@@ -36,13 +39,28 @@ def test_auto_on_the_cpu_agrees_with_the_kernels_list_of_instructions():
     ],
 )
 def test_auto_asks_for_the_right_instructions(monkeypatch, capabilities, expected):
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert has_bf16(CPU) is expected
 
 
+@pytest.mark.parametrize(
+    ("limit", "expected"), [("AVX2", False), ("avx512_core", False), ("AVX512_CORE_BF16", True), ("ALL", True)]
+)
+def test_what_holds_onednn_back_to_older_instructions_is_obeyed(monkeypatch, limit, expected):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        monkeypatch.setenv(name, limit)
+        assert has_bf16(CPU) is expected
+        monkeypatch.delenv(name)
+
+
 @pytest.mark.parametrize("answers", [(True, False), (False, True), (False, False), (None, None)])
 def test_older_torch_is_asked_by_its_private_names(monkeypatch, answers):
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     for name, answer in zip(("_is_avx512_bf16_supported", "_is_amx_tile_supported"), answers, strict=True):

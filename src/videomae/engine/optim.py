@@ -116,16 +116,19 @@ def plain_name(name: str) -> str:
         name = shorter
 
 
-def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> RunOptimizer:
+def build_optimizer(
+    groups: list[dict[str, Any]], config: OptimConfig, *, dtype: torch.dtype | None = None
+) -> RunOptimizer:
     """Return AdamW over the groups, with the fused kernel where the device has it, or Muon and AdamW.
 
     Args:
         groups: From `param_groups`; each group's own `weight_decay` counts.
         config: Betas, eps and the rate before `set_learning_rate` is first called.
+        dtype: That of the run's matrix multiplications, in which Muon orthogonalizes; None: see `Muon`.
     """
     for_muon = [group for group in groups if group.get("muon")]
     if for_muon:
-        return MuonWithAdamW(for_muon, [group for group in groups if not group.get("muon")], config)
+        return MuonWithAdamW(for_muon, [group for group in groups if not group.get("muon")], config, dtype=dtype)
     parameters = [parameter for group in groups for parameter in group["params"]]
     fused = all(p.device.type in FUSED_DEVICES and p.is_floating_point() for p in parameters)
     return torch.optim.AdamW(

@@ -6,6 +6,7 @@ There is no float16 on purpose: it needs loss scaling, and the original's float1
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 
 import torch
@@ -20,6 +21,9 @@ BF16_CUDA_CAPABILITY = (
 )  # the first generation with bfloat16 matrix units; older ones emulate it, slower
 # Names in torch.cpu.get_capabilities(): x86 (avx512_bf16, amx_bf16), then 64-bit ARM (bf16, sve_bf16).
 BF16_CPU_CAPABILITIES = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+# How a user holds oneDNN, which multiplies bfloat16, back to older instructions; the names below have no bfloat16.
+ONEDNN_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+ONEDNN_WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
 
 
 def pick_device(name: DeviceName) -> torch.device:
@@ -73,7 +77,8 @@ def has_bf16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= BF16_CUDA_CAPABILITY
     # A torch built without oneDNN has no matrix multiplication that uses the processor's instructions.
     has_onednn: bool = torch.backends.mkldnn.is_available()
-    return device.type == "cpu" and has_onednn and _cpu_has_bf16()
+    is_held_back = any(os.environ.get(name, "").upper() in ONEDNN_WITHOUT_BF16 for name in ONEDNN_LIMITS)
+    return device.type == "cpu" and has_onednn and not is_held_back and _cpu_has_bf16()
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:

@@ -104,6 +104,7 @@ def finetune(
             matrices=muon_matrices(model, recipe.optim),
         ),
         recipe.optim,
+        dtype=dtype,
     )
 
     # ---- run folder ------------------------------------------------------------------------------------------

@@ -94,6 +94,7 @@ def pretrain(
             matrices=muon_matrices(model, recipe.optim),
         ),
         recipe.optim,
+        dtype=dtype,
     )
 
     # ---- run folder ------------------------------------------------------------------------------------------
