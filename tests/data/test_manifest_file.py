@@ -217,3 +217,36 @@ def test_a_manifest_in_the_working_folder_is_read_by_its_name(
     manifest = read_manifest(Path("set.csv"), labelled=False)
     assert [manifest.relative_path(row) for row in manifest.rows] == ["x/1.mp4"]
     assert manifest.fingerprint() == read_manifest(tmp_path / "set.csv", labelled=False).fingerprint()
+
+
+def test_among_many_videos_of_a_folder_those_that_are_gone_or_links_to_nothing_are_missed(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for number in range(30):
+        (tmp_path / f"a/{number:02}.mp4").touch()
+    (tmp_path / "a/07.mp4").unlink()
+    (tmp_path / "a/09.mp4").unlink()
+    (tmp_path / "a/09.mp4").symlink_to(tmp_path / "nothing")
+    (tmp_path / "a/11.mp4").unlink()
+    (tmp_path / "a/11.mp4").symlink_to(tmp_path / "a/12.mp4")
+    file = tmp_path / "list.csv"
+    file.write_text("path\n" + "".join(f"a/{number:02}.mp4\n" for number in range(30)))
+    with pytest.raises(ManifestError, match=r"names 2 videos that are not there, first a/07\.mp4"):
+        read_manifest(file, labelled=False)
+    for name in ("07", "09"):
+        (tmp_path / f"a/{name}.mp4").unlink(missing_ok=True)
+        (tmp_path / f"a/{name}.mp4").touch()
+    assert len(read_manifest(file, labelled=False).rows) == 30
+
+
+@pytest.mark.parametrize("text", ["./a.mp4", "b//c.mp4", "b/./c.mp4", "a.mp4 "])
+def test_a_path_written_otherwise_has_the_name_of_its_file(tmp_path: Path, text: str) -> None:
+    (tmp_path / "b").mkdir()
+    for name in ("a.mp4", "b/c.mp4"):
+        (tmp_path / name).touch()
+    file = tmp_path / "list.csv"
+    file.write_text(f"path\n{text}\n")
+    manifest = read_manifest(file, labelled=False)
+    assert manifest.relative_path(manifest.rows[0]) == ("a.mp4" if "a" in text else "b/c.mp4")
+    file.write_text(f"path\n{text}\na.mp4\nb/c.mp4\n")
+    with pytest.raises(ManifestError, match="more than once"):
+        read_manifest(file, labelled=False)
