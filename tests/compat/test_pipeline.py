@@ -118,11 +118,13 @@ def test_a_model_of_unknown_sampling_is_sampled_as_published_with_a_warning(
     classify = pipeline(TASK, model=str(folder), device="cpu")
     with pytest.warns(UserWarning, match="assuming stride 4; give frame_sampling_rate"):
         result = classify(video)
-    np.testing.assert_allclose(by_label(result), logits(classify, video, ClipConfig(4, 4)).softmax(dim=0), atol=1e-6)
+    np.testing.assert_allclose(
+        by_label(result), logits(classify, video, ClipConfig(4, 4, "original")).softmax(dim=0), atol=1e-6
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert by_label(classify(video, frame_sampling_rate=4)) == by_label(result)
-        told = pipeline(TASK, str(folder), device="cpu", clip=ClipConfig(4, 4))
+        told = pipeline(TASK, str(folder), device="cpu", clip=ClipConfig(4, 4, "original"))
         assert by_label(told(video)) == by_label(result)
 
 

@@ -28,10 +28,19 @@ from videomae.sharing.record import ModelRecord, save_record
 from videomae.video.sampling import ClipConfig
 from videomae.video.write import write_video
 
-CLIP = ClipConfig(num_frames=16, stride=4)
-# The rule of fine-tuning and validation: about stride 4 from the start, then the last frame; from 65 frames on 16
-# frames of the middle 64, both ends included.
-EXPECTED = {
+KINDS = ("dense", "original")
+LENGTHS = (1, 7, 16, 20, 64, 300)
+# Stride 4 from the start or in the middle, then the last frame on it; the table of docs/concepts.md.
+DENSE = {
+    1: [0] * 16,
+    7: [0] + [4] * 15,
+    16: [0, 4, 8] + [12] * 13,
+    20: [0, 4, 8, 12] + [16] * 12,
+    64: list(range(1, 62, 4)),
+    300: list(range(119, 180, 4)),
+}
+# About stride 4, then the last frame; from 65 frames on 16 frames of the middle 64, both ends included.
+ORIGINAL = {
     1: [0] * 16,
     7: [0] + [6] * 15,
     16: [0, 5, 10] + [15] * 13,
@@ -39,30 +48,33 @@ EXPECTED = {
     64: [0, 4, 8, 12, 17, 21, 25, 29, 34, 38, 42, 46, 51, 55, 59, 63],
     300: [118, 122, 126, 130, 135, 139, 143, 147, 152, 156, 160, 164, 169, 173, 177, 181],
 }
+EXPECTED = {"dense": DENSE, "original": ORIGINAL}
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A classifier and a pre-trained model of 16 frames."""
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Path]]:
+    """A classifier and a pre-trained model of 16 frames, for each kind of clip."""
     root = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
     classifier = VideoMAEForVideoClassification(tiny_network(num_frames=16, id2label={0: "cut", 1: "run"}))
     pretrained = VideoMAEForPreTraining(tiny_network(num_frames=16, use_mean_pooling=False))
     for name, model in (("classifier", classifier), ("pretrained", pretrained)):
-        model.save_pretrained(root / name)
-        VideoMAEImageProcessor(size=32, crop_size=32).save_pretrained(root / name)
-        save_record(root / name, ModelRecord(sampling=CLIP))
-    return {name: root / name for name in ("classifier", "pretrained")}
+        for kind in KINDS:
+            folder = root / kind / name
+            model.save_pretrained(folder)
+            VideoMAEImageProcessor(size=32, crop_size=32).save_pretrained(folder)
+            save_record(folder, ModelRecord(sampling=ClipConfig(num_frames=16, stride=4, kind=kind)))
+    return {kind: {name: root / kind / name for name in ("classifier", "pretrained")} for kind in KINDS}
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     root = tmp_path_factory.mktemp("files")
     rng = np.random.default_rng(0)
-    for count in EXPECTED:
+    for count in LENGTHS:
         frames = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8).repeat(4, axis=1).repeat(4, axis=2)
         write_video(root / f"{count}.mp4", frames)
-    return {count: root / f"{count}.mp4" for count in EXPECTED}
+    return {count: root / f"{count}.mp4" for count in LENGTHS}
 
 
 @pytest.fixture
@@ -79,12 +91,13 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return taken
 
 
-@pytest.mark.parametrize("count", EXPECTED)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", LENGTHS)
 def test_every_public_way_takes_the_same_frames_of_a_file(
-    folders: dict[str, Path], files: dict[int, Path], read: list[int], count: int
+    folders: dict[str, dict[str, Path]], files: dict[int, Path], read: list[int], count: int, kind: str
 ) -> None:
-    path, expected = files[count], EXPECTED[count]
-    classifier = folders["classifier"]
+    path, expected = files[count], EXPECTED[kind][count]
+    classifier = folders[kind]["classifier"]
 
     processor = VideoMAEVideoProcessor.from_pretrained(classifier)
     inputs = processor(path, return_tensors="pt", return_metadata=True)
@@ -93,7 +106,7 @@ def test_every_public_way_takes_the_same_frames_of_a_file(
     assert [list(row) for row in predictor.predict(path).frame_indices] == [expected]
     features = extract_features(classifier, [path], device="cpu").videos[0]
     assert features.frame_indices.tolist() == expected
-    assert reconstruct(folders["pretrained"], path, device="cpu").frame_indices.tolist() == expected
+    assert reconstruct(folders[kind]["pretrained"], path, device="cpu").frame_indices.tolist() == expected
 
     read.clear()
     (score, *_) = pipeline("video-classification", classifier, device="cpu")(path)
@@ -111,14 +124,15 @@ def test_every_public_way_takes_the_same_frames_of_a_file(
 
 
 def test_frames_in_memory_are_a_video_unless_they_are_one_clip(
-    folders: dict[str, Path], files: dict[int, Path]
+    folders: dict[str, dict[str, Path]], files: dict[int, Path]
 ) -> None:
-    predictor = Predictor(folders["classifier"], device="cpu")
-    processor = VideoMAEVideoProcessor.from_pretrained(folders["classifier"])
+    classifier = folders["dense"]["classifier"]
+    predictor = Predictor(classifier, device="cpu")
+    processor = VideoMAEVideoProcessor.from_pretrained(classifier)
     for count, path in files.items():
         with VideoReader(path) as reader:
             frames = reader.frames(range(count))
-        expected = list(range(16)) if count == 16 else EXPECTED[count]
+        expected = list(range(16)) if count == 16 else DENSE[count]
         assert [list(row) for row in predictor.predict(frames).frame_indices] == [expected]
         sampled = processor(frames, do_sample_frames=True, return_metadata=True)
         assert sampled.video_metadata[0].frames_indices == expected

@@ -120,7 +120,7 @@ def test_without_any_sampling_the_published_one_is_taken_with_a_warning(video: P
         UserWarning, match="taking 16 frames, stride 4, from the middle.*give num_frames, fps, or clip"
     ):
         features = VideoMAEVideoProcessor(**SMALL)(str(video), return_tensors="pt")
-    assert same(features, read_clip(video, centre_clip(NUM_FRAMES, ClipConfig(16, 4))))
+    assert same(features, read_clip(video, centre_clip(NUM_FRAMES, ClipConfig(16, 4, "original"))))
 
 
 def test_every_frame_only_where_it_is_asked_for(processor: VideoMAEVideoProcessor, video: Path) -> None:

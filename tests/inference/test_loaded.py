@@ -104,7 +104,9 @@ def test_missing_record_is_assumed_aloud_and_the_callers_clip_needs_none(tmp_pat
     saved(VideoMAEForVideoClassification, tmp_path)
     (tmp_path / "videomae.json").unlink()
     with pytest.warns(UserWarning, match="assuming 4 frames, stride 4"):
-        assert load_trained(VideoMAEForVideoClassification, tmp_path, device="cpu").clip == ClipConfig(4, 4)
+        assert load_trained(VideoMAEForVideoClassification, tmp_path, device="cpu").clip == ClipConfig(
+            4, 4, "original"
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert load_trained(VideoMAEForVideoClassification, tmp_path, clip=CLIP, device="cpu").clip == CLIP

@@ -53,7 +53,7 @@ def test_folder_without_record_assumes_the_published_stride_aloud(classifier_fol
     shutil.copytree(classifier_folder, folder)
     (folder / "videomae.json").unlink()
     with pytest.warns(UserWarning, match="assuming 4 frames, stride 4"):
-        assert load_classifier(folder, device="cpu").clip == ClipConfig(num_frames=4, stride=4)
+        assert load_classifier(folder, device="cpu").clip == ClipConfig(num_frames=4, stride=4, kind="original")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert load_classifier(folder, clip=CLIP, device="cpu").clip == CLIP

@@ -37,7 +37,7 @@ def test_network_without_clip_gets_the_published_stride_and_says_so(tmp_path: Pa
     with pytest.warns(
         UserWarning, match=r"^net does .*assuming 12 frames, stride 4; give the clip to choose another"
     ):
-        assert stored_clip(record, CONFIG, name="net") == ClipConfig(num_frames=12, stride=4, kind="dense")
+        assert stored_clip(record, CONFIG, name="net") == ClipConfig(num_frames=12, stride=4, kind="original")
 
 
 def test_the_assumption_is_said_once_for_a_network() -> None:

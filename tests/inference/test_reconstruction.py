@@ -266,7 +266,7 @@ def test_folder_that_transformers_wrote_works_and_the_sampling_is_assumed_with_a
     (folder / "videomae.json").unlink()
     with pytest.warns(UserWarning, match="assuming 4 frames, stride 4"):
         result = reconstruct(folder, video, mask=MASK, device="cpu")
-    assert result.frame_indices.tolist() == centre_clip(30, ClipConfig(4, 4)).tolist()
+    assert result.frame_indices.tolist() == centre_clip(30, ClipConfig(4, 4, "original")).tolist()
 
 
 @pytest.mark.parametrize(

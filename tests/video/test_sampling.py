@@ -19,6 +19,7 @@ from videomae.video.sampling import (
 
 GOLDEN_VIEWS = json.loads((Path(__file__).parents[1] / "golden" / "test_views.json").read_text())
 DENSE = ClipConfig(num_frames=16, stride=4, kind="dense")
+ORIGINAL = ClipConfig(num_frames=16, stride=4, kind="original")
 SEGMENT = ClipConfig(num_frames=16, kind="segment")
 
 
@@ -31,7 +32,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "clip", "num_views"), [("dense_16x4_5x3", DENSE, 5), ("segment_16_2x3", SEGMENT, 2)]
+    ("protocol", "clip", "num_views"), [("dense_16x4_5x3", ORIGINAL, 5), ("segment_16_2x3", SEGMENT, 2)]
 )
 def test_views_and_crops_equal_the_published_protocols(protocol, clip, num_views):
     cases = golden_cases(protocol)
@@ -56,6 +57,10 @@ def test_views_and_crops_equal_the_published_protocols(protocol, clip, num_views
         (lambda n, clip: pretraining_clip(n, clip, rng=rng(n)), SEGMENT),
         (lambda n, clip: finetuning_clip(n, clip, rng=rng(n)), DENSE),
         (lambda n, clip: finetuning_clip(n, clip, rng=rng(n)), SEGMENT),
+        (lambda n, clip: pretraining_clip(n, clip, rng=rng(n)), ORIGINAL),
+        (lambda n, clip: finetuning_clip(n, clip, rng=rng(n)), ORIGINAL),
+        (lambda n, clip: view_clips(n, clip, num_views=5), ORIGINAL),
+        (lambda n, clip: centre_clip(n, clip), ORIGINAL),
         (lambda n, clip: centre_clip(n, clip), DENSE),
         (lambda n, clip: centre_clip(n, clip), SEGMENT),
         (lambda n, clip: view_clips(n, clip, num_views=1), DENSE),
@@ -79,7 +84,7 @@ def test_every_clip_of_every_length_is_ascending_and_inside_the_video(draw, clip
 def test_pretraining_clip_follows_the_pointer_of_the_original_for_every_start():
     """The rule as the reference states it: one-based pointer, advanced while pointer + stride < n."""
     for total in range(1, 120):
-        for clip in (DENSE, ClipConfig(16, 2), ClipConfig(16, 1)):
+        for clip in (ORIGINAL, ClipConfig(16, 2, "original"), ClipConfig(16, 1, "original")):
             frames = pretraining_clip(total, clip, rng=rng(total))
             pointer, expected = int(frames[0]) + 1, []
             for _ in range(clip.num_frames):
@@ -88,35 +93,52 @@ def test_pretraining_clip_follows_the_pointer_of_the_original_for_every_start():
             assert frames.tolist() == expected, (total, clip)
 
 
-def test_pretraining_clip_repeats_the_last_reachable_frame_of_a_short_video():
-    assert pretraining_clip(40, DENSE, rng=rng()).tolist() == [*range(0, 37, 4), *[36] * 6]
-    assert pretraining_clip(64, DENSE, rng=rng()).tolist() == list(range(0, 61, 4))
+def test_a_dense_clip_has_its_stride_to_the_frame_and_repeats_the_last_frame_on_it():
+    for draw in (pretraining_clip, finetuning_clip):
+        for total in range(1, 130):
+            frames = draw(total, DENSE, rng=rng(total))
+            start = int(frames[0])
+            assert start == 0 or total > DENSE.span
+            last = start + (total - 1 - start) // 4 * 4
+            assert frames.tolist() == [min(start + 4 * number, last) for number in range(16)]
+    # In the original the step onto the very last frame is not taken.
+    assert pretraining_clip(37, DENSE, rng=rng()).tolist() == [*range(0, 37, 4), *[36] * 6]
+    assert pretraining_clip(37, ORIGINAL, rng=rng()).tolist() == [*range(0, 33, 4), *[32] * 7]
+
+
+def test_pretraining_clip_of_the_original_repeats_the_last_reachable_frame_of_a_short_video():
+    assert pretraining_clip(40, ORIGINAL, rng=rng()).tolist() == [*range(0, 37, 4), *[36] * 6]
+    assert pretraining_clip(64, ORIGINAL, rng=rng()).tolist() == list(range(0, 61, 4))
 
 
 def test_pretraining_clip_starts_anywhere_that_the_whole_clip_fits():
     generator = rng()
-    starts = {int(pretraining_clip(70, DENSE, rng=generator)[0]) for _ in range(300)}
-    assert starts == set(range(7))
+    for clip, num_starts in ((DENSE, 10), (ORIGINAL, 7)):  # a clip of 61 frames; the original asks for 64
+        starts = {int(pretraining_clip(70, clip, rng=generator)[0]) for _ in range(300)}
+        assert starts == set(range(num_starts))
 
 
 def test_finetuning_clip_of_a_short_video_equals_the_published_example():
-    assert finetuning_clip(40, DENSE, rng=rng()).tolist() == [0, 4, 8, 13, 17, 22, 26, 31, 35, *[39] * 7]
-    assert finetuning_clip(10, DENSE, rng=rng()).tolist() == [0, *[9] * 15]
+    assert finetuning_clip(40, ORIGINAL, rng=rng()).tolist() == [0, 4, 8, 13, 17, 22, 26, 31, 35, *[39] * 7]
+    assert finetuning_clip(10, ORIGINAL, rng=rng()).tolist() == [0, *[9] * 15]
 
 
 def test_finetuning_clip_spreads_over_the_whole_window_at_stride_64_fifteenths():
     offsets = [0, 4, 8, 12, 17, 21, 25, 29, 34, 38, 42, 46, 51, 55, 59, 63]
     generator, starts = rng(), set()
     for _ in range(300):
-        frames = finetuning_clip(70, DENSE, rng=generator)
+        frames = finetuning_clip(70, ORIGINAL, rng=generator)
         assert (frames - frames[0]).tolist() == offsets
         starts.add(int(frames[0]))
     assert starts == set(range(6))  # ends 64..69, so the very last start is never drawn
 
 
 def test_centre_clip_lies_in_the_middle():
-    assert centre_clip(100, DENSE)[0] == 18
-    assert centre_clip(100, DENSE)[-1] == 81
+    assert centre_clip(100, DENSE).tolist() == list(range(19, 80, 4))  # 19 frames before it, 20 behind
+    assert centre_clip(20, DENSE).tolist() == [0, 4, 8, 12, *[16] * 12]
+    assert centre_clip(100, ORIGINAL)[0] == 18
+    assert centre_clip(100, ORIGINAL)[-1] == 81
+    assert centre_clip(20, ORIGINAL).tolist() == [0, 5, 10, 15, *[19] * 12]
     assert centre_clip(320, SEGMENT).tolist() == [20 * segment + 10 for segment in range(16)]
 
 
@@ -137,6 +159,14 @@ def test_the_same_generator_state_draws_the_same_clip():
     for draw in (pretraining_clip, finetuning_clip):
         for clip in (DENSE, SEGMENT):
             assert draw(300, clip, rng=rng(5)).tolist() == draw(300, clip, rng=rng(5)).tolist()
+
+
+def test_dense_views_reach_from_the_first_frame_to_the_last():
+    views = view_clips(300, DENSE, num_views=5)
+    assert views[:, 0].tolist() == [0, 60, 120, 179, 239]
+    assert views[-1].tolist() == list(range(239, 300, 4))
+    assert (np.diff(views, axis=1) == 4).all()
+    assert view_clips(10, DENSE, num_views=3).tolist() == [[0, 4, *[8] * 14]] * 3
 
 
 def test_a_single_view_starts_at_the_first_frame():
@@ -175,7 +205,7 @@ def test_crops_of_a_larger_frame_are_centred_on_the_shorter_side():
     [
         ({"num_frames": 0}, "clip.num_frames is 0; it is a number of frames, at least 1"),
         ({"stride": -4}, "clip.stride is -4; it is a number of frames, at least 1"),
-        ({"kind": "sparse"}, "clip.kind is 'sparse'; it is 'dense' or 'segment'"),
+        ({"kind": "sparse"}, "clip.kind is 'sparse'; it is 'dense', 'segment' or 'original'"),
     ],
 )
 def test_contradictory_clip_settings_are_refused(values, message):

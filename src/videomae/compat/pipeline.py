@@ -153,7 +153,8 @@ class VideoClassificationPipeline:
         if num_frames is not None:
             clip = replace(clip, num_frames=_count("num_frames", num_frames))
         if stride is not None:
-            clip = replace(clip, stride=_count("frame_sampling_rate", stride), kind="dense")
+            kind = "dense" if clip.kind == "segment" else clip.kind  # segments have no stride
+            clip = replace(clip, stride=_count("frame_sampling_rate", stride), kind=kind)
         return clip
 
 

@@ -204,7 +204,7 @@ def stored_clip(record: Path | None, config: VideoMAEConfig, *, name: str) -> Cl
         UserWarning,
         stacklevel=4,
     )
-    return ClipConfig(num_frames=config.num_frames, stride=PUBLISHED_CLIP.stride)
+    return replace(PUBLISHED_CLIP, num_frames=config.num_frames)
 
 
 def check_clip(clip: ClipConfig, config: VideoMAEConfig) -> None:

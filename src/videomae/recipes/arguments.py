@@ -5,6 +5,7 @@ Works on lists of strings, so that jsonargparse sees nothing but options.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -148,13 +149,6 @@ def _model_and_clip_of(init: str) -> list[str]:
     options = ["--model.preset", "null", "--model.overrides", "{}"]
     if isinstance(loaded.model.config.image_size, int):
         options += ["--model.image_size", str(loaded.model.config.image_size)]
-    clip = loaded.clip
-    options += [
-        "--clip.num_frames",
-        str(clip.num_frames),
-        "--clip.stride",
-        str(clip.stride),
-        "--clip.kind",
-        clip.kind,
-    ]
+    for name, value in dataclasses.asdict(loaded.clip).items():
+        options += [f"--clip.{name}", "null" if value is None else str(value)]
     return options

@@ -130,6 +130,7 @@ def _sampling(clip: ClipConfig | None) -> str:
     how = {
         "dense": f"{clip.num_frames} frames, one in {clip.stride}, from one stretch of the video",
         "segment": f"{clip.num_frames} frames, one from each of {clip.num_frames} equal parts of the video",
+        "original": f"{clip.num_frames} frames, about one in {clip.stride}, as the original's loaders take them",
     }[clip.kind]
     return f"## Frame sampling\n\nTrained on clips of {how}. Sample alike when using it."
 

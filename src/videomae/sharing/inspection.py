@@ -194,7 +194,9 @@ def _sampling(checkpoint: Checkpoint, config: ModelConfig | None) -> tuple[str, 
             return f"{clip.num_frames} frames, stride {clip.stride}, {clip.kind}", []
     frames, stride = PUBLISHED_CLIP.num_frames if config is None else config.num_frames, PUBLISHED_CLIP.stride
     what = f"nothing says how its clips were sampled: {frames} frames at stride {stride} are assumed"
-    return f"not recorded; {frames} frames, stride {stride} assumed", [Problem(what, "assumed")]
+    return f"not recorded; {frames} frames, stride {stride}, {PUBLISHED_CLIP.kind} assumed", [
+        Problem(what, "assumed")
+    ]
 
 
 def _processor_problems(checkpoint: Checkpoint) -> list[Problem]:

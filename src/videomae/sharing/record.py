@@ -19,7 +19,7 @@ from videomae.video.sampling import ClipConfig
 from videomae.weights.json_files import json_text, read_json, write_text_file
 from videomae.weights.sources import RECORD_FILE
 
-PUBLISHED_CLIP = ClipConfig(num_frames=16, stride=4)  # of the published Kinetics models
+PUBLISHED_CLIP = ClipConfig(num_frames=16, stride=4, kind="original")  # of the published Kinetics models
 # Earlier versions kept the confusion matrix in the record: 13 bytes a cell, so that 9,000 classes are still read.
 MAX_READ_BYTES = 2**30
 MAX_WRITTEN_BYTES = 4 * 2**20

@@ -3,9 +3,12 @@
 Every function is pure: frame counts and a generator in, frame indices out. `n` is the number of frames of the video,
 `T` the frames of a clip, `s` its stride, `S` the views.
 
+Dense clips have the stride that is asked for, to the frame. The original's loaders are a frame off here and there;
+the published models have seen clips of that kind, so there is a kind `original`, index for index theirs.
+
 Everything that reads a trained model's clip from a video file (the video processor, `Predictor`, the pipeline,
 features, reconstruction, evaluation) takes its frames from `clip_indices`, so that one file gives one clip whoever
-asks. A file shorter than a clip is read as in fine-tuning and validation; see `centre_clip`. Frames that a caller
+asks. A file shorter than a clip repeats a frame at its end; see `centre_clip`. Frames that a caller
 holds in memory are a video as well, unless there are exactly T of them; see `clip_indices_of_frames`.
 """
 
@@ -30,8 +33,10 @@ class ClipConfig:
     """T, frames of a clip."""
     stride: int = 4
     """Distance of neighbouring frames of a dense clip, in frames of the video; segment clips do not use it."""
-    kind: Literal["dense", "segment"] = "dense"
-    """dense: frames `stride` apart; segment: one frame from each of `num_frames` equal parts of the video."""
+    kind: Literal["dense", "segment", "original"] = "dense"
+    """dense: frames `stride` apart; segment: one frame from each of `num_frames` equal parts of the video; original:
+    the dense clips of the original VideoMAE's loaders, whose rules for windows and short videos are a frame off here
+    and there, for the published models."""
     fps: float | None = None
     """Frames a second at which videos are read before anything else, so that videos of 15 and of 60 frames a second
     give like clips; None: the frames of the file. `stride` then counts these frames."""
@@ -43,8 +48,13 @@ class ClipConfig:
                 raise ConfigError(f"clip.{name} is {value}; it is a number of frames, at least 1")
         if self.fps is not None and not 0 < self.fps < float("inf"):
             raise ConfigError(f"clip.fps is {self.fps}; it is a number of frames a second, above 0, or null")
-        if self.kind not in ("dense", "segment"):
-            raise ConfigError(f"clip.kind is {self.kind!r}; it is 'dense' or 'segment'")
+        if self.kind not in ("dense", "segment", "original"):
+            raise ConfigError(f"clip.kind is {self.kind!r}; it is 'dense', 'segment' or 'original'")
+
+    @property
+    def span(self) -> int:
+        """Frames of the video from the first to the last frame of a dense clip, both included."""
+        return (self.num_frames - 1) * self.stride + 1
 
 
 class CropOffset(NamedTuple):
@@ -58,8 +68,8 @@ def pretraining_clip(total_frames: int, clip: ClipConfig, *, rng: np.random.Gene
     """Draw the frames of one pre-training clip.
 
     A dense clip starts at a random frame. Where the video ends early, the last frame that the stride reaches is
-    repeated; as in the original, the step onto the very last frame of the video is not taken (40 frames at
-    stride 4 end with 36, and a stride of 1 repeats the last but one).
+    repeated. In the original the step onto the very last frame of the video is not taken (37 frames at stride 4 end
+    with 32, and a stride of 1 repeats the last but one), and no clip ends with the last `s - 1` frames.
 
     Args:
         total_frames: n, at least 1.
@@ -77,6 +87,8 @@ def pretraining_clip(total_frames: int, clip: ClipConfig, *, rng: np.random.Gene
     _check_total(total_frames)
     if clip.kind == "segment":
         return _segment_clip(total_frames, clip.num_frames, rng=rng)
+    if clip.kind == "dense":
+        return _strided(total_frames, clip, start=int(rng.integers(max(total_frames - clip.span, 0) + 1)))
     num_starts = total_frames - clip.num_frames * clip.stride + 1
     start = int(rng.integers(num_starts)) if num_starts > 0 else 0
     num_advances = max((total_frames - 2 - start) // clip.stride, 0)
@@ -86,9 +98,9 @@ def pretraining_clip(total_frames: int, clip: ClipConfig, *, rng: np.random.Gene
 def finetuning_clip(total_frames: int, clip: ClipConfig, *, rng: np.random.Generator) -> IntArray:
     """Draw the frames of one training clip for classification.
 
-    A dense clip spreads T frames evenly over a random window of `T * s` frames, both ends included, so that its
-    frames lie slightly further apart than s. A video of at most `T * s` frames is read at about stride s and its
-    last frame repeated.
+    A dense clip is drawn as in pre-training. The original spreads T frames evenly over a random window of `T * s`
+    frames, both ends included, so that they lie slightly further apart than s; a video of at most `T * s` frames it
+    reads at about stride s, and repeats its last frame.
 
     Args:
         total_frames: n, at least 1.
@@ -104,20 +116,20 @@ def finetuning_clip(total_frames: int, clip: ClipConfig, *, rng: np.random.Gener
     Source: the original VideoMAE fine-tuning loaders.
     """
     _check_total(total_frames)
-    if clip.kind == "segment":
-        return _segment_clip(total_frames, clip.num_frames, rng=rng)
+    if clip.kind != "original":
+        return pretraining_clip(total_frames, clip, rng=rng)
     window = clip.num_frames * clip.stride
     if total_frames <= window:
-        return _short_dense_clip(total_frames, clip)
-    return _dense_window(int(rng.integers(window, total_frames)), clip)
+        return _short_window(total_frames, clip)
+    return _window(int(rng.integers(window, total_frames)), clip)
 
 
 def centre_clip(total_frames: int, clip: ClipConfig) -> IntArray:
     """Return the validation clip: the middle of the video, deterministic.
 
-    A video of at most `T * s` frames is read from its beginning at about stride s, and its last frame is repeated: 16
-    frames give 0, 5, 10, 15, 15, ... for T = 16 and s = 4. It is not read frame by frame, not even where n = T: the
-    model learned motion at stride s, and fine-tuning showed it short videos in just this way.
+    A video that is shorter than a dense clip is read from its beginning at stride s, and the last frame on the stride
+    is repeated: 16 frames give 0, 4, 8, 12, 12, ... for T = 16 and s = 4; the original gives 0, 5, 10, 15, 15. It is
+    not read frame by frame, not even where n = T: the model learned motion at stride s.
 
     Args:
         total_frames: n, at least 1.
@@ -129,24 +141,27 @@ def centre_clip(total_frames: int, clip: ClipConfig) -> IntArray:
     Raises:
         ValueError: If the video has no frames.
 
-    Source: the validation loader of VideoMAE V2, whose rule for short videos is that of both versions' fine-tuning
-    loaders; the first version validates on random clips.
+    Source: for the original, the validation loader of VideoMAE V2, whose rule for short videos is that of both
+    versions' fine-tuning loaders; the first version validates on random clips.
     """
     _check_total(total_frames)
     if clip.kind == "segment":
         return _segment_clip(total_frames, clip.num_frames, rng=None)
+    if clip.kind == "dense":
+        return _strided(total_frames, clip, start=max(total_frames - clip.span, 0) // 2)
     window = clip.num_frames * clip.stride
     if total_frames <= window:
-        return _short_dense_clip(total_frames, clip)
-    return _dense_window((window + total_frames) // 2, clip)
+        return _short_window(total_frames, clip)
+    return _window((window + total_frames) // 2, clip)
 
 
 def view_clips(total_frames: int, clip: ClipConfig, *, num_views: int) -> IntArray:
     """Return the clips of the published test protocols.
 
     Dense views start at even distances, the first at the first frame and the last so that it ends with the last
-    frame on the stride; a single view starts at the first frame. Segment views interleave: view k takes the k-th
-    of S evenly spaced frames of each segment.
+    frame; a single view starts at the first frame. In the original all views are on one stride from the first frame,
+    and the last ends with the last frame on it. Segment views interleave: view k takes the k-th of S evenly spaced
+    frames of each segment.
 
     Args:
         total_frames: n, at least 1.
@@ -159,7 +174,7 @@ def view_clips(total_frames: int, clip: ClipConfig, *, num_views: int) -> IntArr
     Raises:
         ValueError: If the video has no frames or no view is asked for.
 
-    Source: the test loaders of VideoMAE (dense) and VideoMAE V2 (segment; for S = 2 it equals the first version).
+    Source: the test loaders of VideoMAE (original) and VideoMAE V2 (segment; for S = 2 it equals the first version).
     """
     _check_total(total_frames)
     if num_views < 1:
@@ -169,6 +184,9 @@ def view_clips(total_frames: int, clip: ClipConfig, *, num_views: int) -> IntArr
         view, segment = np.arange(num_views)[:, None], np.arange(clip.num_frames)[None, :]
         frames = (view * part / num_views + part * segment).astype(np.int64)  # [S, T], truncated
         return np.sort(frames, axis=None).reshape(clip.num_frames, num_views).T.copy()  # [S, T]
+    if clip.kind == "dense":
+        firsts = np.linspace(0, max(total_frames - clip.span, 0), num_views).round().astype(int).tolist()
+        return np.stack([_strided(total_frames, clip, start=start) for start in firsts])  # [S, T]
     strided = np.arange(0, total_frames, clip.stride, dtype=np.int64)
     if len(strided) < clip.num_frames:
         strided = np.pad(strided, (0, clip.num_frames - len(strided)), mode="edge")
@@ -226,7 +244,7 @@ def sliding_clips(total_frames: int, clip: ClipConfig, *, step_frames: int) -> I
 
     Args:
         total_frames: n, at least 1.
-        clip: Length and stride; the kind must be dense.
+        clip: Length and stride; the kind must not be segment.
         step_frames: Distance of neighbouring starts, in frames of the video, at least 1.
 
     Returns:
@@ -234,19 +252,16 @@ def sliding_clips(total_frames: int, clip: ClipConfig, *, step_frames: int) -> I
 
     Raises:
         ValueError: If the video has no frames or the step is below 1.
-        ConfigError: If the clip is not dense.
+        ConfigError: If the clip is of segments.
     """
     _check_total(total_frames)
     if step_frames < 1:
         raise ValueError(f"step_frames is {step_frames}; windows must move on by at least 1 frame")
-    if clip.kind != "dense":
+    if clip.kind == "segment":
         raise ConfigError(f"clip.kind is {clip.kind!r}, but sliding clips lie at a fixed stride: use clip.kind dense")
-    last_start = max(total_frames - 1 - (clip.num_frames - 1) * clip.stride, 0)
+    last_start = max(total_frames - clip.span, 0)
     starts = np.append(np.arange(0, last_start, step_frames, dtype=np.int64), last_start)  # [W]
-    frames = starts[:, None] + clip.stride * np.arange(clip.num_frames)  # [W, T]
-    if last_start == 0:  # a video shorter than one clip: repeat the last frame that the stride reaches
-        frames = np.minimum(frames, (total_frames - 1) // clip.stride * clip.stride)
-    return frames
+    return np.stack([_strided(total_frames, clip, start=int(start)) for start in starts])  # [W, T]
 
 
 def crop_views(height: int, width: int, *, size: int, num_crops: int) -> tuple[CropOffset, ...]:
@@ -285,14 +300,19 @@ def crop_views(height: int, width: int, *, size: int, num_crops: int) -> tuple[C
     return tuple(CropOffset(centre.top, start) for start in starts)
 
 
-def _dense_window(end: int, clip: ClipConfig) -> IntArray:
+def _strided(total_frames: int, clip: ClipConfig, *, start: int) -> IntArray:
+    """Take T frames from `start` on, s apart; where the video ends, the last one on the stride is repeated."""
+    return start + clip.stride * np.minimum(np.arange(clip.num_frames), (total_frames - 1 - start) // clip.stride)
+
+
+def _window(end: int, clip: ClipConfig) -> IntArray:
     """Spread T frames over the `T * s` frames before `end`; `end` itself is clipped away."""
     start = end - clip.num_frames * clip.stride
     points = np.linspace(start, end, clip.num_frames)
     return np.clip(points, start, end - 1).astype(np.int64)
 
 
-def _short_dense_clip(total_frames: int, clip: ClipConfig) -> IntArray:
+def _short_window(total_frames: int, clip: ClipConfig) -> IntArray:
     """Read a video of at most `T * s` frames at about stride s and repeat its last frame."""
     points = np.linspace(0, total_frames, total_frames // clip.stride)
     points = np.pad(points, (0, clip.num_frames - len(points)), constant_values=total_frames)
