@@ -348,7 +348,7 @@ def _check_files(manifest: Manifest, rows: Mapping[str, VideoRow]) -> None:
         by_folder[name.rpartition("/")[0]].append(name)
     missing: list[str] = []
     for folder, names in by_folder.items():
-        # Many files are looked up in one listing: a question for each takes long, most of all on a remote file system.
+        # Many files are looked up in one listing: a question for each takes long where the disk is far away.
         listed = _plain_entries(manifest.root / folder) if len(names) >= LISTED_FROM else set()
         there = {f"{folder}/{name}" for name in listed} if folder else listed
         missing += [name for name in names if name not in there and not is_there(rows[name].path)]
