@@ -1,8 +1,8 @@
 """The demonstration, end to end: what the shipped model predicts of hidden patches, and what that is worth.
 
-The shipped model goes on pre-training on unlabelled clips for a minute; then three classifiers are trained on a few
-labelled ones: from the pre-trained model, from the same model untrained, and from scratch. The numbers of the report
-are those of the runs' files. Run as `videomae demo`.
+The shipped model goes on pre-training on unlabelled clips for half a minute; then three classifiers are trained on a
+few labelled ones: from the pre-trained model, from the same model untrained, and from scratch. The numbers of the
+report are those of the runs' files. Run as `videomae demo`.
 """
 
 from __future__ import annotations
@@ -72,14 +72,14 @@ STARTS = {PRETRAINED: "finetune", UNTRAINED: "from-untrained", SCRATCH: "from-sc
 """Run folder of each fine-tuning run, by what it starts from."""
 
 # Each start has the best of its rates on other clips than these: the pre-trained one that of the recipe, of four; the
-# controls these, of 1e-2 (from scratch), 3.2e-2, 9.6e-2 and 0.32. From scratch, twice the steps for the minute of
-# pre-training.
+# controls these, of 1e-2 (from scratch), 3.2e-2, 9.6e-2 and 0.32. From scratch, half as many steps again for
+# those of pre-training.
 UNTRAINED_OPTIONS = ("--optim.base_lr", "0.32")
 SCRATCH_OPTIONS = ("--schedule.steps", "90", "--optim.base_lr", "3.2e-2")
 CONTROLS = (
     f"Differences are paired by video, with bootstrap intervals. '{UNTRAINED}' is the same model with the initial "
     "values that pre-training started from and a rate of its own: what pre-training did is the difference to it. "
-    f"'{SCRATCH}' is a classifier from its own random weights, also with twice the steps. Neither "
+    f"'{SCRATCH}' is a classifier from its own random weights, with half as many steps again. Neither "
     "was given the three minutes on a GPU in which the shipped model was pre-trained on procedural clips alone; with "
     "longer controls and more seeds: docs/learning.md. One seed here."
 )
@@ -313,8 +313,8 @@ def _reconstructions(out: Path, results: _Results) -> Section:
     spread = evaluation.rows[:: max(len(evaluation.rows) // NUM_RECONSTRUCTIONS, 1)][:NUM_RECONSTRUCTIONS]
     mask = MaskConfig(ratio=saved_recipe(PretrainRecipe, out / "pretrain").mask.ratio)
     trained, shipped = (load_pretraining(folder) for folder in (out / "pretrain", shipped_folder()))
-    shown = [("after a minute on clips like these", trained, row) for row in reversed(spread)]
-    shown.append(("before that minute, as shipped", shipped, spread[-1]))
+    shown = [("after half a minute on clips like these", trained, row) for row in reversed(spread)]
+    shown.append(("before that, as shipped", shipped, spread[-1]))
     pictures = [
         (name, reconstruct_video(model, Path(evaluation.root) / row.path, mask=mask)) for name, model, row in shown
     ]
