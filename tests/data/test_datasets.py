@@ -23,6 +23,7 @@ from videomae.masking import MaskConfig
 from videomae.patches import TokenGrid
 from videomae.video.decode import read_clip
 from videomae.video.sampling import ClipConfig, finetuning_clip, pretraining_clip
+from videomae.video.write import write_video
 
 SIZE, NUM_FRAMES = 32, 24
 CLIP = ClipConfig(num_frames=4, stride=2)
@@ -215,3 +216,23 @@ def test_samples_of_a_part_of_a_video_are_those_of_its_frames_alone(tiny_video: 
     assert isinstance(found, BadVideo)
     assert found.path.endswith("tiny.mp4#t=5")
     assert "has no frame from second 5 to the end" in found.reason
+
+
+def test_frames_much_larger_than_a_clip_are_scaled_while_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = np.zeros((12, 240, 320, 3), np.uint8) + np.arange(0, 240, 20, dtype=np.uint8)[:, None, None, None]
+    write_video(tmp_path / "a.mp4", frames)
+    manifest = Manifest(tmp_path, (VideoRow(tmp_path / "a.mp4", 0),), ("a",))
+    sizes: list[tuple[int, ...]] = []
+    monkeypatch.setattr(
+        "videomae.data.datasets.augment_clip",
+        lambda frames, config, *, size, rng: sizes.append(frames.shape) or resize_centre(frames, size=size),
+    )
+    clips = []
+    for size in (60, 48, 24):
+        dataset = FinetuningDataset(manifest, clip=CLIP, size=size, augment=CENTRE, seed=3)
+        clips.append(good(dataset[SampleKey(0, 0)]).clip.float())
+    assert sizes == [(4, 240, 320, 3), (4, 192, 256, 3), (4, 96, 128, 3)]
+    for clip in clips[1:]:
+        assert torch.allclose(clip.mean((1, 2, 3)), clips[0].mean((1, 2, 3)), atol=1.0)
