@@ -21,7 +21,7 @@ from videomae.engine.seeding import numpy_generator
 from videomae.errors import ConfigError, ManifestError
 from videomae.masking import MaskConfig
 from videomae.patches import TokenGrid
-from videomae.video.decode import read_clip
+from videomae.video.decode import VideoReader, read_clip
 from videomae.video.sampling import ClipConfig, finetuning_clip, pretraining_clip
 from videomae.video.write import write_video
 
@@ -236,3 +236,26 @@ def test_frames_much_larger_than_a_clip_are_scaled_while_they_are_decoded(
     assert sizes == [(4, 240, 320, 3), (4, 192, 256, 3), (4, 96, 128, 3)]
     for clip in clips[1:]:
         assert torch.allclose(clip.mean((1, 2, 3)), clips[0].mean((1, 2, 3)), atol=1.0)
+
+
+def test_the_second_epoch_reads_no_packets_and_gives_what_it_gives_without_an_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_motion_videos(tmp_path / "videos", videos_per_class=1, size=SIZE, num_frames=NUM_FRAMES)
+    root = tmp_path / "videos"
+    monkeypatch.setenv("VIDEOMAE_INDEX", "off")
+    plain = make_pretraining(scan_unlabelled(root)), make_finetuning(scan_labelled(root))
+    keys = [SampleKey(epoch, index) for epoch in range(2) for index in range(8)]
+    wanted = [[content(dataset[key]) for key in keys] for dataset in plain]
+    assert not (root / ".videomae").exists()
+    monkeypatch.setenv("VIDEOMAE_INDEX", str(tmp_path / "index"))
+    opened: list[str] = []
+    original = VideoReader._index_packets
+    monkeypatch.setattr(VideoReader, "_index_packets", lambda self: (opened.append("x"), original(self))[1])
+    for make, scan, expected in (
+        (make_pretraining, scan_unlabelled, wanted[0]),
+        (make_finetuning, scan_labelled, wanted[1]),
+    ):
+        dataset = make(scan(root))
+        assert [content(dataset[key]) for key in keys] == expected
+    assert len(opened) == 8  # fine-tuning finds what pre-training has kept

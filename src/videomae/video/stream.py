@@ -6,7 +6,9 @@ Turns every failure of the codec library into a VideoReadError or a count; decod
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from types import TracebackType
 from typing import Self, cast
 
@@ -27,6 +29,9 @@ SECONDS_PER_BYTE = 1e-6
 SECONDS_PER_FRAME = 1.0
 """Processor time that reading a video may take: so much in any case, so much for its size, so much for each frame
 that comes out: several times what decoders need at 8K, so that no sound video comes near it."""
+
+
+_MAX_BATCH = 32  # packets that are read ahead; at first as many as were asked for
 
 
 class TimeBudget:
@@ -89,6 +94,7 @@ class VideoSource:
         self.num_errors = 0
         """Packets that could not be decoded so far."""
         self._budget = TimeBudget(path, container.size)
+        self._ahead: deque[Packet[VideoStream]] = deque()  # read and not yet given out
 
     def close(self) -> None:
         """Close the file; may be called twice."""
@@ -108,24 +114,28 @@ class VideoSource:
         Raises:
             VideoReadError: If the file system fails.
         """
-        packets = self.container.demux(self.stream)
-        while True:
+        packets, batch, is_over = self.container.demux(self.stream), 1, False
+        while self._ahead or not is_over:
+            while self._ahead:
+                yield self._ahead.popleft()
+            found: list[Packet[VideoStream]] = []
             try:
-                with self._budget:
-                    packet = next(packets, None)
+                with (
+                    self._budget
+                ):  # around several packets, because looking at the clock takes as long as reading one
+                    found.extend(islice(packets, batch))
+                is_over = len(found) < batch
             except IndexError:
-                return  # where a stream has appeared on the way; all packets are read by then
+                is_over = True  # where a stream has appeared on the way; all packets are read by then
             except LIBRARY_ERRORS as error:
                 if isinstance(error, OSError):
                     raise VideoReadError(f"{self.path} cannot be read: {reason(error)}") from error
                 self.num_errors += 1
-                return
-            if packet is None:
-                return
+                is_over = True
             # An empty packet tells the decoder that the stream has ended. The library appends one, and a container
             # may hold one anywhere; `frames` ends the stream itself.
-            if packet.size:
-                yield packet
+            self._ahead.extend(packet for packet in found if packet.size)
+            batch = min(2 * batch, _MAX_BATCH)
 
     def decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         """Decode one packet, or with None what the decoder still holds; a damaged packet gives nothing."""
@@ -150,6 +160,7 @@ class VideoSource:
         Args:
             timestamp: Time in units of the stream's time base.
         """
+        self._ahead.clear()
         try:
             with self._budget:
                 self.container.seek(timestamp, stream=self.stream)
