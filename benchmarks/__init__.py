@@ -1,1 +1,4 @@
-"""Speed comparisons with transformers' VideoMAE, and a proof by killing runs; each module says how to run it."""
+"""Speed comparisons with transformers' VideoMAE and with video readers, and a proof by killing runs.
+
+Each module says how to run it.
+"""

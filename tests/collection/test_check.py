@@ -18,6 +18,8 @@ from videomae.collection.check import CheckResult, check_collection
 from videomae.collection.configs import CheckConfig
 from videomae.collection.findings import KINDS
 from videomae.errors import ConfigError, ManifestError
+from videomae.video.encoded import EncodedFile
+from videomae.video.index_store import FOLDER, IndexStore
 
 CONFIG = CheckConfig(num_frames=8, stride=2, workers=2)
 
@@ -163,3 +165,13 @@ def test_a_check_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
         assert process.wait(30) == 130
         assert "Traceback" not in process.stderr.read()
     assert not out.exists()
+
+
+def test_a_check_keeps_the_indices_of_what_can_be_read(tmp_path: Path) -> None:
+    for seed in range(3):
+        good_video(tmp_path / f"{seed}.mp4", seed)
+    (tmp_path / "text.mp4").write_text("no video" * 100)
+    check_collection(tmp_path, config=CONFIG)
+    store = IndexStore(tmp_path, (tmp_path / FOLDER,))
+    found = [store.get(EncodedFile(path)) is not None for path in sorted(tmp_path.glob("*.mp4"))]
+    assert found == [True, True, True, False]

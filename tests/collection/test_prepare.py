@@ -25,6 +25,8 @@ from videomae.data.scan import scan_labelled
 from videomae.data.synthetic import motion_frames
 from videomae.errors import ConfigError, RunError
 from videomae.video.decode import VideoReader
+from videomae.video.encoded import EncodedFile
+from videomae.video.index_store import FOLDER, IndexStore
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -248,3 +250,13 @@ def test_a_folder_of_pictures_is_checked_and_becomes_a_video(tmp_path: Path) -> 
     with VideoReader(tmp_path / "out" / "walk.mp4") as reader:
         assert len(reader) == 12
     assert prepare(tmp_path / "v", tmp_path / "out").num_before == 2
+
+
+def test_what_was_prepared_is_indexed_and_originals_get_no_folder(collection: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepare(collection, out)
+    store = IndexStore(out, (out / FOLDER,))
+    for row in scan_labelled(out / "manifest.csv").rows:
+        assert store.get(EncodedFile(row.path)) is not None
+    assert not (collection / FOLDER.parts[0]).exists()
+    assert prepare(collection, out).num_before == 4  # the folder of indices is no foreign file

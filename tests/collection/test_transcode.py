@@ -70,7 +70,7 @@ def test_sound_is_dropped_and_every_frame_is_a_keyframe(tmp_path: Path) -> None:
     info = probe(part.path)
     assert (info.codec, info.has_audio, info.num_frames_claimed) == ("h264", False, 30)
     with VideoReader(part.path) as reader:
-        assert len(reader._known_index().seek_points) == 30
+        assert len(reader._known_index().seek_frames) == 30
     with pytest.raises(NoVideoError):
         prepared(audio_only(tmp_path / "sound.mp4"))
     assert not (tmp_path / "sound_prepared.mp4").exists()

@@ -206,7 +206,7 @@ def test_frames_are_sampled_by_fps_with_their_metadata(processor: VideoMAEVideoP
         (FRAMES, {"num_frmes": 4}, ConfigError, "unknown processor setting 'num_frmes': did you mean 'num_frames'"),
         ([["a.png", "b.png"]], {}, ValueError, "a list holds lists of paths: give one list of paths of videos"),
         (["a.mp4", FRAMES], {}, ValueError, "the list mixes paths and frames"),
-        ("https://example.org/a.mp4", {}, ValueError, "is an address, and only files are read: download it first"),
+        ("ftp://example.org/a.mp4", {}, VideoReadError, "addresses of the kind ftp:// are not read; give an http"),
         ("missing.mp4", {}, VideoReadError, r"missing\.mp4"),
         (
             FRAMES,

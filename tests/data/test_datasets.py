@@ -21,8 +21,9 @@ from videomae.engine.seeding import numpy_generator
 from videomae.errors import ConfigError, ManifestError
 from videomae.masking import MaskConfig
 from videomae.patches import TokenGrid
-from videomae.video.decode import read_clip
+from videomae.video.decode import VideoReader, read_clip
 from videomae.video.sampling import ClipConfig, finetuning_clip, pretraining_clip
+from videomae.video.write import write_video
 
 SIZE, NUM_FRAMES = 32, 24
 CLIP = ClipConfig(num_frames=4, stride=2)
@@ -215,3 +216,46 @@ def test_samples_of_a_part_of_a_video_are_those_of_its_frames_alone(tiny_video: 
     assert isinstance(found, BadVideo)
     assert found.path.endswith("tiny.mp4#t=5")
     assert "has no frame from second 5 to the end" in found.reason
+
+
+def test_frames_much_larger_than_a_clip_are_scaled_while_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = np.zeros((12, 240, 320, 3), np.uint8) + np.arange(0, 240, 20, dtype=np.uint8)[:, None, None, None]
+    write_video(tmp_path / "a.mp4", frames)
+    manifest = Manifest(tmp_path, (VideoRow(tmp_path / "a.mp4", 0),), ("a",))
+    sizes: list[tuple[int, ...]] = []
+    monkeypatch.setattr(
+        "videomae.data.datasets.augment_clip",
+        lambda frames, config, *, size, rng: sizes.append(frames.shape) or resize_centre(frames, size=size),
+    )
+    clips = []
+    for size in (60, 48, 24):
+        dataset = FinetuningDataset(manifest, clip=CLIP, size=size, augment=CENTRE, seed=3)
+        clips.append(good(dataset[SampleKey(0, 0)]).clip.float())
+    assert sizes == [(4, 240, 320, 3), (4, 192, 256, 3), (4, 96, 128, 3)]
+    for clip in clips[1:]:
+        assert torch.allclose(clip.mean((1, 2, 3)), clips[0].mean((1, 2, 3)), atol=1.0)
+
+
+def test_the_second_epoch_reads_no_packets_and_gives_what_it_gives_without_an_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_motion_videos(tmp_path / "videos", videos_per_class=1, size=SIZE, num_frames=NUM_FRAMES)
+    root = tmp_path / "videos"
+    monkeypatch.setenv("VIDEOMAE_INDEX", "off")
+    plain = make_pretraining(scan_unlabelled(root)), make_finetuning(scan_labelled(root))
+    keys = [SampleKey(epoch, index) for epoch in range(2) for index in range(8)]
+    wanted = [[content(dataset[key]) for key in keys] for dataset in plain]
+    assert not (root / ".videomae").exists()
+    monkeypatch.setenv("VIDEOMAE_INDEX", str(tmp_path / "index"))
+    opened: list[str] = []
+    original = VideoReader._index_packets
+    monkeypatch.setattr(VideoReader, "_index_packets", lambda self: (opened.append("x"), original(self))[1])
+    for make, scan, expected in (
+        (make_pretraining, scan_unlabelled, wanted[0]),
+        (make_finetuning, scan_labelled, wanted[1]),
+    ):
+        dataset = make(scan(root))
+        assert [content(dataset[key]) for key in keys] == expected
+    assert len(opened) == 8  # fine-tuning finds what pre-training has kept

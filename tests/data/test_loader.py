@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from videomae.data.synthetic import write_motion_videos
 from videomae.errors import ConfigError
 from videomae.masking import MaskConfig
 from videomae.patches import TokenGrid
+from videomae.video.encoded import EncodedFile
+from videomae.video.index_store import FOLDER, TABLE_SUFFIX, IndexStore
 from videomae.video.sampling import ClipConfig
 
 SIZE = 32
@@ -238,6 +241,8 @@ from videomae.data.augment import AugmentConfig
 from videomae.data.datasets import FinetuningDataset
 from videomae.data.loader import train_loader
 from videomae.data.scan import scan_labelled
+from videomae.video.encoded import EncodedFile
+from videomae.video.index_store import FOLDER, TABLE_SUFFIX, IndexStore
 from videomae.video.sampling import ClipConfig
 
 if __name__ == "__main__":
@@ -264,3 +269,20 @@ def test_spawned_workers_as_on_macos_and_windows_give_the_same_batches(
     spawned = [Batch(**values) for values in torch.load(result, weights_only=True)]
     for first, second in zip(loader(finetuning), spawned, strict=True):
         assert_equal(first, second)
+
+
+def test_workers_keep_the_indices_of_a_collection_for_each_other(folder: Path, tmp_path: Path) -> None:
+    root = tmp_path / "videos"
+    shutil.copytree(folder, root, ignore=shutil.ignore_patterns(".videomae"))
+    manifest = scan_labelled(root)
+    dataset = FinetuningDataset(manifest, clip=CLIP, size=SIZE, augment=AugmentConfig(crop="centre"), seed=0)
+    batches = [
+        list(train_loader(dataset, batch_size=4, num_workers=workers, seed=0, start_step=0, total_steps=6))
+        for workers in (2, 0)
+    ]
+    for one, other in zip(*batches, strict=True):
+        assert torch.equal(one.clips, other.clips)
+    tables = list((root / FOLDER).glob(f"*{TABLE_SUFFIX}"))
+    assert 1 <= len(tables) <= 2  # one for each worker; this process had nothing to add
+    store = IndexStore(root, (root / FOLDER,))
+    assert all(store.get(EncodedFile(row.path)) is not None for row in manifest.rows)

@@ -28,6 +28,7 @@ from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.video import opening
 from videomae.video.decode import VideoReader, read_clip
+from videomae.video.index_store import IndexStore
 from videomae.video.sampling import ClipConfig, centre_clip, sliding_clips
 from videomae.video.write import write_video
 
@@ -353,11 +354,11 @@ def test_a_stopped_extraction_says_that_nothing_is_written_and_how_to_keep_what_
     opened: list[Path] = []
 
     class Stopped(VideoReader):
-        def __init__(self, path: Path) -> None:
+        def __init__(self, path: Path, *, store: IndexStore | None = None) -> None:
             if opened:
                 raise KeyboardInterrupt
             opened.append(path)
-            super().__init__(path)
+            super().__init__(path, store=store)
 
     monkeypatch.setattr(opening, "VideoReader", Stopped)
     with (

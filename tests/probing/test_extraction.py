@@ -16,6 +16,7 @@ from videomae.probing.extraction import Features, cache_files, extract, load_fro
 from videomae.probing.videos import find_videos
 from videomae.video import opening
 from videomae.video.decode import VideoReader
+from videomae.video.index_store import IndexStore
 from videomae.video.sampling import ClipConfig
 
 
@@ -31,9 +32,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
 
     class Counting(VideoReader):
-        def __init__(self, path: Path) -> None:
+        def __init__(self, path: Path, *, store: IndexStore | None = None) -> None:
             names.append(Path(path).name)
-            super().__init__(path)
+            super().__init__(path, store=store)
 
     monkeypatch.setattr(opening, "VideoReader", Counting)
     return names

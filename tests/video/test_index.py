@@ -14,7 +14,8 @@ from odd_videos import (
 )
 from videomae.errors import VideoReadError
 from videomae.video.decode import VideoReader
-from videomae.video.index import PacketFacts, SeekPoint, index_from_packets
+from videomae.video.index import index_from_packets
+from videomae.video.packets import PacketFacts, packet_table
 
 X264_SHORT_GROUPS = {"g": "6", "bf": "2"}
 
@@ -154,10 +155,12 @@ def test_a_file_of_which_much_does_not_decode_is_refused(tmp_path):
 
 def packets(*rows):
     """Packets of 100 bytes or so from (time, is key, frames shown), in the order of the file."""
-    return [
-        PacketFacts(time, number, 100 + number, bool(is_key), shown)
-        for number, (time, is_key, shown) in enumerate(rows)
-    ]
+    return packet_table(
+        [
+            PacketFacts(time, number, 100 + number, bool(is_key), shown)
+            for number, (time, is_key, shown) in enumerate(rows)
+        ]
+    )
 
 
 SOUND = [(0, 1, 1), (30, 0, 1), (10, 0, 1), (20, 0, 1), (60, 1, 1), (40, 0, 1), (50, 0, 1), (70, 0, 1)]
@@ -172,7 +175,7 @@ def test_frames_are_numbered_by_presentation_time():
 
 def test_frames_that_lie_behind_a_keyframe_but_are_shown_before_it_are_reached_from_the_one_before():
     index = index_from_packets(packets(*SOUND), codec="h264", seconds_per_unit=0.01)
-    assert index.seek_points == (SeekPoint(0, 0), SeekPoint(6, 4))
+    assert (index.seek_frames.tolist(), index.seek_packets.tolist()) == ([0, 6], [0, 4])
     assert [index.seek_point(frame).packet for frame in range(8)] == [0, 0, 0, 0, 0, 0, 4, 4]
 
 
@@ -255,7 +258,7 @@ def test_packets_of_two_mpeg4_frames_are_left_to_the_decoder(tmp_path):
     whole = encode_video(tmp_path / "whole.avi", codec="mpeg4", num_frames=40, options={"g": "10"})
     path = rewrite(whole, tmp_path / "packed.mkv", pack)
     with VideoReader(path) as reader:
-        assert reader._index is None
+        assert reader._video.index is None
     assert_reads_like_the_truth(path)
 
 
@@ -263,7 +266,7 @@ def test_interlaced_video_is_left_to_the_decoder(tmp_path):
     """Its two fields may lie in packets of their own, which one cannot tell from those of whole frames."""
     options = X264_SHORT_GROUPS | {"x264-params": "interlaced=1"}
     with VideoReader(encode_video(tmp_path / "interlaced.mp4", options=options)) as reader:
-        assert reader._index is None
+        assert reader._video.index is None
         assert len(reader) == 30
 
 

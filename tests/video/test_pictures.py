@@ -145,3 +145,13 @@ def test_a_turned_picture_is_shown_upright(tmp_path: Path, tiny_frames: Frames) 
     with open_reader(tmp_path) as reader:
         assert (reader.info.width, reader.info.height) == (48, 64)
         assert np.array_equal(reader.frames([0])[0], np.rot90(tiny_frames[0], -1))
+
+
+def test_pictures_are_scaled_to_a_size(tmp_path: Path, tiny_frames: Frames) -> None:
+    folder = save(tmp_path / "clip", tiny_frames[:4], first=0)
+    with PictureReader(folder) as reader:
+        frames = reader.frames([3, 0], size=(20, 30))
+    assert frames.shape == (2, 20, 30, 3)
+    for frame, number in zip(frames, (3, 0), strict=True):
+        wanted = Image.fromarray(tiny_frames[number]).resize((30, 20), Image.Resampling.BILINEAR)
+        np.testing.assert_array_equal(frame, np.asarray(wanted))

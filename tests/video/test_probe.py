@@ -282,7 +282,7 @@ def test_no_failure_leaves_the_file_open(tmp_path, monkeypatch):
             with pytest.raises(VideoReadError, match="the file system fails") as kept:
                 use(path)
             assert (open_files(path), kept.value) == (1, kept.value)  # the error, alive, keeps its frames alive
-    monkeypatch.setattr("videomae.video.decode.check_complete", lambda *_: 1 / 0)
+    monkeypatch.setattr("videomae.video.indexed.check_complete", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError) as kept_too:
         VideoReader(path)
     assert (open_files(path), kept_too.value) == (0, kept_too.value)

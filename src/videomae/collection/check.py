@@ -31,6 +31,7 @@ from videomae.data.skip_list import write_skip_list
 from videomae.engine.jobs import JobFailure, num_processors, running_jobs
 from videomae.engine.progress import TrainingProgress
 from videomae.errors import RunError
+from videomae.video.index_store import IndexStore
 from videomae.video.opening import size_of
 from videomae.video.sampling import ClipConfig
 
@@ -195,11 +196,14 @@ def _facts_dict(facts: FileFacts) -> dict[str, Any]:
 def _jobs(manifests: Iterable[Manifest]) -> list[FileJob]:
     """Return a job for each file, in the order of the rows."""
     parts: dict[Path, list[Part]] = {}
+    stores: dict[Path, IndexStore | None] = {}
     for manifest in manifests:
+        store = manifest.index_store()
         for row in manifest.rows:
             part = (row.start_seconds, row.end_seconds)
+            stores.setdefault(row.path, store)
             parts.setdefault(row.path, []).extend([part] if part != (None, None) else [])
-    return [FileJob(path, tuple(dict.fromkeys(found))) for path, found in parts.items()]
+    return [FileJob(path, tuple(dict.fromkeys(found)), stores[path]) for path, found in parts.items()]
 
 
 def _limit_seconds(job: FileJob) -> float:

@@ -19,9 +19,12 @@ from numpy.typing import NDArray
 from videomae.collection.fingerprints import NUM_SAMPLES, Fingerprint, fingerprint
 from videomae.errors import NoVideoError, TruncatedVideoError, VideoReadError
 from videomae.video.decode import VideoReader
+from videomae.video.encoded import open_container
+from videomae.video.index_store import IndexStore
 from videomae.video.opening import open_reader
 from videomae.video.probe import VideoInfo
-from videomae.video.stream import ByteArray, VideoSource, frame_orientation, open_container
+from videomae.video.rgb import ByteArray, frame_orientation
+from videomae.video.stream import VideoSource
 
 LONG_SIDE = 160  # pixels of a sampled frame: enough to find borders to a hundredth of it
 CHUNK_BYTES = 1 << 20
@@ -37,6 +40,8 @@ class FileJob(NamedTuple):
     """A video."""
     parts: tuple[Part, ...] = ()
     """Start and end in seconds of the parts of it that the collection names; empty: the whole."""
+    store: IndexStore | None = None
+    """Keeps what is known of the files of the collection."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,7 @@ def is_variable_rate(ticks: NDArray[np.int64]) -> bool:
 
 
 def _decoded(job: FileJob, facts: FileFacts) -> FileFacts:
-    with open_reader(job.path) as reader:
+    with open_reader(job.path, store=job.store) as reader:
         info, expected, times = reader.info, len(reader), reader.timestamps_seconds
         counts = {part: _num_inside(times, *part) for part in job.parts}
         usual = times[-1] / (len(times) - 1) if len(times) > 1 else 1 / (info.frame_rate or 25.0)

@@ -17,6 +17,7 @@ from videomae.data.manifest import Manifest, whole_video
 from videomae.engine.jobs import JobFailure, num_processors, running_jobs
 from videomae.engine.progress import TrainingProgress
 from videomae.errors import ConfigError, RunError
+from videomae.video.index_store import index_store
 from videomae.video.opening import size_of
 from videomae.video.sampling import ClipConfig
 
@@ -131,7 +132,8 @@ def prepare_collection(
     known = {path: standing(notes.get(name, ()), path) for path, name in names.items()}
     mine = list(targets) if shard is None else list(targets)[shard[0] :: shard[1]]
     before = [path for path in mine if (done := known[path]) is not None and done.parts]
-    jobs = [PrepareJob(path, targets[path], config) for path in mine if path not in set(before)]
+    store = index_store(out)
+    jobs = [PrepareJob(path, targets[path], config, store) for path in mine if path not in set(before)]
     with (
         TrainingProgress("preparing videos", total_steps=len(jobs), unit="videos") as progress,
         running_jobs(

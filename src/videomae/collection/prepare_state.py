@@ -17,6 +17,7 @@ from videomae.atomic import write_text_atomic
 from videomae.collection.configs import PrepareConfig
 from videomae.collection.transcode import PreparedPart
 from videomae.errors import ConfigError, RunError
+from videomae.video.index_store import FOLDER as INDEX_FOLDER
 
 FOLDER = ".prepare"
 SETTINGS = "settings.json"
@@ -81,7 +82,8 @@ class PrepareState:
         """
         settings = {"source": str(source.resolve()), **asdict(config)}
         before = self._settings()
-        foreign = [path for path in self.out.iterdir() if path != self._folder] if self.out.is_dir() else []
+        ours = self._folder.name, INDEX_FOLDER.parts[0]
+        foreign = [path for path in self.out.iterdir() if path.name not in ours] if self.out.is_dir() else []
         if before is None and foreign and not overwrite:
             raise ConfigError(
                 f"{self.out} holds other files, such as {foreign[0].name}: choose an empty folder, or --overwrite"

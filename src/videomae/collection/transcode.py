@@ -23,8 +23,11 @@ from videomae.atomic import atomic_path
 from videomae.collection.configs import PrepareConfig
 from videomae.errors import VideoReadError
 from videomae.video.decode import VideoReader
+from videomae.video.encoded import open_container
+from videomae.video.index_store import IndexStore
 from videomae.video.opening import open_reader
-from videomae.video.stream import Orientation, VideoSource, frame_orientation, open_container
+from videomae.video.rgb import Orientation, frame_orientation
+from videomae.video.stream import VideoSource
 
 
 class PrepareJob(NamedTuple):
@@ -36,6 +39,8 @@ class PrepareJob(NamedTuple):
     """The .mp4 file to write; where the video is split, `part_path` of it for each part."""
     config: PrepareConfig
     """How."""
+    store: IndexStore | None = None
+    """Keeps what is known of the files that are written."""
 
 
 class PreparedPart(NamedTuple):
@@ -217,6 +222,7 @@ def _encode(
                     waiting = next(frames, None)
                 output.close()
             _check(partial, output.num_frames, job.source)
+        VideoReader(target, store=job.store).close()  # so that training opens it without reading its packets
         written.append(PreparedPart(target, output.num_frames, target.stat().st_size))
     return written
 

@@ -120,10 +120,10 @@ def check_counts(num_frames: Any, fps: Any) -> None:
 
 
 def listed_paths(videos: Any) -> list[str] | None:
-    """Return the files that are meant, or None where the input is frames.
+    """Return the files or addresses that are meant, or None where the input is frames.
 
     Raises:
-        ValueError: If it is both, nested, or an address on the web.
+        ValueError: If it is both, or nested.
     """
     one = isinstance(videos, str | os.PathLike)
     items: list[Any] = [videos] if one else list(videos) if isinstance(videos, list | tuple) else []
@@ -137,11 +137,7 @@ def listed_paths(videos: Any) -> list[str] | None:
         return None
     if not all(are_paths):
         raise ValueError("the list mixes paths and frames: give a list of paths, or read the files first")
-    paths = [os.fspath(item) for item in items]
-    for path in paths:
-        if path.startswith(("http://", "https://")):
-            raise ValueError(f"{path} is an address, and only files are read: download it first")
-    return paths
+    return [os.fspath(item) for item in items]
 
 
 def read_video(
@@ -150,7 +146,7 @@ def read_video(
     """Read the frames that a sampling takes from a file, and what is known of them.
 
     Args:
-        path: The file.
+        path: The file or address.
         sampling: Which frames.
         prepare: Makes pixel values `[m, C, h, w]` of frames, uint8 `[m, H, W, 3]`; called for a few at a time.
 

@@ -101,7 +101,7 @@ class VideoMAEVideoProcessor(VideoMAEImageProcessor):
         """Turn one video or a batch of videos into pixel values.
 
         Args:
-            videos: The path of a video file or a list of them; or frames, as for `VideoMAEImageProcessor`.
+            videos: The path or address of a video file or a list of them; or frames, as for `VideoMAEImageProcessor`.
             video_metadata: Of videos given as frames, one for each: `fps` is needed to sample by it. What is known
                 of a file is read from it.
             return_metadata: Also return `video_metadata`, a list of `VideoMetadata`, with the frames taken.

@@ -13,6 +13,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from videomae.errors import ManifestError
+from videomae.video.index_store import IndexStore, index_store
 from videomae.video.opening import part_name, size_of
 
 PROCEDURAL = "procedural:"
@@ -79,6 +80,15 @@ class Manifest:
     def with_rows(self, rows: Iterable[VideoRow]) -> Manifest:
         """Return the data set with other rows."""
         return Manifest(self.root, tuple(rows), self.classes, self.file)
+
+    def index_store(self) -> IndexStore | None:
+        """Return what keeps the frame indices of these videos, beside the manifest file or in the folder.
+
+        None where they are switched off, for a single video, and for procedural clips.
+        """
+        if len(self.rows) < 2 or procedural_seed(self.root) is not None:
+            return None
+        return index_store(self.root)
 
     def fingerprint(self) -> str:
         """Return a SHA-256 that changes when a video is added, removed, renamed, resized or relabelled.

@@ -173,6 +173,7 @@ class _ViewsDataset(Dataset[VideoViews | BadVideo]):
         self.clip = clip
         self.views = config.views
         self.processor = processor
+        self.store = manifest.index_store()
         self.clips_of_item = config.batch_size  # bounds what an item holds
         self.items_of_video = -(-config.views.num_clips // config.batch_size)  # rounded up
 
@@ -184,7 +185,14 @@ class _ViewsDataset(Dataset[VideoViews | BadVideo]):
         row = self.manifest.rows[number]
         clips = range(part * self.clips_of_item, (part + 1) * self.clips_of_item)
         try:
-            return read_views(row.source, clip=self.clip, views=self.views, processor=self.processor, clips=clips)
+            return read_views(
+                row.source,
+                clip=self.clip,
+                views=self.views,
+                processor=self.processor,
+                clips=clips,
+                store=self.store,
+            )
         except VideoReadError as error:
             return BadVideo(self.manifest.relative_path(row), str(error))
 

@@ -17,6 +17,7 @@ from videomae.errors import ConfigError
 from videomae.evaluation.configs import ViewsConfig as ViewsConfig
 from videomae.inference.clips import resized_frames
 from videomae.processing.image_processor import VideoMAEImageProcessor
+from videomae.video.index_store import IndexStore
 from videomae.video.opening import open_reader
 from videomae.video.sampling import ClipConfig, CropOffset, clip_indices, crop_views
 
@@ -77,6 +78,7 @@ def read_views(
     views: ViewsConfig,
     processor: VideoMAEImageProcessor,
     clips: range | None = None,
+    store: IndexStore | None = None,
 ) -> VideoViews:
     """Read the views of a video.
 
@@ -87,6 +89,7 @@ def read_views(
         processor: Resizes the frames; see `check_views`. It neither rescales nor normalizes here.
         clips: Which of the clips, so that few frames are in memory at a time; None: all. Numbers beyond the last
             clip mean none.
+        store: Keeps what is known of the files of a collection.
 
     Returns:
         The resized frames and the views.
@@ -96,7 +99,7 @@ def read_views(
 
     Source: the test loaders of VideoMAE (Tong et al. 2022) and VideoMAE V2 (Wang et al. 2023).
     """
-    with open_reader(path, fps=clip.fps) as reader:
+    with open_reader(path, store=store, fps=clip.fps) as reader:
         indices = clip_indices(len(reader), clip, num_views=views.num_clips)  # [S, T]
         if clips is not None:
             indices = indices[clips.start : clips.stop]

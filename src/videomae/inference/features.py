@@ -37,7 +37,7 @@ from videomae.errors import ConfigError, VideoReadError, WeightsError
 from videomae.inference.clips import DEFAULT_BATCH_SIZE, check_batch_size, clip_batches, normalized
 from videomae.inference.configs import Pooling as Pooling
 from videomae.inference.feature_file import FeatureWriter, feature_settings, read_feature_file
-from videomae.inference.files import check_output, list_videos
+from videomae.inference.files import check_output, collection_store, list_videos
 from videomae.inference.loaded import LoadedModel, load_encoder
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.encoder import VideoMAEModel, encode
@@ -161,12 +161,15 @@ def extract_features(
     loaded = load_encoder(source, clip=clip, device=device)
     good: list[VideoFeatures] = []
     bad: list[BadVideo] = []
+    store = collection_store(videos)
     for item in list_videos(videos):
         if isinstance(item, BadVideo):
             bad.append(item)
             continue
         try:
-            found = video_features(loaded, item, pooling=pooling, step_frames=step_frames, batch_size=batch_size)
+            with open_reader(item, store=store) as reader:
+                parts = _feature_parts(loaded, reader, pooling, step_frames, batch_size)
+                found = _video_features(item, parts)
         except VideoReadError as error:
             bad.append(BadVideo(str(item), str(error)))
         else:
@@ -211,6 +214,7 @@ def write_features(
     check_output(output, suffix=".safetensors")
     loaded = load_encoder(source, clip=clip, device=device)
     items = list(list_videos(videos))
+    store = collection_store(videos)
     settings = feature_settings(model=loaded.source, pooling=pooling, clip=loaded.clip, step_frames=step_frames)
     shapes: list[tuple[str, tuple[int, ...]]] = []
     bad: list[BadVideo] = []
@@ -222,7 +226,7 @@ def write_features(
                     bad.append(item)
                     continue
                 try:
-                    with open_reader(item, fps=loaded.clip.fps) as reader:
+                    with open_reader(item, store=store, fps=loaded.clip.fps) as reader:
                         parts = _feature_parts(loaded, reader, pooling, step_frames, batch_size)
                         written = writer.add(str(item), parts)
                 except VideoReadError as error:
@@ -263,8 +267,11 @@ def video_features(
         VideoReadError: If the video cannot be read.
     """
     with open_reader(path, fps=loaded.clip.fps) as reader:
-        parts = _feature_parts(loaded, reader, pooling, step_frames, batch_size)
-        return VideoFeatures(os.fspath(path), **{name: torch.cat(list(found)) for name, found in parts.items()})
+        return _video_features(path, _feature_parts(loaded, reader, pooling, step_frames, batch_size))
+
+
+def _video_features(path: str | os.PathLike[str], parts: Parts) -> VideoFeatures:
+    return VideoFeatures(os.fspath(path), **{name: torch.cat(list(found)) for name, found in parts.items()})
 
 
 def _check_settings(pooling: Pooling, step_frames: int | None, batch_size: int) -> None:

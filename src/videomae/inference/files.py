@@ -10,6 +10,7 @@ from videomae.data.datasets import BadVideo
 from videomae.data.manifest_file import is_manifest_file
 from videomae.data.scan import scan_unlabelled
 from videomae.errors import ConfigError, ManifestError, WeightsError
+from videomae.video.index_store import IndexStore, index_store
 from videomae.video.opening import split_part
 from videomae.video.probe import VIDEO_SUFFIXES
 from videomae.weights.shipped import DEFAULT_MODEL
@@ -33,6 +34,16 @@ def list_videos(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path | BadV
             continue
         for row in rows:
             yield row.source
+
+
+def collection_store(paths: Iterable[str | os.PathLike[str]]) -> IndexStore | None:
+    """Return what keeps the frame indices of the videos of the first folder or manifest file; None without one."""
+    for path in map(Path, paths):
+        if is_manifest_file(path):
+            return index_store(path.expanduser().parent)
+        if path.is_dir():
+            return index_store(path)
+    return None
 
 
 def split_model(arguments: Sequence[str]) -> tuple[str | None, list[str]]:

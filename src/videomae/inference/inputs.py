@@ -1,41 +1,32 @@
-"""A video in whatever form a caller has it, opened for reading frames by index.
-
-Bytes, file objects and http addresses become a temporary file while they are read, because a decoder goes back and
-forth in it; frames in memory are taken as they are.
-"""
+"""A video in whatever form a caller has it, encoded or as frames, opened for reading frames by index."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import IO, Any, NamedTuple, NoReturn, TypeAlias
+from typing import Any, NamedTuple, NoReturn, TypeAlias, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from videomae.errors import ConfigError, VideoReadError
+from videomae.errors import ConfigError
 from videomae.inference.clips import ReadFrames
 from videomae.processing.frames import collect_videos
+from videomae.video.encoded import EncodedVideo as EncodedVideo
+from videomae.video.encoded import encoded_name
 from videomae.video.opening import Reader, open_reader, stored_frames
-from videomae.video.stream import reason
 
 Frames: TypeAlias = NDArray[np.uint8]
-EncodedVideo: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 VideoInput: TypeAlias = EncodedVideo | NDArray[Any] | Tensor | Sequence[Any]
 """One video: encoded, or its frames."""
 
 SEQUENCES = (list, tuple, deque)
 CHANNELS = (1, 3)  # grey, RGB
-BYTES = (bytes, bytearray, memoryview)
-TIMEOUT_SECONDS = 60  # without a byte from a server
 ACCEPTED = (
     "give a path, an http(s) address, bytes or an open binary file of a video; or its frames: uint8 [n, H, W, 3] or "
     "[n, 3, H, W] as array or tensor, or a list or deque of such frames or PIL images; or a list of videos"
@@ -91,26 +82,16 @@ def open_frames(video: VideoInput, *, fps: float | None = None) -> Iterator[Open
         fps: Frames a second to read a file at; None: its own frames. Frames in memory have no times.
 
     Yields:
-        The video; it is closed, and a temporary file removed, at the end.
+        The video; it is closed at the end. A file that was open before stays open.
 
     Raises:
         VideoReadError: If the video, or an address, cannot be read.
         ConfigError: If it is no video, or its frames are of another shape or type.
     """
-    path = path_of(video)
-    if path is not None and ("://" not in path or os.path.exists(path)):
-        with open_reader(path, fps=fps) as reader:
-            yield _opened(reader, path)
-    elif path is not None or isinstance(video, BYTES) or hasattr(video, "read"):
-        name = path or _name(video)
-        with tempfile.TemporaryDirectory(prefix="videomae-") as folder:
-            copy = os.path.join(folder, "video")
-            _copy(video, copy, name)
-            try:
-                with open_reader(copy, fps=fps) as reader:
-                    yield _opened(reader, name)
-            except VideoReadError as error:  # the caller has not seen the copy
-                raise VideoReadError(str(error).replace(copy, name)) from error
+    if isinstance(video, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(video, "read"):
+        encoded = cast(EncodedVideo, video)
+        with open_reader(encoded, fps=fps) as reader:
+            yield _opened(reader, encoded_name(encoded))
     else:
         frames = frames_array(video)
         yield OpenVideo("the frames", len(frames), lambda wanted: frames[wanted], None)
@@ -149,53 +130,10 @@ def _opened(reader: Reader, name: str) -> OpenVideo:
     )
 
 
-def _copy(video: Any, path: str, name: str) -> None:
-    """Write what a video is encoded as into a file."""
-    if isinstance(video, str | os.PathLike):
-        _download(name, path)
-        return
-    content = video if isinstance(video, BYTES) else None
-    with open(path, "wb") as file:
-        if content is not None:
-            file.write(content)
-            return
-        try:
-            shutil.copyfileobj(video, file)
-        except TypeError:
-            raise ConfigError(f'{name} is open as text: open it with mode "rb"') from None
-        except (OSError, ValueError) as error:
-            raise VideoReadError(f"{name} cannot be read: {reason(error)}") from error
-
-
-def _download(address: str, path: str) -> None:
-    if not address.lower().startswith(("http://", "https://")):
-        scheme = address.partition("://")[0]
-        raise VideoReadError(
-            f"{address} cannot be opened: addresses of the kind {scheme}:// are not read; give an http(s) address, "
-            "or download it or read its frames first"
-        )
-    try:
-        with urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as answer, open(path, "wb") as file:
-            shutil.copyfileobj(answer, file)
-    except (OSError, ValueError) as error:  # urllib's own errors are OSErrors
-        why = getattr(error, "reason", None) or error
-        text = why if isinstance(why, str) else reason(why)
-        raise VideoReadError(
-            f"{address} cannot be downloaded: {text}; download it first and give the file"
-        ) from error
-
-
 def _is_video(item: Any) -> bool:
     """Tell a video in a list from a frame."""
     encoded = isinstance(item, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(item, "read")
     return encoded or isinstance(item, SEQUENCES) or getattr(item, "ndim", 0) >= 4
-
-
-def _name(video: Any) -> str:
-    if isinstance(video, BYTES):
-        return f"the {len(video)} bytes"
-    name = getattr(video, "name", None)
-    return name if isinstance(name, str) else "the open file"
 
 
 def _refuse(frames: Any) -> NoReturn:

@@ -38,6 +38,7 @@ from videomae.inference.clips import clip_batches, normalized
 from videomae.inference.loaded import LoadedModel, load_encoder
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.encoder import encode
+from videomae.video.index_store import IndexStore
 from videomae.video.opening import open_reader
 from videomae.video.sampling import ClipConfig, clip_indices
 
@@ -148,7 +149,8 @@ def extract(loaded: Frozen, manifest: Manifest, files: Sequence[Path], *, worker
     if missing:
         with TrainingProgress("features", total_steps=len(missing)) as progress:
             paths = [manifest.rows[number].source for number in missing]
-            for done, (number, clip) in enumerate(zip(missing, _clips(loaded, paths, workers), strict=True), start=1):
+            clips = _clips(loaded, paths, workers, manifest.index_store())
+            for done, (number, clip) in enumerate(zip(missing, clips, strict=True), start=1):
                 if isinstance(clip, VideoReadError):
                     bad.append(BadVideo(manifest.relative_path(manifest.rows[number]), str(clip)))
                 else:
@@ -183,12 +185,14 @@ def clip_features(loaded: Frozen, clip: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _clips(loaded: Frozen, paths: Sequence[Path], workers: int) -> Iterator[Tensor | VideoReadError]:
+def _clips(
+    loaded: Frozen, paths: Sequence[Path], workers: int, store: IndexStore | None
+) -> Iterator[Tensor | VideoReadError]:
     """Yield the middle clip of each video, or why there is none, in order, read a little ahead."""
 
     def read(path: Path) -> Tensor | VideoReadError:
         try:
-            with open_reader(path, fps=loaded.clip.fps) as reader:
+            with open_reader(path, store=store, fps=loaded.clip.fps) as reader:
                 indices = clip_indices(len(reader), loaded.clip)  # [1, T]
                 return next(clip_batches(reader.frames, indices, loaded.processor, batch_size=1))
         except VideoReadError as error:

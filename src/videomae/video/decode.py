@@ -4,15 +4,19 @@ Frame i is the i-th frame that a full sequential decode of the first usable vide
 container says of frame counts and times.
 
 Reading is fast where the file is sound: one pass over the packets, without decoding, predicts all frames; a frame
-is then reached by seeking to a keyframe and decoding forward. The prediction is checked against every frame that
-passes. The first that differs ends it: the video is decoded once from end to end to index its frames, and if that
-index does not hold after a seek either, frames are reached by counting from the beginning.
+is then reached by seeking to a keyframe and decoding forward, in MP4 files with only the packets that it needs. The
+prediction is checked against every frame that passes. The first that differs ends it: the video is decoded once from
+end to end to index its frames, and if that index does not hold after a seek either, frames are reached by counting
+from the beginning.
+
+An `IndexStore` keeps what is known of a video, so that it is opened later without reading its packets again. What it
+keeps is checked in the same way, and dropped at the first difference.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from types import TracebackType
 from typing import Any, Self
@@ -24,24 +28,24 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from videomae.errors import VideoReadError
+from videomae.video.direct import DirectDecoder
+from videomae.video.encoded import EncodedFile, EncodedVideo
 from videomae.video.index import (
     FrameFacts,
     FrameIndex,
-    PacketFacts,
+    IndexBrokenError,
     SeekPoint,
     index_from_frames,
-    index_from_packets,
-    packet_facts,
     without_seeking,
 )
-from videomae.video.probe import VideoInfo, check_complete, open_video
-from videomae.video.stream import ByteArray, VideoSource, open_container
+from videomae.video.index_store import IndexStore
+from videomae.video.indexed import IndexedVideo, container_facts, index_video
+from videomae.video.packets import NO_TIME, PacketFacts, packet_facts
+from videomae.video.probe import VideoInfo
+from videomae.video.rgb import ByteArray, RgbConverter, checked_size
+from videomae.video.stream import VideoSource
 
 _SEEK_COST = 2  # frames that could be decoded while a decoder is emptied and filled again: measured on H.264
-
-
-class _IndexBrokenError(Exception):
-    """A packet or frame is not the one that the index predicts. Never leaves this file."""
 
 
 class VideoReader:
@@ -55,40 +59,37 @@ class VideoReader:
     Keeps no frames; the memory used is that of the frames asked for. Not safe for use by several threads at once.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open a video and read its packets.
+    def __init__(self, video: EncodedVideo, *, store: IndexStore | None = None) -> None:
+        """Open a video and read its packets, or what a store knows of them.
 
         Args:
-            path: A video file of any kind that FFmpeg reads.
+            video: A video of any kind that FFmpeg reads: the path of a file; an address, `http://`, `https://` or
+                `file://`; the content; or an open binary file, which stays open and is left where it stood.
+            store: Keeps what is known of the files of a collection; it changes nothing but speed.
 
         Raises:
-            VideoReadError: If the file is missing, empty, no video, truncated, or no frame of it decodes.
+            VideoReadError: If the file is missing, empty, no video, truncated, or no frame of it decodes, or the
+                address cannot be downloaded.
+            ConfigError: If a file is open as text.
         """
-        opened = open_video(path)
-        self._path = opened.source.path
-        self._info = opened.info
-        self._orientation = opened.orientation
-        self._stored_size = opened.first_frame.width, opened.first_frame.height
-        self._source = opened.source
-        self._seconds_per_unit = float(opened.source.stream.time_base or 0)
-        try:
-            packets = opened.packets + [packet_facts(packet) for packet in opened.source.packets()]
-            check_complete(opened, packets)
-        except BaseException:
-            opened.source.close()
-            raise
-        self._index: FrameIndex | None = None  # None: not known without decoding
-        # The two fields of interlaced video may lie in packets of their own: left to the decoder.
-        if not opened.first_frame.interlaced_frame:
-            self._index = index_from_packets(packets, codec=self._info.codec, seconds_per_unit=self._seconds_per_unit)
+        self._file = EncodedFile(video)
+        self._store = store
+        self._source: VideoSource | None = None
         self._is_closed = False
-        self._decoded: Iterator[VideoFrame] = iter(())
-        self._next: int | None = None  # index of the frame that self._decoded gives next; None: it gives none
+        kept = None if store is None else store.get(self._file)
+        self._is_kept = kept is not None
+        """True while nothing but the store says what is known."""
+        try:
+            self._video = kept or self._index_packets()
+        except BaseException:
+            self._file.close()
+            raise
+        self._prepare()
 
     @property
     def info(self) -> VideoInfo:
         """Facts of the video."""
-        return self._info
+        return self._video.info
 
     def __len__(self) -> int:
         return self._known_index().num_frames
@@ -101,30 +102,33 @@ class VideoReader:
         """
         return self._known_index().time_seconds.copy()
 
-    def frames(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> ByteArray:
+    def frames(
+        self, indices: Sequence[int] | NDArray[np.integer[Any]], *, size: tuple[int, int] | None = None
+    ) -> ByteArray:
         """Read frames by index.
 
         Args:
             indices: T frame indices in `[0, len)`, in any order, repeats allowed.
+            size: Height and width to scale to, pixels, while colors are converted, so that no array of the video's
+                own size is made; bilinear with antialiasing, and not bit for bit what resizing full frames gives.
+                None: the video's own size.
 
         Returns:
             `[T, H, W, 3]` uint8 RGB, rotation applied, in the order asked.
 
         Raises:
-            VideoReadError: If there is no such frame or the file cannot be read.
+            VideoReadError: If there is no such frame, the file cannot be read, or reading takes unreasonably long.
+            ConfigError: If the size is not positive.
         """
         if self._is_closed:
-            raise VideoReadError(f"{self._path} was closed: read frames before leaving the reader's with block")
+            raise VideoReadError(f"{self._file.name} was closed: read frames before leaving the reader's with block")
         wanted = np.asarray(indices, np.int64).reshape(-1)
+        checked_size(size)
         while True:
-            index = self._known_index()
             try:
-                return self._read(wanted, index)
-            except _IndexBrokenError as error:
-                if index.is_decoded and index.pts is None:
-                    raise VideoReadError(f"{self._path} decodes differently each time: {error}") from error
-                self._forget_position()
-                self._index = without_seeking(index) if index.is_decoded else self._decode_index()
+                return self._read(wanted, self._known_index(), size or (self.info.height, self.info.width))
+            except IndexBrokenError as error:
+                self._recover(error)
 
     def all_frames(self) -> Iterator[ByteArray]:
         """Iterate over all frames, one in memory at a time; independent of what is read by index.
@@ -132,14 +136,21 @@ class VideoReader:
         Yields:
             `[H, W, 3]` uint8 RGB, rotation applied.
         """
-        with self._open_again() as source:
+        try:
+            opened = self._open_source()
+        except IndexBrokenError as error:
+            self._recover(error)
+            opened = self._open_source()
+        converter = self._new_converter()
+        with opened as source:
             for frame in source.frames(source.packets()):
-                yield self._to_rgb(source, frame).copy()
+                yield converter.convert(frame, width=self.info.width, height=self.info.height).copy()
 
     def close(self) -> None:
         """Close the file; may be called twice."""
         self._is_closed = True
-        self._source.close()
+        self._close_source()
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -149,76 +160,76 @@ class VideoReader:
     ) -> None:
         self.close()
 
-    def _read(self, wanted: NDArray[np.int64], index: FrameIndex) -> ByteArray:
-        frames = np.empty((len(wanted), self._info.height, self._info.width, 3), np.uint8)
-        done: tuple[int, int] | None = None  # the frame read last, and its row in the result
-        for row in np.argsort(wanted, kind="stable").tolist():  # ascending: no frame is decoded twice
-            number = int(wanted[row])
-            if not 0 <= number < index.num_frames:
-                raise VideoReadError(
-                    f"frame {number} was asked of {self._path}, which has frames 0 to {index.num_frames - 1}"
-                )
-            if done is not None and done[0] == number:
-                frames[row] = frames[done[1]]
-            else:
-                frame = self._frame(number, index)  # may open the file again: before self._source is read
-                frames[row] = self._to_rgb(self._source, frame)
-            done = number, row
+    def _read(self, wanted: NDArray[np.int64], index: FrameIndex, size: tuple[int, int]) -> ByteArray:
+        for number in wanted[(wanted < 0) | (wanted >= index.num_frames)][:1]:
+            raise VideoReadError(
+                f"frame {number} was asked of {self._file.name}, which has frames 0 to {index.num_frames - 1}"
+            )
+        frames = np.empty((len(wanted), *size, 3), np.uint8)
+        numbers, firsts, rows = np.unique(wanted, return_index=True, return_inverse=True)  # ascending: decoded once
+        for first, frame in zip(firsts.tolist(), self._decoded_frames(numbers.tolist(), index), strict=True):
+            frames[first] = self._converter.convert(frame, height=size[0], width=size[1])
+        for row in np.flatnonzero(firsts[rows] != np.arange(len(wanted))).tolist():
+            frames[row] = frames[firsts[rows[row]]]
         return frames
 
-    def _frame(self, number: int, index: FrameIndex) -> VideoFrame:
-        """Decode forward to a frame, from where the decoder stands or from a keyframe, whichever is nearer."""
-        point = index.seek_point(number)
-        start = self._next
-        if start is None or start > number or start + _SEEK_COST < point.frame:
-            start, self._decoded = point.frame, self._frames_from(point, index)
-        for position, frame in enumerate(self._decoded, start):
-            self._next = position + 1
-            if position == number:
-                return frame
-        raise _IndexBrokenError(f"it ended before frame {number} of {index.num_frames}")
+    def _decoded_frames(self, numbers: list[int], index: FrameIndex) -> Iterator[VideoFrame]:
+        if self._direct is not None:
+            return self._direct.frames(numbers)
+        return (self._frame(number, index) for number in numbers)
 
-    def _frames_from(self, point: SeekPoint, index: FrameIndex) -> Iterator[VideoFrame]:
-        """Decode from a seek point on, checking every frame against the index."""
-        if index.pts is None:
-            source = self._reopen()
-            yield from source.frames(source.packets())
+    # ---- what is known of the video, and what becomes of it where it is wrong ---------------------------------
+
+    def _index_packets(self) -> IndexedVideo:
+        video, self._source = index_video(self._file)
+        if video.access is not None:
+            self._close_source()
+        if self._store is not None and video.index is not None:
+            self._store.put(self._file, video)
+        return video
+
+    def _prepare(self) -> None:
+        """Begin to read anew with what is known now."""
+        self._converter = self._new_converter()
+        self._direct: DirectDecoder | None = None
+        self._decoded: Iterator[VideoFrame] = iter(())
+        self._next: int | None = None  # index of the frame that self._decoded gives next; None: it gives none
+        if self._video.index is not None and self._video.access is not None:
+            self._direct = DirectDecoder(self._file, self._video.index, self._video.access)
+
+    def _new_converter(self) -> RgbConverter:
+        info = self.info
+        return RgbConverter(self._file.name, self._video.orientation, width=info.width, height=info.height)
+
+    def _recover(self, error: IndexBrokenError) -> None:
+        """Find out more of the video after a frame or packet that was not as predicted."""
+        if self._is_kept:  # the file may be another one
+            self._is_kept = False
+            self._close_source()
+            self._video = self._index_packets()
+            self._prepare()
             return
-        packets = self._packets_from(point, index)
-        source = self._source  # only now: landing may have opened the file again
-        source.num_errors = 0
-        number = point.frame
-        for frame in source.frames(packets):
-            is_known = number < index.num_frames and frame.pts == index.pts[number]
-            is_whole = frame.key_frame or number > point.frame or not point.packet
-            if not (is_known and is_whole) or frame.is_corrupt or source.num_errors:
-                raise _IndexBrokenError(f"frame {number} is not where it was")
-            number += 1
-            yield frame
+        index = self._known_index()
+        if self._direct is not None:
+            self._learn(replace(self._video, access=None))
+        elif not index.is_decoded:
+            self._learn(replace(self._video, index=self._decode_index()))
+        elif index.pts is not None:
+            self._learn(replace(self._video, index=without_seeking(index)))
+        else:
+            raise VideoReadError(f"{self._file.name} decodes differently each time: {error}") from error
+        self._prepare()
 
-    def _packets_from(self, point: SeekPoint, index: FrameIndex) -> Iterator[Packet[VideoStream]]:
-        """Move to the packet of a seek point; iterates over it and those behind it."""
-        facts = index.packets[point.packet]
-        # Containers differ in which of its two times finds a packet. To land before it is good too, since packets
-        # are cheap to skip; the beginning of the file is always before it.
-        for time in (facts.pts, facts.dts, None):
-            if time is None:
-                self._reopen()
-            elif not self._source.seek(time):
-                continue
-            packets = self._source.packets()
-            for packet in packets:
-                number = index.packet_numbers.get((packet.pts, packet.size), -1)  # -1: cut off by the seek
-                if number == point.packet:
-                    return chain((packet,), packets)
-                if number > point.packet:
-                    break
-        raise _IndexBrokenError(f"packet {point.packet} is not where it was")
+    def _learn(self, video: IndexedVideo) -> None:
+        self._video = video
+        if self._store is not None:
+            self._store.put(self._file, video)
 
     def _known_index(self) -> FrameIndex:
-        if self._index is None:
-            self._index = self._decode_index()
-        return self._index
+        if self._video.index is None:
+            self._learn(replace(self._video, index=self._decode_index()))
+        assert self._video.index is not None
+        return self._video.index
 
     def _decode_index(self) -> FrameIndex:
         """Decode the whole video once, keeping only times, and index its frames."""
@@ -230,41 +241,100 @@ class VideoReader:
                 packets.append(packet_facts(packet))
                 yield packet
 
-        with self._open_again() as source:
+        with self._open_source() as source:
             for frame in source.frames(noted(source)):
                 if not frames:
                     source.num_errors = 0  # a recording may begin between two keyframes; that is no damage
                 frames.append(FrameFacts(frame.pts, frame.key_frame))
         if not frames or source.num_errors > max(3, len(packets) // 20):
             raise VideoReadError(
-                f"{self._path} is damaged: {len(packets)} packets give only {len(frames)} frames; "
+                f"{self._file.name} is damaged: {len(packets)} packets give only {len(frames)} frames; "
                 "copy or download it again"
             )
         return index_from_frames(
             packets,
             frames,
-            codec=self._info.codec,
-            seconds_per_unit=self._seconds_per_unit,
-            frame_rate=self._info.frame_rate,
+            codec=self.info.codec,
+            seconds_per_unit=self._video.seconds_per_unit,
+            frame_rate=self.info.frame_rate,
         )
 
-    def _forget_position(self) -> None:
-        self._decoded, self._next = iter(()), None
+    # ---- reading through the container -------------------------------------------------------------------------
+
+    def _frame(self, number: int, index: FrameIndex) -> VideoFrame:
+        """Decode forward to a frame, from where the decoder stands or from a keyframe, whichever is nearer."""
+        point = index.seek_point(number)
+        start = self._next
+        if start is None or start > number or start + _SEEK_COST < point.frame:
+            start, self._decoded = point.frame, self._frames_from(point, index)
+        for position, frame in enumerate(self._decoded, start):
+            self._next = position + 1
+            if position == number:
+                return frame
+        raise IndexBrokenError(f"it ended before frame {number} of {index.num_frames}")
+
+    def _frames_from(self, point: SeekPoint, index: FrameIndex) -> Iterator[VideoFrame]:
+        """Decode from a seek point on, checking every frame against the index."""
+        if index.pts is None:
+            source = self._reopen()
+            yield from source.frames(source.packets())
+            return
+        source, packets = self._packets_from(point, index)
+        source.num_errors = 0
+        number = point.frame
+        for frame in source.frames(packets):
+            is_known = number < index.num_frames and frame.pts == index.pts[number]
+            is_whole = frame.key_frame or number > point.frame or not point.packet
+            if not (is_known and is_whole) or frame.is_corrupt or source.num_errors:
+                raise IndexBrokenError(f"frame {number} is not where it was")
+            number += 1
+            yield frame
+
+    def _packets_from(self, point: SeekPoint, index: FrameIndex) -> tuple[VideoSource, Iterator[Packet[VideoStream]]]:
+        """Move to the packet of a seek point; returns the source, and an iterator over it and those behind it."""
+        # Containers differ in which of its two times finds a packet. To land before it is good too, since packets
+        # are cheap to skip; the beginning of the file is always before it.
+        times = [int(times[point.packet]) for times in (index.packets.pts, index.packets.dts)]
+        source = self._source or self._reopen()
+        for time in (*(time for time in times if time != NO_TIME), None):
+            if time is None:
+                source = self._reopen()
+            elif not source.seek(time):
+                continue
+            packets = source.packets()
+            for packet in packets:
+                number = index.packets.number(packet.pts, packet.size)  # -1: cut off by the seek
+                if number == point.packet:
+                    return source, chain((packet,), packets)
+                if number > point.packet:
+                    break
+        raise IndexBrokenError(f"packet {point.packet} is not where it was")
 
     def _reopen(self) -> VideoSource:
-        self._source.close()
-        self._source = self._open_again()
-        return self._source
+        self._close_source()
+        source = self._open_source()
+        self._source = source
+        return source
 
-    def _open_again(self) -> VideoSource:
-        return VideoSource(self._path, open_container(self._path), self._info.stream_index)
+    def _open_source(self) -> VideoSource:
+        container = self._file.open_container()
+        if self._is_kept and container_facts(container, self.info.stream_index) != self._video.container:
+            container.close()
+            raise IndexBrokenError("its container is another one")
+        return VideoSource(self._file.name, container, self.info.stream_index)
 
-    def _to_rgb(self, source: VideoSource, frame: VideoFrame) -> ByteArray:
-        width, height = self._stored_size
-        return self._orientation.apply(source.to_rgb(frame, width=width, height=height))
+    def _close_source(self) -> None:
+        if self._source is not None:
+            self._source.close()
+            self._source = None
 
 
-def read_clip(path: str | os.PathLike[str], indices: Sequence[int] | NDArray[np.integer[Any]]) -> ByteArray:
+def read_clip(
+    video: EncodedVideo,
+    indices: Sequence[int] | NDArray[np.integer[Any]],
+    *,
+    size: tuple[int, int] | None = None,
+) -> ByteArray:
     """Read frames of a video by index and close it; see `VideoReader.frames`."""
-    with VideoReader(path) as reader:
-        return reader.frames(indices)
+    with VideoReader(video) as reader:
+        return reader.frames(indices, size=size)

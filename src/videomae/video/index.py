@@ -6,18 +6,15 @@ when it cannot, and knows where decoding may begin. It reads no file and decodes
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
-from av.packet import Packet
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-IntArray: TypeAlias = NDArray[np.int64]
+from videomae.video.packets import NO_TIME, UNKNOWN, IntArray, PacketFacts, PacketTable, packet_table
 
 # Codecs whose keyframes need nothing before them, so that decoding may begin there. All others are read from
 # the beginning.
@@ -31,24 +28,8 @@ SEEKABLE_CODECS = frozenset({
 _MAX_REORDER = 64
 
 
-class PacketFacts(NamedTuple):
-    """What is kept of a packet."""
-
-    pts: int | None
-    """Presentation time in units of the stream's time base."""
-    dts: int | None
-    """Decoding time."""
-    size: int
-    """Bytes."""
-    is_key: bool
-    """True where the container says that decoding may begin here."""
-    num_shown: int | None
-    """Frames that it will show: 0 or 1; None where the packet looks damaged."""
-
-    @property
-    def identity(self) -> tuple[int | None, int]:
-        """What tells a packet from its neighbours, and is the same after a seek (decoding times are not)."""
-        return self.pts, self.size
+class IndexBrokenError(Exception):
+    """A packet or frame is not the one that the index predicts. Never leaves this package."""
 
 
 class FrameFacts(NamedTuple):
@@ -79,39 +60,39 @@ class FrameIndex:
     """`[N]`, presentation time of each frame; the first is at 0."""
     pts: IntArray | None
     """`[N]`, the same in units of the time base, strictly ascending; None where frames are found only by counting."""
-    packets: tuple[PacketFacts, ...]
+    packets: PacketTable
     """All packets in the order of the file."""
-    seek_points: tuple[SeekPoint, ...]
-    """Ascending; the first is the beginning of the file."""
-    is_decoded: bool
-    """True where a full decode made it, False where the packets alone did."""
+    seek_frames: IntArray
+    """`[K]`, frames of the seek points, ascending from 0."""
+    seek_packets: IntArray
+    """`[K]`, their packets; the first is the beginning of the file."""
+    packet_of: IntArray | None
+    """`[N]`, the packet that shows each frame; None where a full decode has made the index."""
+
+    @property
+    def is_decoded(self) -> bool:
+        """True where a full decode has made it, False where the packets alone did."""
+        return self.packet_of is None
+
+    @cached_property
+    def frame_of(self) -> IntArray:
+        """`[P]`, the frame that each packet shows, -1 for none; only where `packet_of` is known."""
+        assert self.packet_of is not None
+        frames = np.full(len(self.packets), -1, np.int64)
+        frames[self.packet_of] = np.arange(self.num_frames)
+        return frames
 
     def seek_point(self, frame: int) -> SeekPoint:
         """Return the last seek point from which a frame can be reached."""
-        return self.seek_points[bisect_right(self.seek_points, frame, key=lambda point: point.frame) - 1]
-
-    @cached_property
-    def packet_numbers(self) -> dict[tuple[int | None, int], int]:
-        """Index of each packet by its identity."""
-        return {packet.identity: number for number, packet in enumerate(self.packets)}
+        number = int(np.searchsorted(self.seek_frames, frame, "right")) - 1
+        return SeekPoint(int(self.seek_frames[number]), int(self.seek_packets[number]))
 
 
-def packet_facts(packet: Packet[VideoStream]) -> PacketFacts:
-    """Read the facts of a packet."""
-    if packet.is_corrupt:
-        num_shown = None
-    elif packet.is_discard:  # outside the edit list: decoded, never shown
-        num_shown = 0
-    else:
-        num_shown = _frames_in(packet)
-    return PacketFacts(packet.pts, packet.dts, packet.size, packet.is_keyframe, num_shown)
-
-
-def index_from_packets(packets: Sequence[PacketFacts], *, codec: str, seconds_per_unit: float) -> FrameIndex | None:
+def index_from_packets(packets: PacketTable, *, codec: str, seconds_per_unit: float) -> FrameIndex | None:
     """Predict the frames from the packets, where every packet is understood.
 
     Args:
-        packets: All packets of the stream, in the order of the file.
+        packets: All packets of the stream.
         codec: Canonical name of the codec.
         seconds_per_unit: The time base.
 
@@ -119,26 +100,25 @@ def index_from_packets(packets: Sequence[PacketFacts], *, codec: str, seconds_pe
         The index, or None where only decoding can tell: an unknown codec, a packet that looks damaged, times that
         are missing, doubled or run backwards, a stream that does not begin with its first frame.
     """
-    shown = [packet for packet in packets if packet.num_shown != 0]
-    times = [packet.pts for packet in shown if packet.pts is not None]
+    shown = np.flatnonzero(packets.num_shown == 1)
+    file_order = packets.pts[shown]
     if (
         codec not in SEEKABLE_CODECS
-        or not shown
-        or any(packet.num_shown is None for packet in shown)
-        or len(times) != len(shown)
-        or len(set(times)) != len(times)
-        or not packets[0].is_key
+        or not len(file_order)
+        or (packets.num_shown == UNKNOWN).any()
+        or (file_order == NO_TIME).any()
+        or not packets.is_key[0]
     ):
         return None
-    file_order = np.array(times, np.int64)
-    order = np.argsort(file_order)  # [N]
-    if np.abs(order - np.arange(len(order))).max() > _MAX_REORDER:
+    order = np.argsort(file_order, kind="stable")  # [N]
+    pts = file_order[order]
+    if (np.diff(pts) == 0).any() or np.abs(order - np.arange(len(order))).max() > _MAX_REORDER:
         return None
     # Frames that come before the first keyframe in time but after it in the file lack what they refer to; whether
     # they are shown is up to the decoder.
-    if packets[0].pts is None or times[order[0]] < packets[0].pts:
+    if packets.pts[0] == NO_TIME or pts[0] < packets.pts[0]:
         return None
-    return _build(packets, file_order[order], seconds_per_unit, key_times=set(times), is_decoded=False)
+    return replace(_timed_index(packets, pts, packets.is_key, seconds_per_unit), packet_of=shown[order])
 
 
 def index_from_frames(
@@ -162,85 +142,49 @@ def index_from_frames(
     Returns:
         The index; its frame count is exact.
     """
+    table = packet_table(packets)
     times = np.array([frame.pts for frame in frames if frame.pts is not None], np.int64)
     if len(times) == len(frames) and (np.diff(times) > 0).all():
-        key_times = {frame.pts for frame in frames if frame.is_key and frame.pts is not None}
-        index = _build(packets, times, seconds_per_unit, key_times=key_times, is_decoded=True)
+        key_times = times[np.array([frame.is_key for frame in frames])]
+        is_key = table.is_key & np.isin(table.pts, key_times)
+        index = _timed_index(table, times, is_key, seconds_per_unit)
         return index if codec in SEEKABLE_CODECS else without_seeking(index)
-    even = np.arange(len(frames)) / (frame_rate or 25.0)  # 25: FFmpeg's own guess for streams without times
-    return FrameIndex(len(frames), even, None, tuple(packets), (SeekPoint(0, 0),), is_decoded=True)
+    return FrameIndex(len(frames), evenly_spaced(len(frames), frame_rate), None, table, *_beginning(), packet_of=None)
+
+
+def evenly_spaced(num_frames: int, frame_rate: float | None) -> NDArray[np.float64]:
+    """Return `[N]`, times of frames in seconds where the file gives none."""
+    return np.arange(num_frames) / (frame_rate or 25.0)  # 25: FFmpeg's own guess for streams without times
 
 
 def without_seeking(index: FrameIndex) -> FrameIndex:
     """Return an index whose frames are found by counting from the beginning."""
-    return FrameIndex(index.num_frames, index.time_seconds, None, index.packets, (SeekPoint(0, 0),), index.is_decoded)
+    frames, packets = _beginning()
+    return replace(index, pts=None, seek_frames=frames, seek_packets=packets)
 
 
-def _build(
-    packets: Sequence[PacketFacts],
-    pts: IntArray,
-    seconds_per_unit: float,
-    *,
-    key_times: set[int],
-    is_decoded: bool,
+def _beginning() -> tuple[IntArray, IntArray]:
+    """Return the one seek point of a video that is read from its beginning."""
+    return np.zeros(1, np.int64), np.zeros(1, np.int64)
+
+
+def _timed_index(
+    packets: PacketTable, pts: IntArray, is_key: NDArray[np.bool_], seconds_per_unit: float
 ) -> FrameIndex:
-    frames = {time: frame for frame, time in enumerate(pts.tolist())}
-    points = [SeekPoint(0, 0)]
-    for number, packet in enumerate(packets):
-        # A keyframe that is shown before an earlier one is no use to a search by frame index.
-        if packet.is_key and packet.num_shown and packet.pts in key_times and packet.pts in frames:
-            point = SeekPoint(frames[packet.pts], number)
-            if point.frame > points[-1].frame:
-                points.append(point)
-    time_seconds = (pts - pts[0]) * seconds_per_unit
-    return FrameIndex(len(pts), time_seconds, pts, tuple(packets), tuple(points), is_decoded)
-
-
-def _frames_in(packet: Packet[VideoStream]) -> int | None:
-    """Count the frames that an intact packet shows, or None where its structure is broken.
-
-    Only what changes the count is looked at: frames that VP8 and VP9 decode but do not show, MPEG-4 packets that
-    hold two frames or none, and H.264 or HEVC packets whose units do not add up, which a decoder drops.
-    """
-    context = packet.stream.codec_context
-    match context.codec.canonical_name:
-        case "vp8":
-            return memoryview(packet)[0] >> 4 & 1
-        case "vp9":
-            return _vp9_frames(bytes(packet))
-        case "mpeg4":
-            return 1 if bytes(packet).count(b"\x00\x00\x01\xb6") == 1 else None
-        case "h264" | "hevc" as codec:
-            return _unit_frames(memoryview(packet), codec, context.extradata or b"")
-    return 1
-
-
-def _vp9_frames(data: bytes) -> int | None:
-    """Read show_existing_frame and show_frame of a VP9 frame header (VP9 bitstream specification, 6.2)."""
-    marker = data[-1]
-    if marker & 0b11100000 == 0b11000000:
-        index_size = 2 + (1 + (marker >> 3 & 3)) * (1 + (marker & 7))  # the marker stands at both its ends
-        if len(data) > index_size and data[-index_size] == marker:
-            return 1  # a superframe: hidden frames and the one that they serve
-    header = "".join(f"{byte:08b}" for byte in data[:2])
-    if not header.startswith("10"):
-        return None
-    position = 5 if header[2:4] == "11" else 4  # after marker and profile; profile 3 has a reserved bit
-    return int(header[position] == "1" or header[position + 2 : position + 3] == "1")
-
-
-def _unit_frames(data: memoryview, codec: str, extradata: bytes) -> int | None:
-    """Check that the length-prefixed units of an H.264 or HEVC packet fill it and that one holds a frame."""
-    size_byte = 4 if codec == "h264" else 21  # of the configuration record in MP4 and Matroska
-    if len(extradata) <= size_byte or extradata[0] != 1:
-        return 1  # start codes instead of lengths (transport streams): cut into packets by the parser itself
-    prefix = (extradata[size_byte] & 3) + 1
-    position, holds_frame = 0, False
-    while position < len(data):
-        start = position + prefix
-        position = start + int.from_bytes(data[position:start], "big")
-        if not start < position <= len(data) or data[start] & 0x80:
-            return None
-        kind = data[start] & 31 if codec == "h264" else data[start] >> 1 & 63
-        holds_frame |= 1 <= kind <= 5 if codec == "h264" else kind < 32
-    return 1 if holds_frame else None
+    """Return the index of frames with these times, ascending; decoding may begin at the packets where `is_key`."""
+    numbers = np.flatnonzero(is_key & (packets.num_shown == 1))  # [K]
+    frames = np.searchsorted(pts, packets.pts[numbers])
+    is_frame = pts[np.minimum(frames, len(pts) - 1)] == packets.pts[numbers]
+    numbers, frames = numbers[is_frame], frames[is_frame]
+    # A keyframe that is shown before an earlier one is no use to a search by frame index. The first seek point is
+    # the beginning of the file, whatever is there.
+    is_later = frames > np.maximum.accumulate(np.append(0, frames))[:-1]
+    return FrameIndex(
+        len(pts),
+        (pts - pts[0]) * seconds_per_unit,
+        pts,
+        packets,
+        np.append(0, frames[is_later]),
+        np.append(0, numbers[is_later]),
+        packet_of=None,
+    )

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from videomae.errors import VideoReadError
 from videomae.video.decode import VideoReader
+from videomae.video.encoded import EncodedVideo, local_path
+from videomae.video.index_store import IndexStore
 from videomae.video.pictures import PictureReader, num_pictures, split_template
 from videomae.video.probe import VideoInfo
-from videomae.video.stream import ByteArray
+from videomae.video.rgb import ByteArray
 
 _PART = re.compile(r"(?P<path>.+)#t=(?P<start>\d+(?:\.\d+)?)?(?:,(?P<end>\d+(?:\.\d+)?))?", flags=re.DOTALL)
 _SLACK_SECONDS = 1e-6  # what writing a time as text may cost
@@ -40,8 +42,10 @@ class Reader(Protocol):
     def timestamps_seconds(self) -> NDArray[np.float64]:
         """`[len]`, time at which each frame is shown, from the beginning of the whole video."""
 
-    def frames(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> ByteArray:
-        """Read frames by index, `[T, H, W, 3]` uint8 RGB in the order asked."""
+    def frames(
+        self, indices: Sequence[int] | NDArray[np.integer[Any]], *, size: tuple[int, int] | None = None
+    ) -> ByteArray:
+        """Read frames by index, `[T, H, W, 3]` uint8 RGB in the order asked, scaled to a height and width."""
 
     def all_frames(self) -> Iterator[ByteArray]:
         """Iterate over all frames, `[H, W, 3]` uint8 RGB."""
@@ -102,19 +106,25 @@ def size_of(path: Path) -> int:
         return -1
 
 
-def open_reader(name: str | os.PathLike[str], *, fps: float | None = None) -> Reader:
+def open_reader(video: EncodedVideo, *, store: IndexStore | None = None, fps: float | None = None) -> Reader:
     """Open a video or a part of one.
 
     Args:
-        name: A video file; or a folder of numbered pictures, or a template of their names in one, such as
-            `clip/img_{:05}.jpg`; with `#t=START,END` after it, seconds, a part of it.
+        video: A video in any form that `VideoReader` takes; or a folder of numbered pictures, or a template of their
+            names in one, such as `clip/img_{:05}.jpg`. A path with `#t=START,END` after it, seconds, is a part of it.
+        store: Keeps what is known of the files of a collection; it changes nothing but speed.
         fps: Frames a second to read it at, see `ResampledReader`; None: its own frames.
 
     Raises:
         VideoReadError: If it cannot be read, or no frame of it is shown between the two times.
     """
-    path, start, end = split_part(name)
-    reader = _open_whole(path)
+    local, start, end = local_path(video), None, None
+    reader: Reader
+    if local is None:
+        reader = VideoReader(video)
+    else:
+        path, start, end = split_part(local)
+        reader = _open_whole(path, store)
     try:
         if start is not None or end is not None:
             reader = PartReader(reader, start_seconds=start, end_seconds=end)
@@ -124,13 +134,13 @@ def open_reader(name: str | os.PathLike[str], *, fps: float | None = None) -> Re
         raise
 
 
-def _open_whole(path: Path) -> Reader:
+def _open_whole(path: Path, store: IndexStore | None) -> Reader:
     if path.is_dir():
         return PictureReader(path)
     folder, template = split_template(path)
     if template is not None and folder.is_dir() and not path.exists():
         return PictureReader(folder, template)
-    return VideoReader(path)
+    return VideoReader(path, store=store)
 
 
 class PartReader:
@@ -178,7 +188,9 @@ class PartReader:
         """`[len]`, time at which each frame is shown, from the beginning of the whole video."""
         return self._reader.timestamps_seconds[self.first_frame : self.first_frame + self._num_frames]
 
-    def frames(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> ByteArray:
+    def frames(
+        self, indices: Sequence[int] | NDArray[np.integer[Any]], *, size: tuple[int, int] | None = None
+    ) -> ByteArray:
         """Read frames by index; see `VideoReader.frames`.
 
         Raises:
@@ -189,7 +201,7 @@ class PartReader:
             raise VideoReadError(
                 f"frame {number} was asked of a part of {self.info.path} that has frames 0 to {self._num_frames - 1}"
             )
-        return self._reader.frames(wanted + self.first_frame)
+        return self._reader.frames(wanted + self.first_frame, size=size)
 
     def all_frames(self) -> Iterator[ByteArray]:
         """Iterate over the frames of the part, `[H, W, 3]` uint8 RGB."""
@@ -242,7 +254,9 @@ class ResampledReader:
         times: NDArray[np.float64] = self._ticks + self.reader.timestamps_seconds[0]
         return times
 
-    def frames(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> ByteArray:
+    def frames(
+        self, indices: Sequence[int] | NDArray[np.integer[Any]], *, size: tuple[int, int] | None = None
+    ) -> ByteArray:
         """Read frames by tick; see `VideoReader.frames`.
 
         Raises:
@@ -254,7 +268,7 @@ class ResampledReader:
                 f"frame {number} was asked of {self.info.path}, which has frames 0 to {len(self) - 1} at the frame "
                 "rate that it is read at"
             )
-        return self.reader.frames(self.shown[wanted])
+        return self.reader.frames(self.shown[wanted], size=size)
 
     def all_frames(self) -> Iterator[ByteArray]:
         """Iterate over the frames of all ticks, `[H, W, 3]` uint8 RGB."""

@@ -20,7 +20,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from videomae.errors import VideoReadError
 from videomae.video.probe import VideoInfo
-from videomae.video.stream import ByteArray
+from videomae.video.rgb import ByteArray, checked_size
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 PICTURES_A_SECOND = 25.0  # pictures say nothing of time; FFmpeg's default for numbered pictures
@@ -164,27 +164,35 @@ class PictureReader:
         """`[len]`, time at which each frame is shown: 25 a second, 0 for the first."""
         return np.arange(len(self._names)) / PICTURES_A_SECOND
 
-    def frames(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> ByteArray:
+    def frames(
+        self, indices: Sequence[int] | NDArray[np.integer[Any]], *, size: tuple[int, int] | None = None
+    ) -> ByteArray:
         """Read frames by index.
 
         Args:
             indices: T frame indices in `[0, len)`, in any order, repeats allowed.
+            size: Height and width to scale to, pixels, bilinear with antialiasing; None: the pictures' own size.
 
         Returns:
             `[T, H, W, 3]` uint8 RGB, in the order asked.
 
         Raises:
             VideoReadError: If there is no such frame, or a picture cannot be read or has another size.
+            ConfigError: If the size is not positive.
         """
+        height, width = checked_size(size) or (self._info.height, self._info.width)
         if self._is_closed:
             raise VideoReadError(f"{self._folder} was closed: read frames before leaving the reader's with block")
         wanted = np.asarray(indices, np.int64).reshape(-1)
         for number in wanted[(wanted < 0) | (wanted >= len(self))][:1]:
             raise VideoReadError(f"frame {number} was asked of {self._folder}, which has frames 0 to {len(self) - 1}")
         needed, rows = np.unique(wanted, return_inverse=True)
-        found = np.empty((len(needed), self._info.height, self._info.width, 3), np.uint8)
+        found = np.empty((len(needed), height, width, 3), np.uint8)
         for row, number in enumerate(needed.tolist()):
-            found[row] = self._sized(number)
+            frame = self._sized(number)
+            if size is not None:
+                frame = np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))
+            found[row] = frame
         return found[rows]
 
     def all_frames(self) -> Iterator[ByteArray]:

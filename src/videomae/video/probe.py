@@ -6,20 +6,21 @@ Decodes a single frame, because only that tells whether a stream can be decoded 
 from __future__ import annotations
 
 import contextlib
-import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 from av.container import InputContainer
 from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 
 from videomae.errors import NoVideoError, TruncatedVideoError, VideoReadError
-from videomae.video.index import PacketFacts, packet_facts
-from videomae.video.stream import Orientation, VideoSource, frame_orientation, open_container
+from videomae.video.encoded import EncodedFile, EncodedVideo
+from videomae.video.packets import PacketFacts, packet_facts
+from videomae.video.rgb import Orientation, frame_orientation
+from videomae.video.stream import VideoSource
 
 VIDEO_SUFFIXES: frozenset[str] = frozenset(
     ".3g2 .3gp .asf .avi .f4v .flv .gif .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg .mts".split()
@@ -27,13 +28,16 @@ VIDEO_SUFFIXES: frozenset[str] = frozenset(
 )
 """Endings, in lower case with their dot, by which a folder's videos are told from its other files."""
 
+# Numbers of transfer characteristics in ITU-T H.273, which FFmpeg uses too.
+_HDR_CURVES: dict[int, Literal["pq", "hlg"]] = {16: "pq", 18: "hlg"}
+
 
 @dataclass(frozen=True)
 class VideoInfo:
     """Facts of one video, as the container and the first frame tell them."""
 
     path: Path
-    """The file."""
+    """The file; of a video that is none, what messages call it."""
     width: int
     """Columns of a frame as it is shown, rotation applied, pixels."""
     height: int
@@ -54,11 +58,15 @@ class VideoInfo:
     """Index of the stream in the container."""
     has_audio: bool
     """True where the file also holds sound."""
+    hdr: Literal["pq", "hlg"] | None = None
+    """Transfer curve of high dynamic range: SMPTE ST 2084 or ARIB STD-B67 (ITU-R BT.2100). Frames are given with that
+    curve, not mapped to standard range, and so look flat. None: standard dynamic range, or not said."""
 
 
 class OpenedVideo(NamedTuple):
     """A usable video stream, just after its first frame."""
 
+    file: EncodedFile
     source: VideoSource
     info: VideoInfo
     orientation: Orientation
@@ -67,11 +75,11 @@ class OpenedVideo(NamedTuple):
     """Packets read so far; the source stands behind the last."""
 
 
-def probe(path: str | os.PathLike[str]) -> VideoInfo:
+def probe(video: EncodedVideo) -> VideoInfo:
     """Return the facts of a video without reading it whole.
 
     Args:
-        path: A video file of any kind that FFmpeg reads.
+        video: A video file of any kind that FFmpeg reads: path, address, content or open file, see `EncodedFile`.
 
     Returns:
         The facts of the first usable video stream.
@@ -79,16 +87,20 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
     Raises:
         VideoReadError: If the file cannot be read or holds no video that decodes.
     """
-    opened = open_video(path)
-    opened.source.close()
-    return opened.info
+    file = EncodedFile(video)
+    try:
+        opened = open_video(file)
+        opened.source.close()
+        return opened.info
+    finally:
+        file.close()
 
 
-def open_video(path: str | os.PathLike[str]) -> OpenedVideo:
+def open_video(file: EncodedFile) -> OpenedVideo:
     """Open the first video stream of a file that is neither a cover image nor undecodable.
 
     Args:
-        path: A video file.
+        file: A video file.
 
     Returns:
         The open stream and its facts; the caller closes it.
@@ -96,20 +108,20 @@ def open_video(path: str | os.PathLike[str]) -> OpenedVideo:
     Raises:
         VideoReadError: If there is none.
     """
-    name = os.fsdecode(path)
-    with ExitStack() as to_close:  # whatever fails, no file stays open
-        container = to_close.enter_context(open_container(name))
+    name = file.name
+    with ExitStack() as to_close:  # whatever fails, no container stays open
+        container = to_close.enter_context(file.open_container())
         streams = [stream for stream in container.streams.video if not _is_cover(stream)]
         content = _content(container)
         # None where FFmpeg has no decoder; PyAV's stubs do not say so.
         usable = [stream.index for stream in streams if cast(object, stream.codec_context) is not None]
         for stream_index in usable:
-            opened = _first_frame(VideoSource(name, container, stream_index))
+            opened = _first_frame(file, VideoSource(name, container, stream_index))
             if opened is not None:
                 to_close.pop_all()
                 return opened
             container.close()
-            container = to_close.enter_context(open_container(name))  # the next stream starts at the beginning again
+            container = to_close.enter_context(file.open_container())  # the next stream starts at the beginning again
     if not streams:
         raise NoVideoError(f"{name} has no video stream, only {content}")
     raise VideoReadError(
@@ -117,7 +129,7 @@ def open_video(path: str | os.PathLike[str]) -> OpenedVideo:
     )
 
 
-def _first_frame(source: VideoSource) -> OpenedVideo | None:
+def _first_frame(file: EncodedFile, source: VideoSource) -> OpenedVideo | None:
     """Decode until the first frame; None if there is none."""
     packets: list[PacketFacts] = []
     frames: list[VideoFrame] = []
@@ -131,7 +143,7 @@ def _first_frame(source: VideoSource) -> OpenedVideo | None:
     if not frames:
         return None
     orientation = frame_orientation(frames[0])
-    return OpenedVideo(source, _info(source, frames[0], orientation), orientation, frames[0], packets)
+    return OpenedVideo(file, source, _info(source, frames[0], orientation), orientation, frames[0], packets)
 
 
 def _info(source: VideoSource, frame: VideoFrame, orientation: Orientation) -> VideoInfo:
@@ -150,6 +162,7 @@ def _info(source: VideoSource, frame: VideoFrame, orientation: Orientation) -> V
         is_mirrored=orientation.is_mirrored,
         stream_index=stream.index,
         has_audio=bool(container.streams.audio),
+        hdr=_HDR_CURVES.get(int(frame.color_trc)),
     )
 
 
@@ -186,18 +199,17 @@ def check_complete(opened: OpenedVideo, packets: list[PacketFacts]) -> None:
     Raises:
         TruncatedVideoError: If the file is truncated.
     """
-    path, entries = opened.info.path, opened.source.stream.index_entries
+    path, entries = opened.file.name, opened.source.stream.index_entries
     formats = opened.source.container.format.name.split(",")
     promised, missing = len(entries), 0
     if len(packets) < promised:
-        end_of_file = path.stat().st_size
-        missing = sum(entry.pos + entry.size > end_of_file for entry in entries)
+        missing = sum(entry.pos + entry.size > opened.file.size_bytes for entry in entries)
     if "avi" in formats and opened.info.num_frames_claimed:
         promised = opened.info.num_frames_claimed
         # Frames that were dropped are claimed too, and have no packet: a capture program keeps their time free.
         times = [time for packet in packets if (time := packet.pts if packet.dts is None else packet.dts) is not None]
         missing = promised - max(len(packets), len(entries), max(times, default=-1) + 1)
-        if missing > 0 and _has_all_chunks(path):
+        if missing > 0 and _has_all_chunks(opened.file):
             missing = 0  # the last frames were dropped
     if missing > max(3, promised // 20):
         raise TruncatedVideoError(
@@ -218,17 +230,15 @@ def check_complete(opened: OpenedVideo, packets: list[PacketFacts]) -> None:
         )
 
 
-def _has_all_chunks(path: Path) -> bool:
+def _has_all_chunks(file: EncodedFile) -> bool:
     """Tell whether an AVI file holds its outermost chunks to their ends; each begins with RIFF and its size."""
-    end_of_file, position = path.stat().st_size, 0
-    with path.open("rb") as file:
-        while position < end_of_file:
-            file.seek(position)
-            head = file.read(8)
-            size = int.from_bytes(head[4:], "little")
-            if head[:4] != b"RIFF" or size == 0:  # 0: the writer never came to fill it in
-                return position > 0 and head[:4] != b"RIFF"  # something else behind whole chunks
-            position += 8 + size + size % 2
+    end_of_file, position = file.size_bytes, 0
+    while position < end_of_file:
+        head = file.read_at(position, 8)
+        size = int.from_bytes(head[4:], "little")
+        if head[:4] != b"RIFF" or size == 0:  # 0: the writer never came to fill it in
+            return position > 0 and head[:4] != b"RIFF"  # something else behind whole chunks
+        position += 8 + size + size % 2
     return position - end_of_file <= 1  # the byte that makes a chunk even may be left out
 
 
