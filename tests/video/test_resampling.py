@@ -22,7 +22,7 @@ WIDTH = 64
 
 def bar_at(second: float) -> np.ndarray:
     """A frame whose brightness left of a bar tells the time: the bar crosses in two seconds."""
-    frame = np.full((48, WIDTH, 3), 20, dtype=np.uint8)
+    frame = np.full((WIDTH, WIDTH, 3), 20, dtype=np.uint8)
     frame[:, : round(WIDTH * second / SECONDS)] = 230
     return frame
 
