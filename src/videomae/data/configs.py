@@ -26,6 +26,8 @@ class AugmentConfig:
     """Smallest width / height of a resized crop."""
     max_aspect: float = 4 / 3
     """Largest width / height of a resized crop."""
+    repeats: int = 1
+    """Clips that are cut from one decoding, each in a step of its own (repeated augmentation)."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -41,6 +43,43 @@ class AugmentConfig:
                 f"augment.min_aspect {self.min_aspect:g} and max_aspect {self.max_aspect:g} are width / height: "
                 "use 0 < min_aspect <= max_aspect"
             )
+        if self.repeats < 1:
+            raise ConfigError(
+                f"augment.repeats is {self.repeats}; it must be at least 1, where 1 is one clip of each decoding"
+            )
+
+
+@dataclass(frozen=True)
+class MixConfig:
+    """Mixup and cutmix of the clips of a batch; with both alphas 0 there is neither."""
+
+    mixup_alpha: float = 0.0
+    """Mixup where above 0: lambda is drawn from Beta(alpha, alpha); VideoMAE's fine-tuning has 0.8."""
+    cutmix_alpha: float = 0.0
+    """Cutmix where above 0, likewise; VideoMAE's fine-tuning has 1.0."""
+    mixup_prob: float = 1.0
+    """Fraction of the steps that mix at all."""
+    mixup_switch_prob: float = 0.5
+    """Fraction of the mixing steps that take cutmix, where both alphas are above 0."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("mixup_alpha", "cutmix_alpha"):
+            value = getattr(self, name)
+            if not 0.0 <= value < math.inf:
+                raise ConfigError(f"mix.{name} is {value:g}; use 0 for none, or a number above 0 such as 0.8")
+        for name in ("mixup_prob", "mixup_switch_prob"):
+            _check_fraction(f"mix.{name}", getattr(self, name))
+
+    @property
+    def enabled(self) -> bool:
+        """Whether any step mixes."""
+        return max(self.mixup_alpha, self.cutmix_alpha) > 0 and self.mixup_prob > 0
+
+
+def _check_fraction(name: str, value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise ConfigError(f"{name} is {value:g}; it is a fraction in [0, 1]")
 
 
 SplitName = Literal["train", "val", "test", "all"]

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from videomae.data.datasets import FinetuningDataset
-from videomae.data.loader import train_loader
+from videomae.data.datasets import NO_LABEL, FinetuningDataset
+from videomae.data.loader import in_steps, train_loader
 from videomae.data.manifest import Manifest
 from videomae.data.scan import scan_labelled
 from videomae.data.skip_list import without_skipped
@@ -128,6 +128,7 @@ def finetune(
         seed=loop.seed,
         start_step=start,
         total_steps=plan.total,
+        repeats=recipe.augment.repeats,
     )
     mean = torch.tensor(IMAGENET_MEAN, device=device)
     std = torch.tensor(IMAGENET_STD, device=device)
@@ -137,28 +138,31 @@ def finetune(
         duration = cost.duration_estimate()
         with (
             TrainingProgress("fine-tuning", total_steps=plan.total, start_step=start) as progress,
-            running_workers(loader) as batches,
+            running_workers(loader) as groups,
             session.save_on_stop(),
         ):
+            batches = in_steps(groups, start_step=start, repeats=recipe.augment.repeats)
             for step in range(start + 1, plan.total + 1):
                 loss = norm = None
                 with interrupt.discardable():
                     batch = next(batches)
-                    if len(batch.clips):
+                    if batch.num_readable:
                         inputs = batch.to(device, non_blocking=True)
                         torch.manual_seed(derive_seed(loop.seed, "step", step))  # drop path: a function of the step
                         clips = normalize(inputs.clips, mean, std)  # [B, T, C, H, W]
                         with autocast(device, dtype):
                             logits = model(clips).logits  # [B, K]
                         smoothing = recipe.head.label_smoothing
-                        loss = F.cross_entropy(logits.float(), inputs.labels, label_smoothing=smoothing)
+                        loss = F.cross_entropy(
+                            logits.float(), inputs.labels, label_smoothing=smoothing, ignore_index=NO_LABEL
+                        )
                         loss.backward()
                         norm = clip_and_norm(parameters, recipe.optim.clip_grad)
                 with session.updating(step):
                     if loss is not None and norm is not None:
                         update_weights(optimizer, lr=plan.lr(step), loss=loss, grad_norm=norm)
                 read = session.log_step(batch, plan, loss=loss, grad_norm=norm)
-                progress.update(step, num_clips=len(batch.clips), loss=read, learning_rate=plan.lr(step))
+                progress.update(step, num_clips=batch.num_readable, loss=read, learning_rate=plan.lr(step))
                 for line in duration.after(step, synchronized=read is not None):
                     progress.say(line)
                 if step % loop.checkpoint_steps == 0 or step == plan.total:

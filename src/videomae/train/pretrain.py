@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from videomae.data.datasets import PretrainingDataset
-from videomae.data.loader import Batch, train_loader
-from videomae.data.manifest import Manifest, procedural_seed
+from videomae.data.loader import Batch, in_steps, train_loader
+from videomae.data.manifest import PROCEDURAL, Manifest, procedural_seed
 from videomae.data.procedural_source import ProceduralDataset
 from videomae.data.scan import scan_unlabelled
 from videomae.data.skip_list import without_skipped
@@ -25,6 +25,7 @@ from videomae.engine.precision import autocast, compute_dtype, pick_device
 from videomae.engine.progress import TrainingProgress
 from videomae.engine.seeding import derive_seed
 from videomae.engine.workers import running_workers
+from videomae.errors import ConfigError
 from videomae.model.embeddings import native_grid
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD, VideoMAEForPreTraining
 from videomae.monitor.held_out import hold_out
@@ -131,6 +132,7 @@ def pretrain(
         seed=loop.seed,
         start_step=start,
         total_steps=plan.total,
+        repeats=recipe.augment.repeats,
     )
     mean = torch.tensor(IMAGENET_MEAN, device=device)
     std = torch.tensor(IMAGENET_STD, device=device)
@@ -140,16 +142,17 @@ def pretrain(
         duration = cost.duration_estimate()
         with (
             TrainingProgress("pre-training", total_steps=plan.total, start_step=start) as progress,
-            running_workers(loader) as batches,
+            running_workers(loader) as groups,
             session.save_on_stop(),
         ):
+            batches = in_steps(groups, start_step=start, repeats=recipe.augment.repeats)
             for line in monitor.start(start, session.recent):
                 progress.say(line)
             for step in range(start + 1, plan.total + 1):
                 loss = norm = None
                 with interrupt.discardable():
                     batch = next(batches)
-                    if len(batch.clips):
+                    if batch.num_readable:
                         inputs = batch.to(device, non_blocking=True)
                         torch.manual_seed(derive_seed(loop.seed, "step", step))  # drop path: a function of the step
                         pixels = clips_on_device(dataset, inputs)
@@ -164,7 +167,7 @@ def pretrain(
                     if loss is not None and norm is not None:
                         update_weights(optimizer, lr=plan.lr(step), loss=loss, grad_norm=norm)
                 read = session.log_step(batch, plan, loss=loss, grad_norm=norm)
-                progress.update(step, num_clips=len(batch.clips), loss=read, learning_rate=plan.lr(step))
+                progress.update(step, num_clips=batch.num_readable, loss=read, learning_rate=plan.lr(step))
                 for line in duration.after(step, synchronized=read is not None):
                     progress.say(line)
                 if monitor.is_due(step):
@@ -190,10 +193,15 @@ def training_data(
     """Return the samples of a run: clips of files, or procedural ones.
 
     Raises:
-        ConfigError: If size, masks and grid do not fit each other.
+        ConfigError: If size, masks and grid do not fit each other, or clips that are not decoded were to be repeated.
     """
     clip, size, mask, seed = recipe.clip, recipe.model.image_size, recipe.mask, recipe.loop.seed
     if procedural_seed(manifest.root) is not None:
+        if recipe.augment.repeats > 1:
+            raise ConfigError(
+                f"augment.repeats is {recipe.augment.repeats}, which spares decoding, but the clips of {PROCEDURAL} "
+                "are drawn, not decoded: use augment.repeats 1"
+            )
         return ProceduralDataset(manifest, clip=clip, size=size, mask=mask, grid=grid, seed=seed, device=device)
     augment = recipe.augment
     return PretrainingDataset(manifest, clip=clip, size=size, augment=augment, mask=mask, grid=grid, seed=seed)
