@@ -14,7 +14,7 @@ from videomae.errors import ConfigError, ManifestError, WeightsError
 from videomae.evaluation.classes import names_and_labels
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
-from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe
+from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe, load_recipe
 from videomae.sharing.conversion import convert_weights
 from videomae.sharing.record import EvaluationSummary, load_record
 from videomae.train.finetune import build_classifier, finetune, training_and_validation
@@ -179,3 +179,19 @@ def test_one_class_or_differing_validation_classes_are_refused(
     with pytest.raises(ConfigError, match=r"data\.val has the classes right, up and data.train left, right"):
         finetune(finetune_recipe("--data.val", str(tmp_path / "other")), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_mixed_clips_are_trained_on_and_resuming_gives_the_uninterrupted_losses(
+    finetune_recipe: Finetune, tmp_path: Path
+) -> None:
+    words = ("--mix.mixup_alpha", "0.8", "--mix.cutmix_alpha", "1.0", "--head.init_scale", "1.0")
+    recipe = finetune_recipe(*words)
+    finetune(recipe, out=tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "part")
+    (tmp_path / "part" / "checkpoints" / "checkpoint-00000006.pt").unlink()
+    finetune(recipe, out=tmp_path / "part", resume=True)
+    finetune(finetune_recipe(*words[4:]), out=tmp_path / "plain")
+    whole, part, plain = (MetricsLog.read(tmp_path / name / "metrics.jsonl") for name in ("whole", "part", "plain"))
+    assert part == whole
+    assert whole[0]["loss"] != plain[0]["loss"]
+    assert load_recipe(FinetuneRecipe, tmp_path / "whole" / "recipe.yaml").mix == recipe.mix

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
-from videomae.data.datasets import NO_LABEL, FinetuningDataset
+from videomae.data.datasets import FinetuningDataset
 from videomae.data.loader import in_steps, train_loader
 from videomae.data.manifest import Manifest
+from videomae.data.mix import Mixing
 from videomae.data.scan import scan_labelled
 from videomae.data.skip_list import without_skipped
 from videomae.data.splits import check_apart, measured_rows, not_used_lines, train_and_val, training_rows
@@ -132,6 +132,8 @@ def finetune(
     )
     mean = torch.tensor(IMAGENET_MEAN, device=device)
     std = torch.tensor(IMAGENET_STD, device=device)
+    smoothing = recipe.head.label_smoothing
+    mixing = Mixing(recipe.mix, seed=loop.seed, num_classes=len(train.classes), label_smoothing=smoothing)
 
     # ---- the loop --------------------------------------------------------------------------------------------
     with graceful_interrupt() as interrupt:
@@ -150,12 +152,10 @@ def finetune(
                         inputs = batch.to(device, non_blocking=True)
                         torch.manual_seed(derive_seed(loop.seed, "step", step))  # drop path: a function of the step
                         clips = normalize(inputs.clips, mean, std)  # [B, T, C, H, W]
+                        clips, targets = mixing.apply(clips, inputs.labels, inputs.readable, step=step)
                         with autocast(device, dtype):
                             logits = model(clips).logits  # [B, K]
-                        smoothing = recipe.head.label_smoothing
-                        loss = F.cross_entropy(
-                            logits.float(), inputs.labels, label_smoothing=smoothing, ignore_index=NO_LABEL
-                        )
+                        loss = mixing.loss(logits, targets, inputs.readable)
                         loss.backward()
                         norm = clip_and_norm(parameters, recipe.optim.clip_grad)
                 with session.updating(step):
