@@ -10,6 +10,7 @@ import torch
 
 from videomae.data.augment import AugmentConfig
 from videomae.data.datasets import FinetuningDataset, PretrainingDataset, SampleKey
+from videomae.data.device_augment import DeviceAugment
 from videomae.data.loader import Batch, Shard, in_steps, steps_per_epoch, train_loader
 from videomae.data.scan import scan_labelled, scan_unlabelled
 from videomae.data.synthetic import write_motion_videos
@@ -125,6 +126,26 @@ def test_ranks_share_the_stream_of_one_process(dataset: Dataset, ranks: int) -> 
         assert [found[place] for place in range(GLOBAL_BATCH)] == wanted
         told = [bad.path for rank in range(ranks) for bad in shared[rank][step].bad]
         assert told == [bad.path for bad in batch.bad]
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_what_is_drawn_on_the_device_is_the_same_for_any_number_of_workers_and_ranks_and_after_a_stop(
+    dataset: Dataset, ranks: int, repeats: int
+) -> None:
+    config = AugmentConfig(rand_augment=True, color_jitter=0.4, erasing_prob=0.5)
+    augment = DeviceAugment(config, seed=SEED, mean=torch.full((3,), 0.5), std=torch.full((3,), 0.25))
+
+    def hashes(batch: Batch) -> list[str]:
+        pixels = augment(batch.clips, batch.keys())
+        return [hashlib.sha256(one.numpy().tobytes()).hexdigest() for one in pixels]
+
+    alone = [hashes(batch) for batch in batches(dataset, total=5, repeats=repeats)]
+    assert len({one for row in alone for one in row}) > 4 * GLOBAL_BATCH
+    for rank in range(ranks):
+        places = Shard(rank, ranks).places(GLOBAL_BATCH)
+        found = batches(dataset, workers=1, start=2, total=5, repeats=repeats, rank=rank, ranks=ranks)
+        assert [hashes(batch) for batch in found] == [[row[place] for place in places] for row in alone[2:]]
 
 
 @pytest.mark.parametrize(("batch_size", "ranks"), [(8, 1), (8, 2), (8, 4), (24, 3), (12, 6)])

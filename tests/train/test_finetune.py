@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -195,3 +196,28 @@ def test_mixed_clips_are_trained_on_and_resuming_gives_the_uninterrupted_losses(
     assert part == whole
     assert whole[0]["loss"] != plain[0]["loss"]
     assert load_recipe(FinetuneRecipe, tmp_path / "whole" / "recipe.yaml").mix == recipe.mix
+
+
+def test_a_run_with_all_augmentation_of_the_paper_resumes_to_the_uninterrupted_losses(
+    finetune_recipe: Finetune, tmp_path: Path
+) -> None:
+    words = ["--augment.rand_augment", "true", "--augment.color_jitter", "0.4", "--augment.erasing_prob", "0.25"]
+    words += ["--augment.repeats", "2", "--mix.mixup_alpha", "0.8", "--mix.cutmix_alpha", "1.0"]
+    recipe = finetune_recipe(*words, "--loop.checkpoint_steps", "5", "--loop.workers", "1", "--schedule.steps", "8")
+    finetune(recipe, out=tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "part")
+    (tmp_path / "part" / "checkpoints" / "checkpoint-00000008.pt").unlink()
+    finetune(recipe, out=tmp_path / "part", resume=True)
+    whole, part = (MetricsLog.read(tmp_path / name / "metrics.jsonl") for name in ("whole", "part"))
+    assert part == whole
+    found, expected = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("part", "whole"))
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_missing_kornia_is_told_before_the_run_folder_is_touched(
+    finetune_recipe: Finetune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "kornia", None)
+    with pytest.raises(ConfigError, match=r"needs kornia, which cannot be imported .* 'videomae\[augment\]'"):
+        finetune(finetune_recipe("--augment.rand_augment", "true"), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

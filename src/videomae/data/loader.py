@@ -61,6 +61,10 @@ class Batch:
         """Clips that count; call it on the CPU, elsewhere it waits for the device."""
         return int(self.readable.sum())
 
+    def keys(self) -> list[SampleKey]:
+        """Return which samples the clips are; call it on the CPU, elsewhere it waits for the device."""
+        return [SampleKey(self.epoch, index, self.repeat) for index in self.indices.tolist()]
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """Return the batch with all tensors on a device; non_blocking helps from pinned memory only."""
         return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))

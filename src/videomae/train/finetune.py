@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from videomae.data.datasets import FinetuningDataset
+from videomae.data.device_augment import DeviceAugment
 from videomae.data.loader import in_steps, train_loader
 from videomae.data.manifest import Manifest
 from videomae.data.mix import Mixing
@@ -29,7 +30,6 @@ from videomae.evaluation.evaluator import evaluate
 from videomae.evaluation.results import EVALUATION_FILE, EvaluationResult, load_evaluation
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD
-from videomae.processing.pixels import normalize
 from videomae.recipes.schema import FinetuneRecipe
 from videomae.sharing.record import EvaluationSummary, ModelRecord, TrainingRecord, save_record
 from videomae.train.cost import classification_clip_cost, run_cost
@@ -88,6 +88,8 @@ def finetune(
     model = model.to(device).train()
     size = recipe.model.image_size
     dataset = FinetuningDataset(train, clip=recipe.clip, size=size, augment=recipe.augment, seed=loop.seed)
+    mean, std = (torch.tensor(one, device=device) for one in (IMAGENET_MEAN, IMAGENET_STD))
+    augment = DeviceAugment(recipe.augment, seed=loop.seed, mean=mean, std=std)
 
     # ---- optimizer and schedule ------------------------------------------------------------------------------
     plan = plan_steps(recipe, num_videos=len(train.rows))
@@ -130,8 +132,6 @@ def finetune(
         total_steps=plan.total,
         repeats=recipe.augment.repeats,
     )
-    mean = torch.tensor(IMAGENET_MEAN, device=device)
-    std = torch.tensor(IMAGENET_STD, device=device)
     smoothing = recipe.head.label_smoothing
     mixing = Mixing(recipe.mix, seed=loop.seed, num_classes=len(train.classes), label_smoothing=smoothing)
 
@@ -151,7 +151,7 @@ def finetune(
                     if batch.num_readable:
                         inputs = batch.to(device, non_blocking=True)
                         torch.manual_seed(derive_seed(loop.seed, "step", step))  # drop path: a function of the step
-                        clips = normalize(inputs.clips, mean, std)  # [B, T, C, H, W]
+                        clips = augment(inputs.clips, batch.keys())  # [B, T, C, H, W]
                         clips, targets = mixing.apply(clips, inputs.labels, inputs.readable, step=step)
                         with autocast(device, dtype):
                             logits = model(clips).logits  # [B, K]

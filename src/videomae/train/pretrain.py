@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from videomae.data.datasets import PretrainingDataset
+from videomae.data.device_augment import DeviceAugment
 from videomae.data.loader import Batch, in_steps, train_loader
 from videomae.data.manifest import PROCEDURAL, Manifest, procedural_seed
 from videomae.data.procedural_source import ProceduralDataset
@@ -32,7 +33,6 @@ from videomae.monitor.held_out import hold_out
 from videomae.monitor.learning import LearningMonitor, RunFacts
 from videomae.patches import TokenGrid
 from videomae.processing.image_processor import VideoMAEImageProcessor
-from videomae.processing.pixels import normalize
 from videomae.recipes.schema import PretrainRecipe
 from videomae.sharing.record import ModelRecord, TrainingRecord, save_record
 from videomae.train.cost import pretraining_clip_cost, run_cost
@@ -82,6 +82,8 @@ def pretrain(
     recipe = replace(recipe, model=built)
     model = model.to(device).train()
     dataset = training_data(recipe, manifest, native_grid(model.config), device=device)
+    mean, std = (torch.tensor(one, device=device) for one in (IMAGENET_MEAN, IMAGENET_STD))
+    augment = DeviceAugment(recipe.augment, seed=loop.seed, mean=mean, std=std)
 
     # ---- optimizer and schedule ------------------------------------------------------------------------------
     plan = plan_steps(recipe, num_videos=len(manifest.rows))
@@ -134,8 +136,6 @@ def pretrain(
         total_steps=plan.total,
         repeats=recipe.augment.repeats,
     )
-    mean = torch.tensor(IMAGENET_MEAN, device=device)
-    std = torch.tensor(IMAGENET_STD, device=device)
 
     # ---- the loop --------------------------------------------------------------------------------------------
     with graceful_interrupt() as interrupt:
@@ -155,8 +155,7 @@ def pretrain(
                     if batch.num_readable:
                         inputs = batch.to(device, non_blocking=True)
                         torch.manual_seed(derive_seed(loop.seed, "step", step))  # drop path: a function of the step
-                        pixels = clips_on_device(dataset, inputs)
-                        clips = normalize(pixels, mean, std)  # [B, T, C, H, W]
+                        clips = augment(clips_on_device(dataset, inputs), batch.keys())  # [B, T, C, H, W]
                         with autocast(device, dtype):
                             output = model(clips, visible_indices=inputs.visible, decoded_indices=inputs.decoded)
                         loss = output.loss
