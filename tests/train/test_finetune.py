@@ -15,10 +15,10 @@ from videomae.errors import ConfigError, ManifestError, WeightsError
 from videomae.evaluation.classes import names_and_labels
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
-from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe, load_recipe
+from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe, load_recipe, recipe_to_yaml
 from videomae.sharing.conversion import convert_weights
 from videomae.sharing.record import EvaluationSummary, load_record
-from videomae.train.finetune import build_classifier, finetune, training_and_validation
+from videomae.train.finetune import build_classifier, finetune, settle_flip, training_and_validation
 from videomae.train.pretrain import pretrain
 
 Pretrain = Callable[..., PretrainRecipe]
@@ -221,3 +221,34 @@ def test_a_missing_kornia_is_told_before_the_run_folder_is_touched(
     with pytest.raises(ConfigError, match=r"needs kornia, which cannot be imported .* 'videomae\[augment\]'"):
         finetune(finetune_recipe("--augment.rand_augment", "true"), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_flip_is_switched_off_once_and_on_record_where_class_names_say_left_and_right(
+    finetune_recipe: Finetune, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = finetune_recipe("--schedule.steps", "4")
+    assert recipe.augment.flip
+    finetune(recipe, out=tmp_path / "run")
+    line = (
+        "augment.flip is switched off: a mirrored clip of left, right would be of another class; rename the classes"
+    )
+    assert line in capsys.readouterr().out
+    assert not load_recipe(FinetuneRecipe, tmp_path / "run" / "recipe.yaml").augment.flip
+    finetune(finetune_recipe("--schedule.steps", "4", "--augment.flip", "false"), out=tmp_path / "off")
+    losses = [MetricsLog.read(tmp_path / name / "metrics.jsonl") for name in ("run", "off")]
+    assert losses[0] == losses[1]
+    shutil.rmtree(tmp_path / "run" / "model")
+    (tmp_path / "run" / "checkpoints" / "checkpoint-00000004.pt").unlink()
+    capsys.readouterr()
+    finetune(recipe, out=tmp_path / "run", resume=True)
+    assert "augment.flip" not in capsys.readouterr().out
+    assert MetricsLog.read(tmp_path / "run" / "metrics.jsonl") == losses[0]
+
+
+def test_a_run_that_has_flipped_directions_before_goes_on_as_it_has_started(
+    finetune_recipe: Finetune, tmp_path: Path
+) -> None:
+    recipe = finetune_recipe()
+    (tmp_path / "recipe.yaml").write_text(recipe_to_yaml(recipe))
+    assert settle_flip(recipe, ("left", "right"), out=tmp_path, resume=True) == recipe
+    assert settle_flip(recipe, ("up", "down"), out=tmp_path, resume=False) == recipe

@@ -17,7 +17,7 @@ class AugmentConfig:
     crop: Literal["multi_scale", "resized", "centre"] = "multi_scale"
     """multi_scale: one of four sizes at one of 13 positions; resized: any area and aspect; centre: no randomness."""
     flip: bool = False
-    """Mirror every second clip left to right; leave it off where left and right carry meaning."""
+    """Mirror every second clip left to right; fine-tuning switches it off where a class name says left or right."""
     min_area: float = 0.08
     """Smallest resized crop, as a fraction of the frame."""
     max_area: float = 1.0

@@ -6,11 +6,13 @@ pre-trained encoder has no class token.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from videomae.data.augment import directed_classes
 from videomae.data.datasets import FinetuningDataset
 from videomae.data.device_augment import DeviceAugment
 from videomae.data.loader import in_steps, train_loader
@@ -35,10 +37,12 @@ from videomae.sharing.record import EvaluationSummary, ModelRecord, TrainingReco
 from videomae.train.cost import classification_clip_cost, run_cost
 from videomae.train.initial import as_built, initialize_narrow, load_initial, origin_lines
 from videomae.train.pretrain import training_processor
-from videomae.train.resume import resolve
+from videomae.train.resume import resolve, saved_recipe
 from videomae.train.session import Session
 from videomae.train.step import muon_matrices, plan_steps, update_weights
 from videomae.weights.report import LoadReport
+
+MAX_CLASSES = 8  # named in a line
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ def finetune(
     device = pick_device(loop.device)
     dtype = compute_dtype(loop.precision, device)
     train, val = training_and_validation(recipe)
+    recipe = settle_flip(recipe, train.classes, out=out, resume=resume)
     model, report = build_classifier(recipe, train.classes, model_class)
     built = as_built(recipe.model, model.config, init=recipe.init, has_decoder=False)
     recipe = replace(recipe, model=built)
@@ -219,6 +224,23 @@ def training_and_validation(recipe: FinetuneRecipe) -> tuple[Manifest, Manifest]
             "name the folders alike; data.val may lack some, and have no other"
         )
     return train, val
+
+
+def settle_flip(recipe: FinetuneRecipe, classes: Sequence[str], *, out: Path, resume: bool) -> FinetuneRecipe:
+    """Switch the flip off, and say so, where a mirrored clip would be of another class.
+
+    A resumed run keeps what it has done, also where a version without this rule has started it.
+    """
+    directed = directed_classes(classes)
+    if not (recipe.augment.flip and directed) or (resume and saved_recipe(FinetuneRecipe, out).augment.flip):
+        return recipe
+    if not resume:
+        others = f" and {len(directed) - MAX_CLASSES} others" if len(directed) > MAX_CLASSES else ""
+        print(
+            f"augment.flip is switched off: a mirrored clip of {', '.join(directed[:MAX_CLASSES])}{others} would be "
+            "of another class; rename the classes to flip all the same"
+        )
+    return replace(recipe, augment=replace(recipe.augment, flip=False))
 
 
 def build_classifier(
