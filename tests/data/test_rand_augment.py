@@ -187,7 +187,7 @@ def test_without_kornia_the_message_says_what_to_install(monkeypatch: pytest.Mon
     with pytest.raises(
         ConfigError,
         match=r"augment\.rand_augment is True and needs kornia, which cannot be imported \(.*\): "
-        r"pip install 'videomae\[augment\]', or leave augment\.rand_augment out",
+        r"pip install 'videomae\[augment\]', or give --augment\.rand_augment false",
     ):
         import_kornia(PAPER)
     with pytest.raises(ConfigError, match=r"augment\.color_jitter is 0\.4 and needs kornia"):

@@ -57,10 +57,10 @@ def import_kornia(config: AugmentConfig) -> None:
     try:
         import kornia  # noqa: F401
     except ImportError as error:
-        setting = f"augment.{needed[0]}"
+        off = {"rand_augment": "false", "color_jitter": "0"}[needed[0]]
         raise ConfigError(
-            f"{setting} is {getattr(config, needed[0])} and needs kornia, which cannot be imported ({error}): pip "
-            f"install 'videomae[augment]', or leave {setting} out"
+            f"augment.{needed[0]} is {getattr(config, needed[0])} and needs kornia, which cannot be imported "
+            f"({error}): pip install 'videomae[augment]', or give --augment.{needed[0]} {off}"
         ) from error
 
 
