@@ -134,3 +134,25 @@ def test_a_frame_in_which_no_box_fits_stays_whole() -> None:
 def test_settings_of_the_device_out_of_range_are_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         AugmentConfig(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_gpu_augments_as_the_processor_does_and_never_waits() -> None:
+    config = AugmentConfig(rand_augment=True, color_jitter=0.4)
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randint(0, 256, (32, 4, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    smooth = coarse.repeat_interleave(8, -1).repeat_interleave(8, -2)
+    on_gpu = DeviceAugment(
+        AugmentConfig(rand_augment=True, color_jitter=0.4, erasing_prob=0.5), seed=3, mean=MEAN.cuda(), std=STD.cuda()
+    )
+    given = smooth.cuda()
+    first = on_gpu(given, keys(32))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        again = on_gpu(given, keys(32))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(first, again)
+    pixels = DeviceAugment(config, seed=3, mean=MEAN.cuda(), std=STD.cuda())(given, keys(32)).cpu()
+    distance = (pixels - augment(config)(smooth, keys(32))).abs()
+    assert (distance < 0.02).float().mean() > 0.99  # a rounding may decide on which side of a step a pixel falls

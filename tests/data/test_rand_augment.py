@@ -181,6 +181,14 @@ def test_all_frames_of_a_clip_share_their_parameters_and_clips_do_not() -> None:
     assert len({one.tobytes() for one in results}) == 60
 
 
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_no_operation_reads_a_pixel_back_from_the_device(name: OperationName) -> None:
+    frames = torch.empty(2, 3, 16, 16, device="meta")  # has no values: reading one is an error
+    changed = apply_operations(frames, [Operation(name, argument(name, 7.0, 1.0))])
+    assert changed.shape == frames.shape
+    assert changed.device.type == "meta"
+
+
 def test_without_kornia_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kornia", None)
     import_kornia(AugmentConfig(erasing_prob=0.25))

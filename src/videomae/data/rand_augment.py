@@ -136,16 +136,17 @@ def _apply(frames: Tensor, operation: Operation) -> Tensor:
     from kornia import enhance
 
     name, value = operation
-    factor = torch.tensor(value)  # kornia copies a tensor to the device without waiting for it, a float not
+    # Arguments are tensors because kornia copies a number to a GPU in a way that waits for all work before it.
+    factor = torch.tensor(value)
     match name:
         case "auto_contrast":
             return _auto_contrast(frames)
         case "equalize":
             return enhance.equalize(frames)
         case "invert":
-            return enhance.invert(frames)
+            return enhance.invert(frames, torch.ones((), device=frames.device))
         case "posterize":
-            return enhance.posterize(frames, int(value))
+            return enhance.posterize(frames, torch.full((), int(value), device=frames.device))
         case "solarize":
             return enhance.solarize(frames, value)
         case "solarize_add":  # kornia's additions are for all pixels
