@@ -27,7 +27,7 @@ from videomae.video.write import write_video
 
 RECIPE_PARTS = {
     "pretrain": "augment clip data decoder_init init loop mask model monitor optim schedule".split(),
-    "finetune": "augment clip data evaluation head init loop model optim schedule".split(),
+    "finetune": "augment clip data evaluation head init loop mix model optim schedule".split(),
 }
 OPTIONS = {
     "demo": "data out overwrite seed".split(),

@@ -17,6 +17,7 @@ from videomae.data.augment import (
     augment_clip,
     centre_box,
     crop_resize,
+    directed_classes,
     multi_scale_box,
     resize_centre,
     resized_box,
@@ -214,3 +215,10 @@ def test_random_crops_differ_between_clips_and_the_centre_does_not() -> None:
 def test_contradicting_settings_are_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         AugmentConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_class_names_that_a_mirror_changes_are_found_and_others_are_not() -> None:
+    directed = ["left", "Turn right", "turn_left", "turn-Left", "SwipeLeft", "LEFT", "counterclockwise", "2right"]
+    directed += ["Pushing something from left to right", "Rotate counter-clockwise", "moving leftwards"]
+    others = ["bright light", "cleft", "copyright", "up", "clock", "upright bike", "straight", "LEFTOVERS", ""]
+    assert directed_classes([*directed, *others]) == directed

@@ -18,7 +18,7 @@ import torch
 
 from videomae.data.augment import AugmentConfig
 from videomae.data.datasets import BadVideo, ClipSample, FinetuningDataset, PretrainingDataset, SampleKey
-from videomae.data.loader import Batch, epoch_order, steps_per_epoch, train_loader
+from videomae.data.loader import Batch, epoch_order, in_steps, steps_per_epoch, train_loader
 from videomae.data.scan import scan_labelled, scan_unlabelled
 from videomae.data.synthetic import write_motion_videos
 from videomae.errors import ConfigError
@@ -65,14 +65,15 @@ def make_finetuning(folder: Path) -> FinetuningDataset:
 def loader(
     dataset: Dataset, *, num_workers: int = 0, seed: int = 0, start: int = 0, total: int = 5, size: int = 3
 ) -> Iterable[Batch]:
-    return train_loader(
+    groups = train_loader(
         dataset, batch_size=size, num_workers=num_workers, seed=seed, start_step=start, total_steps=total
     )
+    return in_steps(groups, start_step=start, repeats=1)
 
 
 def assert_equal(first: Batch, second: Batch) -> None:
     assert (first.epoch, first.bad) == (second.epoch, second.bad)
-    for name in ("clips", "labels", "indices", "visible", "decoded"):
+    for name in ("clips", "labels", "indices", "readable", "visible", "decoded"):
         one, other = getattr(first, name), getattr(second, name)
         assert (one is None and other is None) or (one.dtype == other.dtype and torch.equal(one, other)), name
 
@@ -141,30 +142,38 @@ def test_the_order_is_the_same_in_every_version() -> None:
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_bad_videos_are_listed_by_name_and_nothing_stands_in_for_them(tmp_path: Path, num_workers: int) -> None:
+def test_bad_videos_are_listed_by_name_and_a_black_clip_keeps_their_place(tmp_path: Path, num_workers: int) -> None:
     write_motion_videos(tmp_path, videos_per_class=1, size=SIZE, num_frames=20)
     dataset = make_finetuning(tmp_path)
+    whole = list(loader(dataset, size=4, total=4))
     truncated, text = (dataset.manifest.rows[i].path for i in (2, 5))
     truncated.write_bytes(truncated.read_bytes()[:600])
     text.write_text("a text that calls itself a video\n" * 50)
     batches = list(loader(dataset, size=4, total=4, num_workers=num_workers))
     for epoch in (0, 1):
         of_epoch = [batch for batch in batches if batch.epoch == epoch]
-        assert sorted(torch.cat([batch.indices for batch in of_epoch]).tolist()) == [0, 1, 3, 4, 6, 7]
         assert sorted(bad.path for batch in of_epoch for bad in batch.bad) == [str(truncated), str(text)]
-        for batch in of_epoch:
-            assert len(batch.clips) == len(batch.labels) == len(batch.indices) == 4 - len(batch.bad)
-            assert all(Path(bad.path).name in bad.reason for bad in batch.bad)
+    for before, batch in zip(whole, batches, strict=True):
+        assert torch.equal(batch.indices, before.indices)
+        readable = torch.tensor([index not in (2, 5) for index in batch.indices.tolist()])
+        assert torch.equal(batch.readable, readable)
+        assert batch.num_readable == 4 - len(batch.bad)
+        assert torch.equal(batch.clips[readable], before.clips[readable])  # the others do not move
+        assert torch.equal(batch.labels[readable], before.labels[readable])
+        assert batch.clips.shape == before.clips.shape
+        assert not batch.clips[~readable].any()
+        assert (batch.labels[~readable] == -1).all()
+        assert all(Path(bad.path).name in bad.reason for bad in batch.bad)
 
 
-def test_a_batch_of_bad_videos_alone_is_empty_but_whole(tmp_path: Path) -> None:
+def test_a_batch_of_bad_videos_alone_has_its_full_size(tmp_path: Path) -> None:
     for name in ("a/1.mp4", "a/2.mp4", "b/3.mp4"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("no video")
     (batch,) = loader(make_finetuning(tmp_path), total=1)
-    assert batch.clips.shape == (0, 4, 3, SIZE, SIZE)
+    assert batch.clips.shape == (3, 4, 3, SIZE, SIZE)
     assert batch.clips.dtype == torch.uint8
-    assert batch.labels.shape == batch.indices.shape == (0,)
+    assert batch.num_readable == 0
     assert len(batch.bad) == 3
     assert len(batch.to("cpu").bad) == 3
 
@@ -172,8 +181,8 @@ def test_a_batch_of_bad_videos_alone_is_empty_but_whole(tmp_path: Path) -> None:
 def test_batches_move_to_a_device_whole(pretraining: PretrainingDataset) -> None:
     batch = next(iter(loader(pretraining)))
     moved = batch.to("meta")
-    tensors = (moved.clips, moved.labels, moved.indices, moved.visible, moved.decoded)
-    assert [tensor.device.type for tensor in tensors if tensor is not None] == ["meta"] * 5
+    tensors = (moved.clips, moved.labels, moved.indices, moved.readable, moved.visible, moved.decoded)
+    assert [tensor.device.type for tensor in tensors if tensor is not None] == ["meta"] * 6
     assert (moved.epoch, moved.bad) == (batch.epoch, batch.bad)
     assert batch.clips.device.type == "cpu"
 
@@ -190,10 +199,10 @@ def test_reading_batches_leaves_the_global_random_state_alone(
 class ThreadCounts(FinetuningDataset):
     """Reports the number of threads that torch uses where samples are read, as the label."""
 
-    def __getitem__(self, key: SampleKey) -> ClipSample | BadVideo:
-        sample = super().__getitem__(key)
-        assert isinstance(sample, ClipSample)
-        return replace(sample, label=torch.get_num_threads())
+    def siblings(self, key: SampleKey, *, repeats: int) -> list[ClipSample] | BadVideo:
+        samples = super().siblings(key, repeats=repeats)
+        assert isinstance(samples, list)
+        return [replace(sample, label=torch.get_num_threads()) for sample in samples]
 
 
 def test_workers_use_one_thread_each(folder: Path) -> None:
@@ -255,7 +264,7 @@ if __name__ == "__main__":
         seed=0,
     )
     loader = train_loader(dataset, batch_size=3, num_workers=2, seed=0, start_step=0, total_steps=5)
-    torch.save([vars(batch) for batch in loader], sys.argv[2])
+    torch.save([vars(batch) for (batch,) in loader], sys.argv[2])
 """
 
 

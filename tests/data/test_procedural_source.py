@@ -85,7 +85,7 @@ def test_batches_do_not_depend_on_where_they_are_drawn(workers: int) -> None:
     on_device = dataset()
     on_device.drawn_here = False  # as on CUDA: workers hand over numbers and masks
     others = train_loader(on_device, batch_size=3, num_workers=0, seed=1, start_step=0, total_steps=2)
-    for batch, other in zip(loader, others, strict=True):
+    for (batch,), (other,) in zip(loader, others, strict=True):
         assert other.clips.shape == (3, 0)
         assert torch.equal(on_device.clips_of(other.indices, epoch=other.epoch), batch.clips)
         assert torch.equal(batch.visible, other.visible)

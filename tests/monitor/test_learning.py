@@ -97,6 +97,19 @@ def test_losses_and_weights_are_those_without_the_monitor(make: Make, videos: Pa
     assert not (tmp_path / "without" / MONITOR_FILE).exists()
 
 
+def test_black_clips_for_unreadable_videos_are_no_leaking_mask(make: Make, videos: Path, tmp_path: Path) -> None:
+    shutil.copytree(videos, tmp_path / "videos")
+    for path in sorted((tmp_path / "videos").rglob("*.mp4"))[::2]:
+        path.write_text("no video")
+    words = ("--loop.max_bad_fraction", "0.9", "--monitor.held_out", "0", "--monitor.max_cost", "0.5")
+    pretrain(make(*words, train=tmp_path / "videos"), out=tmp_path / "run")
+    read = [record["clips"] for record in MetricsLog.read(tmp_path / "run" / "metrics.jsonl")]
+    assert min(read) < 4
+    overlaps = [one["overlap"] for one in lines(tmp_path / "run") if "overlap" in one]
+    assert len(overlaps) >= 2
+    assert set(overlaps) == {0.0}
+
+
 @pytest.mark.parametrize("killed_after", [5, 10])
 def test_a_resumed_run_has_the_lines_of_the_uninterrupted_one(make: Make, tmp_path: Path, killed_after: int) -> None:
     often = ("--monitor.max_cost", "0.5", "--loop.batch_size", "16", "--loop.keep_checkpoints", "9")

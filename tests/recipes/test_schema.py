@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from videomae.data.configs import AugmentConfig, MixConfig
 from videomae.errors import ConfigError
 from videomae.recipes.schema import (
     FinetuneRecipe,
@@ -36,6 +37,32 @@ def test_every_packaged_network_can_be_built() -> None:
         config = recipe.model.build(recipe.clip, use_mean_pooling=False)
         assert config.num_frames == recipe.clip.num_frames
         assert config.image_size == recipe.model.image_size
+
+
+@pytest.mark.parametrize(("name", "repeats"), [("kinetics400_base", 1), ("kinetics400_small", 2)])
+def test_the_published_fine_tuning_recipes_have_the_published_augmentation(name: str, repeats: int) -> None:
+    recipe = load_recipe(FinetuneRecipe, name, DATA)
+    published = AugmentConfig(
+        "resized",
+        flip=True,
+        repeats=repeats,
+        rand_augment=True,
+        rand_num_ops=4,
+        rand_magnitude=7.0,
+        erasing_prob=0.25,
+    )
+    assert recipe.augment == published
+    assert recipe.mix == MixConfig(mixup_alpha=0.8, cutmix_alpha=1.0, mixup_prob=1.0, mixup_switch_prob=0.5)
+    assert recipe.head.label_smoothing == 0.1
+
+
+def test_no_other_packaged_recipe_augments_beyond_crop_and_flip() -> None:
+    others = [(PretrainRecipe, name) for name in recipe_names(PretrainRecipe)]
+    others += [(FinetuneRecipe, name) for name in ("demo", "laptop", "small-data", "tiny")]
+    assert len(others) == 10
+    for kind, name in others:
+        augment = load_recipe(kind, name, DATA).augment
+        assert augment == AugmentConfig(augment.crop, augment.flip), name
 
 
 def test_an_override_wins_over_the_file_and_keeps_the_rest() -> None:

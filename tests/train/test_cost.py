@@ -42,7 +42,9 @@ def run_cost(**changes: object) -> RunCost:
         "device": "cpu",
         "precision": "fp32",
     }
-    return RunCost(**{**values, **changes})  # type: ignore[arg-type]
+    values |= changes
+    passed = values["num_videos"] // values["batch_size"]  # type: ignore[operator]
+    return RunCost(**{"steps_per_epoch": passed, **values})  # type: ignore[arg-type]
 
 
 def estimate(total: int, *, device: str = "cpu", start: int = 0) -> tuple[DurationEstimate, list[float]]:

@@ -13,18 +13,21 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from videomae.data.loader import epoch_order
+from tolerances import assert_near, model_terms
+from videomae.data.loader import epoch_order, train_loader
 from videomae.data.scan import scan_unlabelled
 from videomae.engine.checkpoint import latest_checkpoint, load_checkpoint
 from videomae.engine.runlog import MetricsLog
 from videomae.errors import CheckpointError, RunError
-from videomae.model.pretraining import VideoMAEForPreTraining
+from videomae.model.embeddings import native_grid
+from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD, VideoMAEForPreTraining
+from videomae.processing.pixels import normalize
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe
 from videomae.report.sections import training_section
 from videomae.sharing.record import load_record
 from videomae.train import pretrain as pretrain_module
 from videomae.train.finetune import finetune
-from videomae.train.pretrain import pretrain
+from videomae.train.pretrain import build_model, pretrain, training_data
 
 Pretrain = Callable[..., PretrainRecipe]
 Finetune = Callable[..., FinetuneRecipe]
@@ -186,6 +189,45 @@ def test_a_fine_tuning_step_without_a_readable_video_has_no_loss(
     finetune(finetune_recipe(*words, "--loop.max_bad_fraction", "0.6"), out=tmp_path / "run")
     steps = [record for record in metrics(tmp_path / "run") if "evaluation" not in record]
     assert [("loss" in record, record["clips"]) for record in steps if record["clips"] == 0] == [(False, 0)] * 3
+
+
+def test_a_black_clip_in_the_place_of_an_unreadable_video_changes_neither_loss_nor_gradients(
+    pretrain_recipe: Pretrain, labelled_folder: Path, tmp_path: Path
+) -> None:
+    videos = break_videos(labelled_folder, tmp_path / "videos", "left/1.mp4")
+    recipe = pretrain_recipe("--data.train", str(videos))
+    manifest = scan_unlabelled(videos)
+    model, _ = build_model(recipe)
+    dataset = training_data(recipe, manifest, native_grid(model.config), device=torch.device("cpu"))
+    ((batch,),) = train_loader(dataset, batch_size=6, num_workers=0, seed=0, start_step=0, total_steps=1)
+    assert batch.num_readable == 5
+    found = []
+    for chosen in (torch.ones(6, dtype=torch.bool), batch.readable):
+        assert batch.visible is not None
+        assert batch.decoded is not None
+        clips = normalize(batch.clips[chosen], torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD))
+        model.zero_grad()
+        loss = model(clips, visible_indices=batch.visible[chosen], decoded_indices=batch.decoded[chosen]).loss
+        loss.backward()
+        found.append((loss.detach(), [one.grad for one in model.parameters() if one.grad is not None]))
+    (loss, gradients), (wanted, wanted_gradients) = found
+    terms = model_terms(model, tokens=16)
+    assert_near(loss, wanted, terms=terms)
+    assert len(gradients) > 20
+    for one, other in zip(gradients, wanted_gradients, strict=True):
+        assert_near(one, other, terms=6 * 16 * terms)
+
+
+def test_a_fine_tuning_step_counts_readable_clips_alone(
+    finetune_recipe: Finetune, labelled_folder: Path, tmp_path: Path
+) -> None:
+    videos = break_videos(labelled_folder, tmp_path / "videos", "left/1.mp4")
+    words = ("--data.train", str(videos), "--data.val", str(labelled_folder), "--loop.batch_size", "6")
+    run = finetune_recipe(*words, "--loop.max_bad_fraction", "0.5", "--schedule.steps", "2")
+    finetune(run, out=tmp_path / "run")
+    first = metrics(tmp_path / "run")[0]
+    assert first["clips"] == 5
+    assert 0 < first["loss"] < 10  # that of a black clip, without a class, would be infinite or an error
 
 
 def test_one_unreadable_first_video_does_not_stop_a_run_with_batches_of_one(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,10 @@ from videomae.errors import ConfigError, ManifestError, WeightsError
 from videomae.evaluation.classes import names_and_labels
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
-from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe
+from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe, load_recipe, recipe_to_yaml
 from videomae.sharing.conversion import convert_weights
 from videomae.sharing.record import EvaluationSummary, load_record
-from videomae.train.finetune import build_classifier, finetune, training_and_validation
+from videomae.train.finetune import build_classifier, finetune, settle_flip, training_and_validation
 from videomae.train.pretrain import pretrain
 
 Pretrain = Callable[..., PretrainRecipe]
@@ -179,3 +180,75 @@ def test_one_class_or_differing_validation_classes_are_refused(
     with pytest.raises(ConfigError, match=r"data\.val has the classes right, up and data.train left, right"):
         finetune(finetune_recipe("--data.val", str(tmp_path / "other")), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_mixed_clips_are_trained_on_and_resuming_gives_the_uninterrupted_losses(
+    finetune_recipe: Finetune, tmp_path: Path
+) -> None:
+    words = ("--mix.mixup_alpha", "0.8", "--mix.cutmix_alpha", "1.0", "--head.init_scale", "1.0")
+    recipe = finetune_recipe(*words)
+    finetune(recipe, out=tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "part")
+    (tmp_path / "part" / "checkpoints" / "checkpoint-00000006.pt").unlink()
+    finetune(recipe, out=tmp_path / "part", resume=True)
+    finetune(finetune_recipe(*words[4:]), out=tmp_path / "plain")
+    whole, part, plain = (MetricsLog.read(tmp_path / name / "metrics.jsonl") for name in ("whole", "part", "plain"))
+    assert part == whole
+    assert whole[0]["loss"] != plain[0]["loss"]
+    assert load_recipe(FinetuneRecipe, tmp_path / "whole" / "recipe.yaml").mix == recipe.mix
+
+
+def test_a_run_with_all_augmentation_of_the_paper_resumes_to_the_uninterrupted_losses(
+    finetune_recipe: Finetune, tmp_path: Path
+) -> None:
+    words = ["--augment.rand_augment", "true", "--augment.color_jitter", "0.4", "--augment.erasing_prob", "0.25"]
+    words += ["--augment.repeats", "2", "--mix.mixup_alpha", "0.8", "--mix.cutmix_alpha", "1.0"]
+    recipe = finetune_recipe(*words, "--loop.checkpoint_steps", "5", "--loop.workers", "1", "--schedule.steps", "8")
+    finetune(recipe, out=tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "part")
+    (tmp_path / "part" / "checkpoints" / "checkpoint-00000008.pt").unlink()
+    finetune(recipe, out=tmp_path / "part", resume=True)
+    whole, part = (MetricsLog.read(tmp_path / name / "metrics.jsonl") for name in ("whole", "part"))
+    assert part == whole
+    found, expected = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("part", "whole"))
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_missing_kornia_is_told_before_the_run_folder_is_touched(
+    finetune_recipe: Finetune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "kornia", None)
+    with pytest.raises(ConfigError, match=r"needs kornia, which cannot be imported .* 'videomae\[augment\]'"):
+        finetune(finetune_recipe("--augment.rand_augment", "true"), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_flip_is_switched_off_once_and_on_record_where_class_names_say_left_and_right(
+    finetune_recipe: Finetune, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = finetune_recipe("--schedule.steps", "4")
+    assert recipe.augment.flip
+    finetune(recipe, out=tmp_path / "run")
+    line = (
+        "augment.flip is switched off: a mirrored clip of left, right would be of another class; rename the classes"
+    )
+    assert line in capsys.readouterr().out
+    assert not load_recipe(FinetuneRecipe, tmp_path / "run" / "recipe.yaml").augment.flip
+    finetune(finetune_recipe("--schedule.steps", "4", "--augment.flip", "false"), out=tmp_path / "off")
+    losses = [MetricsLog.read(tmp_path / name / "metrics.jsonl") for name in ("run", "off")]
+    assert losses[0] == losses[1]
+    shutil.rmtree(tmp_path / "run" / "model")
+    (tmp_path / "run" / "checkpoints" / "checkpoint-00000004.pt").unlink()
+    capsys.readouterr()
+    finetune(recipe, out=tmp_path / "run", resume=True)
+    assert "augment.flip" not in capsys.readouterr().out
+    assert MetricsLog.read(tmp_path / "run" / "metrics.jsonl") == losses[0]
+
+
+def test_a_run_that_has_flipped_directions_before_goes_on_as_it_has_started(
+    finetune_recipe: Finetune, tmp_path: Path
+) -> None:
+    recipe = finetune_recipe()
+    (tmp_path / "recipe.yaml").write_text(recipe_to_yaml(recipe))
+    assert settle_flip(recipe, ("left", "right"), out=tmp_path, resume=True) == recipe
+    assert settle_flip(recipe, ("up", "down"), out=tmp_path, resume=False) == recipe

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from videomae.engine.runlog import MetricsLog
-from videomae.errors import CheckpointError, RunError
+from videomae.errors import CheckpointError, ConfigError, RunError
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.recipes.schema import PretrainRecipe, load_recipe
 from videomae.sharing.record import load_record
@@ -163,3 +164,24 @@ def test_a_finished_run_that_is_resumed_is_left_as_it_is(
     assert {path: path.stat().st_mtime_ns for path in before if path != tmp_path / "run"} == {
         path: time for path, time in before.items() if path != tmp_path / "run"
     }
+
+
+def test_repeated_augmentation_takes_as_many_steps_more_and_resumes_within_a_group(
+    pretrain_recipe: Recipes, tmp_path: Path
+) -> None:
+    recipe = pretrain_recipe("--augment.repeats", "2", "--schedule.steps", "8", "--loop.workers", "1")
+    pretrain(recipe, out=tmp_path / "whole")
+    assert [record["epoch"] for record in steps(tmp_path / "whole")] == [round(step / 6, 4) for step in range(1, 9)]
+    odd = dataclasses.replace(recipe, loop=dataclasses.replace(recipe.loop, checkpoint_steps=5))
+    pretrain(odd, out=tmp_path / "part")
+    (tmp_path / "part" / "checkpoints" / "checkpoint-00000008.pt").unlink()  # step 5 is the first of a group's two
+    shutil.rmtree(tmp_path / "part" / "model")
+    pretrain(odd, out=tmp_path / "part", resume=True)
+    assert steps(tmp_path / "part") == steps(tmp_path / "whole")
+
+
+def test_procedural_clips_are_not_repeated(pretrain_recipe: Recipes, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"augment\.repeats is 2, which spares decoding, but the clips of procedural:"
+    ):
+        pretrain(pretrain_recipe("--data.train", "procedural:", "--augment.repeats", "2"), out=tmp_path / "run")

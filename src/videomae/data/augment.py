@@ -8,6 +8,8 @@ device: clips stay uint8 until they are there.
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +26,8 @@ SNAP_PIXELS = 3  # a crop side closer than this to the output size becomes it, w
 ANCHORS = ((0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 4), (2, 0), (1, 1), (3, 1), (1, 3), (3, 3))
 RESIZED_TRIES = 10  # draws before a resized crop falls back to the center: original VideoMAE fine-tuning
 BILINEAR = 2  # PIL's number of the filter
+DIRECTION = re.compile(r"(left|right|(counter|anti)?clockwise)(ward|wards)?", flags=re.IGNORECASE)
+WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")  # of snake_case, kebab-case, CamelCase and plain text
 
 
 class CropBox(NamedTuple):
@@ -59,6 +63,11 @@ def augment_clip(frames: NDArray[np.uint8], config: AugmentConfig, *, size: int,
     if config.flip and rng.random() < 0.5:
         clip = clip.flip(-1)
     return clip
+
+
+def directed_classes(classes: Sequence[str]) -> list[str]:
+    """Return the class names with a word that is another one in a mirror: left, right, clockwise and their kin."""
+    return [name for name in classes if any(DIRECTION.fullmatch(word) for word in WORD.findall(name))]
 
 
 def multi_scale_box(width: int, height: int, *, size: int, rng: np.random.Generator) -> CropBox:

@@ -12,12 +12,12 @@ from videomae.errors import ConfigError
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How a clip is cropped and flipped in training."""
+    """How a clip is changed in training."""
 
     crop: Literal["multi_scale", "resized", "centre"] = "multi_scale"
     """multi_scale: one of four sizes at one of 13 positions; resized: any area and aspect; centre: no randomness."""
     flip: bool = False
-    """Mirror every second clip left to right; leave it off where left and right carry meaning."""
+    """Mirror every second clip left to right; fine-tuning switches it off where a class name says left or right."""
     min_area: float = 0.08
     """Smallest resized crop, as a fraction of the frame."""
     max_area: float = 1.0
@@ -26,6 +26,26 @@ class AugmentConfig:
     """Smallest width / height of a resized crop."""
     max_aspect: float = 4 / 3
     """Largest width / height of a resized crop."""
+    repeats: int = 1
+    """Clips that are cut from one decoding, each in a step of its own (repeated augmentation)."""
+    rand_augment: bool = False
+    """RandAugment, the same for all frames of a clip; VideoMAE's fine-tuning has it. Needs videomae[augment]."""
+    rand_num_ops: int = 4
+    """Operations of RandAugment that are drawn for a clip; each is applied with probability 0.5."""
+    rand_magnitude: float = 7.0
+    """Mean strength of the operations, 0 to 10."""
+    rand_magnitude_std: float = 0.5
+    """Standard deviation of the strength."""
+    color_jitter: float = 0.0
+    """Largest change of brightness, contrast and saturation, such as 0.4; 0 for none. Needs videomae[augment]."""
+    erasing_prob: float = 0.0
+    """Fraction of the clips in which a box is filled with noise in all frames; VideoMAE's fine-tuning has 0.25."""
+    erasing_min_area: float = 0.02
+    """Smallest erased box, as a fraction of the frame."""
+    erasing_max_area: float = 1 / 3
+    """Largest erased box, as a fraction of the frame."""
+    erasing_min_aspect: float = 0.3
+    """Smallest height / width of an erased box, at most 1; the largest is its inverse."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -41,6 +61,65 @@ class AugmentConfig:
                 f"augment.min_aspect {self.min_aspect:g} and max_aspect {self.max_aspect:g} are width / height: "
                 "use 0 < min_aspect <= max_aspect"
             )
+        if self.repeats < 1:
+            raise ConfigError(
+                f"augment.repeats is {self.repeats}; it must be at least 1, where 1 is one clip of each decoding"
+            )
+        self._check_device_augmentation()
+
+    def _check_device_augmentation(self) -> None:
+        if self.rand_num_ops < 1:
+            raise ConfigError(
+                f"augment.rand_num_ops is {self.rand_num_ops}; it must be at least 1: switch RandAugment off with "
+                "augment.rand_augment false"
+            )
+        if not 0.0 <= self.rand_magnitude <= 10.0:
+            raise ConfigError(f"augment.rand_magnitude is {self.rand_magnitude:g}; it is in [0, 10], 7 as published")
+        for name in ("rand_magnitude_std", "color_jitter"):
+            value = getattr(self, name)
+            if not 0.0 <= value < math.inf:
+                raise ConfigError(f"augment.{name} is {value:g}; use 0 for none, or a number above 0")
+        _check_fraction("augment.erasing_prob", self.erasing_prob)
+        if not 0.0 < self.erasing_min_area <= self.erasing_max_area < 1.0:
+            raise ConfigError(
+                f"augment.erasing_min_area {self.erasing_min_area:g} and erasing_max_area {self.erasing_max_area:g} "
+                "are fractions of the frame: use 0 < erasing_min_area <= erasing_max_area < 1"
+            )
+        if not 0.0 < self.erasing_min_aspect <= 1.0:
+            raise ConfigError(f"augment.erasing_min_aspect is {self.erasing_min_aspect:g}; it is in (0, 1]")
+
+
+@dataclass(frozen=True)
+class MixConfig:
+    """Mixup and cutmix of the clips of a batch; with both alphas 0 there is neither."""
+
+    mixup_alpha: float = 0.0
+    """Mixup where above 0: lambda is drawn from Beta(alpha, alpha); VideoMAE's fine-tuning has 0.8."""
+    cutmix_alpha: float = 0.0
+    """Cutmix where above 0, likewise; VideoMAE's fine-tuning has 1.0."""
+    mixup_prob: float = 1.0
+    """Fraction of the steps that mix at all."""
+    mixup_switch_prob: float = 0.5
+    """Fraction of the mixing steps that take cutmix, where both alphas are above 0."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("mixup_alpha", "cutmix_alpha"):
+            value = getattr(self, name)
+            if not 0.0 <= value < math.inf:
+                raise ConfigError(f"mix.{name} is {value:g}; use 0 for none, or a number above 0 such as 0.8")
+        for name in ("mixup_prob", "mixup_switch_prob"):
+            _check_fraction(f"mix.{name}", getattr(self, name))
+
+    @property
+    def enabled(self) -> bool:
+        """Whether any step mixes."""
+        return max(self.mixup_alpha, self.cutmix_alpha) > 0 and self.mixup_prob > 0
+
+
+def _check_fraction(name: str, value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise ConfigError(f"{name} is {value:g}; it is a fraction in [0, 1]")
 
 
 SplitName = Literal["train", "val", "test", "all"]

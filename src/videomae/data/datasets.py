@@ -2,13 +2,17 @@
 
 Every random draw comes from (seed, epoch, index, purpose) and from nothing else, so a sample is the same in any
 process, in any order, and after a resume. A video that cannot be read becomes a `BadVideo`, never another video.
+
+Repeated augmentation: several samples from one decoding. They share their frames and differ in crop, flip and mask.
+Source: Hoffer et al. 2020, "Augment your batch"; `num_sample` of the original VideoMAE.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -34,6 +38,13 @@ class SampleKey:
     """Pass over the data set, from 0."""
     index: int
     """Row of the manifest."""
+    repeat: int = 0
+    """Which of the clips that are cut from one decoding, from 0."""
+
+    def parts(self, purpose: str) -> tuple[int | str, ...]:
+        """Return what a draw depends on besides the seed, for `engine.seeding`."""
+        first = (self.epoch, self.index, purpose)
+        return (*first, self.repeat) if self.repeat else first
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,11 @@ class PretrainingDataset(Dataset[ClipSample | BadVideo]):
 
     def __getitem__(self, key: SampleKey) -> ClipSample | BadVideo:
         """Read one sample; what it holds depends on the key and the seed alone."""
+        found = self.siblings(key, repeats=1)
+        return found if isinstance(found, BadVideo) else found[0]
+
+    def siblings(self, key: SampleKey, *, repeats: int) -> list[ClipSample] | BadVideo:
+        """Read a video once and cut several samples from its frames, those of `key` and of the repeats after it."""
         path = str(self.manifest.rows[key.index].source)
         try:
             with open_reader(path, store=self._store, fps=self.clip.fps) as reader:
@@ -113,10 +129,23 @@ class PretrainingDataset(Dataset[ClipSample | BadVideo]):
                 frames = _frames(reader, pretraining_clip(len(reader), self.clip, rng=rng), size=self.size)
         except VideoReadError as error:
             return BadVideo(path, str(error))
+        return [self._sample(frames, one) for one in repeated(key, repeats)]
+
+    def _sample(self, frames: NDArray[np.uint8], key: SampleKey) -> ClipSample:
         clip = _augment(frames, self.augment, size=self.size, seed=self.seed, key=key)
-        generator = torch_generator(self.seed, key.epoch, key.index, "mask")
+        generator = torch_generator(self.seed, *key.parts("mask"))
         masks = draw_masks(self.mask, self.grid, batch=1, generator=generator)
         return ClipSample(clip, NO_LABEL, masks.visible[0], masks.decoded[0], key.index)
+
+    def blank(self, index: int) -> ClipSample:
+        """Return a black clip that stands where a video cannot be read; its reconstruction does not count.
+
+        All that its decoder is asked for is one visible token, and the loss counts hidden tokens alone.
+        """
+        masks = draw_masks(self.mask, self.grid, batch=1, generator=torch_generator(self.seed))
+        (visible,) = masks.visible
+        decoded = visible[:1].expand(masks.decoded.shape[1]).clone()  # [M]
+        return ClipSample(_black(self.clip, self.size), NO_LABEL, visible, decoded, index)
 
 
 class FinetuningDataset(Dataset[ClipSample | BadVideo]):
@@ -152,6 +181,11 @@ class FinetuningDataset(Dataset[ClipSample | BadVideo]):
 
     def __getitem__(self, key: SampleKey) -> ClipSample | BadVideo:
         """Read one sample; what it holds depends on the key and the seed alone."""
+        found = self.siblings(key, repeats=1)
+        return found if isinstance(found, BadVideo) else found[0]
+
+    def siblings(self, key: SampleKey, *, repeats: int) -> list[ClipSample] | BadVideo:
+        """Read a video once and cut several samples from its frames, those of `key` and of the repeats after it."""
         row = self.manifest.rows[key.index]
         assert row.label is not None  # checked in __init__
         try:
@@ -160,8 +194,23 @@ class FinetuningDataset(Dataset[ClipSample | BadVideo]):
                 frames = _frames(reader, finetuning_clip(len(reader), self.clip, rng=rng), size=self.size)
         except VideoReadError as error:
             return BadVideo(str(row.source), str(error))
-        clip = _augment(frames, self.augment, size=self.size, seed=self.seed, key=key)
-        return ClipSample(clip, row.label, None, None, key.index)
+        clips = [
+            _augment(frames, self.augment, size=self.size, seed=self.seed, key=one) for one in repeated(key, repeats)
+        ]
+        return [ClipSample(clip, row.label, None, None, key.index) for clip in clips]
+
+    def blank(self, index: int) -> ClipSample:
+        """Return a black clip that stands where a video cannot be read; it has no label."""
+        return ClipSample(_black(self.clip, self.size), NO_LABEL, None, None, index)
+
+
+def repeated(key: SampleKey, repeats: int) -> list[SampleKey]:
+    """Return the keys of the samples that are cut from one decoding, from `key` on."""
+    return [replace(key, repeat=key.repeat + number) for number in range(repeats)]
+
+
+def _black(clip: ClipConfig, size: int) -> Tensor:
+    return torch.zeros(clip.num_frames, 3, size, size, dtype=torch.uint8)
 
 
 def _frames(reader: Reader, indices: IntArray, *, size: int) -> NDArray[np.uint8]:
@@ -184,7 +233,7 @@ def _augment(
     seed: int,
     key: SampleKey,
 ) -> Tensor:
-    rng = numpy_generator(seed, key.epoch, key.index, "augment")
+    rng = numpy_generator(seed, *key.parts("augment"))
     return augment_clip(frames, augment, size=size, rng=rng)
 
 

@@ -1,12 +1,20 @@
 """Deterministic batches: batch k of a run is a function of (data set, seed, k) alone.
 
-The number of workers, a resume in the middle, or another run before it change nothing. One pass of the loader goes
-over the whole run, so that workers start once; `engine.workers.running_workers` starts and ends them.
+The number of workers, a resume in the middle, or another run before it change nothing, and the ranks of a run share
+one global batch among them. One pass of the loader goes over the whole run, so that workers start once;
+`engine.workers.running_workers` starts and ends them.
+
+A batch always has its full size. A place whose video cannot be read holds a black clip that does not count in the
+loss; were the next videos of the order to move up, a batch would depend on which earlier videos could be read,
+and neither a resumed run nor another rank could know its samples without reading theirs.
+
+With repeated augmentation the loader gives groups of R batches: the same B videos, decoded once, R clips of each, one
+in every batch. So the siblings of a clip are in different steps, and a batch has B different videos.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,27 +30,40 @@ from videomae.engine.workers import start_worker
 from videomae.errors import ConfigError
 
 TrainingDataset = PretrainingDataset | FinetuningDataset | ProceduralDataset
-PREFETCH_BATCHES = 2  # ready batches that each worker keeps: torch's own default, made visible
+PREFETCH_GROUPS = 2  # ready groups that each worker keeps: torch's own default, made visible
 
 
 @dataclass
 class Batch:
-    """Clips of one step. With bad videos it is smaller than asked for, perhaps empty (B = 0)."""
+    """Clips of one step, always as many as asked for; some places may hold no readable clip."""
 
     clips: Tensor
     """`[B, T, C, S, S]` uint8; `[B, 0]` where the clips are drawn on the device."""
     labels: Tensor
-    """`[B]` int64; -1 where there is no label."""
+    """`[B]` int64; -1 where there is no label or no readable clip."""
     indices: Tensor
-    """`[B]` int64, rows of the manifest."""
+    """`[B]` int64, rows of the manifest, those that could not be read included."""
+    readable: Tensor
+    """`[B]` bool; False where a black clip stands for a video that could not be read."""
     visible: Tensor | None
-    """`[B, V]` int64, tokens that the encoder sees; None without masks or without clips."""
+    """`[B, V]` int64, tokens that the encoder sees; None without masks."""
     decoded: Tensor | None
-    """`[B, M]` int64, tokens that the decoder predicts; None without masks or without clips."""
+    """`[B, M]` int64, tokens that the decoder predicts, of a black clip a visible one; None without masks."""
     bad: list[BadVideo]
-    """Videos of this step that could not be read; nothing stands in for them."""
+    """Videos that could not be read, told with the first of their clips: empty where `repeat` is above 0."""
     epoch: int
     """Pass over the data set, from 0."""
+    repeat: int = 0
+    """Which of the clips that are cut from one decoding, from 0."""
+
+    @property
+    def num_readable(self) -> int:
+        """Clips that count; call it on the CPU, elsewhere it waits for the device."""
+        return int(self.readable.sum())
+
+    def keys(self) -> list[SampleKey]:
+        """Return which samples the clips are; call it on the CPU, elsewhere it waits for the device."""
+        return [SampleKey(self.epoch, index, self.repeat) for index in self.indices.tolist()]
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """Return the batch with all tensors on a device; non_blocking helps from pinned memory only."""
@@ -58,6 +79,7 @@ class Batch:
             clips=change(self.clips),
             labels=change(self.labels),
             indices=change(self.indices),
+            readable=change(self.readable),
             visible=None if self.visible is None else change(self.visible),
             decoded=None if self.decoded is None else change(self.decoded),
         )
@@ -68,8 +90,13 @@ def epoch_order(num_samples: int, *, seed: int, epoch: int) -> NDArray[np.int64]
     return numpy_generator(seed, epoch, "order").permutation(num_samples).astype(np.int64, copy=False)
 
 
-def steps_per_epoch(num_samples: int, *, batch_size: int) -> int:
+def steps_per_epoch(num_samples: int, *, batch_size: int, repeats: int = 1) -> int:
     """Return the number of whole batches in one pass; the samples left over differ from pass to pass.
+
+    Args:
+        num_samples: Videos.
+        batch_size: Clips of a step.
+        repeats: Clips that are cut from one decoding, each in a step of its own.
 
     Raises:
         ConfigError: If there is not even one.
@@ -81,7 +108,45 @@ def steps_per_epoch(num_samples: int, *, batch_size: int) -> int:
             f"batch_size is {batch_size}, but the data set has only {num_samples} videos: "
             f"use a batch_size of at most {num_samples}"
         )
-    return num_samples // batch_size
+    return num_samples // batch_size * repeats
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which part of every global batch this process takes."""
+
+    rank: int = 0
+    """Of this process, from 0."""
+    world_size: int = 1
+    """Processes that share a batch."""
+
+    def places(self, batch_size: int) -> list[int]:
+        """Return the places of the global batch that this rank holds.
+
+        The place that mirrors one of them, B - 1 - i, is among them too, and mirrored in the result: so the partners
+        of mixup, which are mirrored places, are the same clips whatever the number of ranks.
+
+        Args:
+            batch_size: B, of the global batch.
+
+        Returns:
+            `B / world_size` places. An odd number of them, on several ranks, is B / world_size in a row instead.
+
+        Raises:
+            ConfigError: If the ranks cannot share the batch equally, or there is no such rank.
+        """
+        if not 0 <= self.rank < self.world_size:
+            raise ConfigError(f"rank is {self.rank} and world_size {self.world_size}; a rank is in [0, world_size)")
+        if batch_size % self.world_size:
+            raise ConfigError(
+                f"batch_size is {batch_size}, which {self.world_size} ranks cannot share equally: use a multiple of "
+                f"{self.world_size}"
+            )
+        count = batch_size // self.world_size
+        if self.world_size == 1 or count % 2:
+            return list(range(self.rank * count, (self.rank + 1) * count))
+        first = range(self.rank * count // 2, (self.rank + 1) * count // 2)
+        return [*first, *(batch_size - 1 - place for place in reversed(first))]
 
 
 def train_loader(
@@ -92,18 +157,23 @@ def train_loader(
     seed: int,
     start_step: int,
     total_steps: int,
-) -> DataLoader[Batch]:
-    """Return an iterable over the batches `start_step .. total_steps - 1` of a run.
+    repeats: int = 1,
+    shard: Shard = Shard(),
+) -> DataLoader[list[Batch]]:
+    """Return an iterable over the batches of a run from `start_step` on, in groups; `in_steps` takes them apart.
 
-    Batch k belongs to epoch `k // steps_per_epoch` and holds the next `batch_size` samples of that epoch's order.
+    Group g belongs to epoch `g // (num_samples // batch_size)` and holds the next `batch_size` videos of that epoch's
+    order, in `repeats` batches.
 
     Args:
         dataset: Where samples come from.
-        batch_size: Samples of a step, before bad videos are skipped.
+        batch_size: Samples of a step, on all ranks together.
         num_workers: Processes that read videos; 0 reads in this one.
         seed: Source of the orders. The samples have the data set's own.
         start_step: First batch; more than 0 to resume.
         total_steps: Batches of the whole run, whatever the start.
+        repeats: R, clips that are cut from one decoding; a worker holds R batches at once.
+        shard: Which part of every batch this process takes.
 
     Returns:
         A loader of known length. Its memory is pinned where there is CUDA.
@@ -116,13 +186,16 @@ def train_loader(
         raise ConfigError(f"num_workers is {num_workers}; it must be at least 0, where 0 reads in this process")
     if not 0 <= start_step <= total_steps:
         raise ConfigError(f"start_step is {start_step}; it must be between 0 and total_steps, {total_steps}")
+    if repeats < 1:
+        raise ConfigError(f"repeats is {repeats}; it must be at least 1, where 1 is one clip of each decoding")
+    places = shard.places(batch_size)
     return DataLoader(
-        _Steps(dataset, batch_size=batch_size, seed=seed),
-        sampler=range(start_step, total_steps),
-        batch_size=None,  # one item is one batch: a worker reads all samples of a step
+        _Groups(dataset, batch_size=batch_size, places=places, seed=seed, repeats=repeats),
+        sampler=range(start_step // repeats, -(-total_steps // repeats) if start_step < total_steps else 0),
+        batch_size=None,  # one item is one group: a worker reads all samples of a step
         num_workers=num_workers,
         worker_init_fn=start_worker if num_workers else None,
-        prefetch_factor=PREFETCH_BATCHES if num_workers else None,
+        prefetch_factor=PREFETCH_GROUPS if num_workers else None,
         pin_memory=torch.cuda.is_available(),
         # A loader draws a seed for its workers when iteration starts. No draw here reads it; with a generator of
         # its own, starting or resuming does not move the global random state, which dropout in the model uses.
@@ -130,37 +203,65 @@ def train_loader(
     )
 
 
-class _Steps(Dataset[Batch]):
-    """The batches of a run by number."""
+def in_steps(groups: Iterable[list[Batch]], *, start_step: int, repeats: int) -> Iterator[Batch]:
+    """Give the batches of a `train_loader` one by one; the last group may hold some beyond the run's end.
 
-    def __init__(self, dataset: TrainingDataset, *, batch_size: int, seed: int) -> None:
+    Args:
+        groups: From the loader.
+        start_step: As the loader was given; it may lie within its first group.
+        repeats: Likewise.
+    """
+    skipped = start_step % repeats
+    for group in groups:
+        yield from group[skipped:]
+        skipped = 0
+
+
+class _Groups(Dataset[list[Batch]]):
+    """The batches of a run by the number of their group."""
+
+    def __init__(
+        self, dataset: TrainingDataset, *, batch_size: int, places: list[int], seed: int, repeats: int
+    ) -> None:
         self._dataset = dataset
         self._batch_size = batch_size
+        self._places = places
         self._seed = seed
+        self._repeats = repeats
         self._order: tuple[int, NDArray[np.int64]] | None = None  # epoch and its order: the last one asked for
 
-    def __getitem__(self, step: int) -> Batch:
-        epoch, number = divmod(step, steps_per_epoch(len(self._dataset), batch_size=self._batch_size))
+    def __getitem__(self, group: int) -> list[Batch]:
+        epoch, number = divmod(group, steps_per_epoch(len(self._dataset), batch_size=self._batch_size))
         if self._order is None or self._order[0] != epoch:
             self._order = epoch, epoch_order(len(self._dataset), seed=self._seed, epoch=epoch)
-        first = number * self._batch_size
-        chosen: list[int] = self._order[1][first : first + self._batch_size].tolist()
-        samples = [self._dataset[SampleKey(epoch, index)] for index in chosen]
-        empty_clip = torch.empty(0, self._dataset.clip.num_frames, 3, self._dataset.size, self._dataset.size)
-        return _collate(samples, epoch=epoch, empty=empty_clip.to(torch.uint8))
+        chosen = self._order[1][number * self._batch_size :][self._places].tolist()
+        found = [self._dataset.siblings(SampleKey(epoch, index), repeats=self._repeats) for index in chosen]
+        readable = torch.tensor([not isinstance(one, BadVideo) for one in found])
+        bad = [one for one in found if isinstance(one, BadVideo)]
+        rows = [
+            [self._dataset.blank(index)] * self._repeats if isinstance(one, BadVideo) else one
+            for index, one in zip(chosen, found, strict=True)
+        ]
+        return [
+            _collate([row[repeat] for row in rows], readable, [] if repeat else bad, epoch=epoch, repeat=repeat)
+            for repeat in range(self._repeats)
+        ]
 
 
-def _collate(samples: Sequence[ClipSample | BadVideo], *, epoch: int, empty: Tensor) -> Batch:
-    """Stack what could be read and list what could not; `empty` are the clips of a batch without any."""
-    good = [sample for sample in samples if isinstance(sample, ClipSample)]
-    visible = [sample.visible for sample in good if sample.visible is not None]
-    decoded = [sample.decoded for sample in good if sample.decoded is not None]
+def _collate(
+    samples: Sequence[ClipSample], readable: Tensor, bad: list[BadVideo], *, epoch: int, repeat: int
+) -> Batch:
+    """Stack the samples of one step."""
+    visible = [sample.visible for sample in samples if sample.visible is not None]
+    decoded = [sample.decoded for sample in samples if sample.decoded is not None]
     return Batch(
-        clips=torch.stack([sample.clip for sample in good]) if good else empty,
-        labels=torch.tensor([sample.label for sample in good], dtype=torch.int64),
-        indices=torch.tensor([sample.index for sample in good], dtype=torch.int64),
+        clips=torch.stack([sample.clip for sample in samples]),
+        labels=torch.tensor([sample.label for sample in samples], dtype=torch.int64),
+        indices=torch.tensor([sample.index for sample in samples], dtype=torch.int64),
+        readable=readable,
         visible=torch.stack(visible) if visible else None,
         decoded=torch.stack(decoded) if decoded else None,
-        bad=[sample for sample in samples if isinstance(sample, BadVideo)],
+        bad=bad,
         epoch=epoch,
+        repeat=repeat,
     )

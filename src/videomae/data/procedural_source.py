@@ -79,6 +79,16 @@ class ProceduralDataset(Dataset[ClipSample | BadVideo]):
         masks = draw_masks(self.mask, self.grid, batch=1, generator=generator)
         return ClipSample(clip, NO_LABEL, masks.visible[0], masks.decoded[0], key.index)
 
+    def siblings(self, key: SampleKey, *, repeats: int) -> list[ClipSample] | BadVideo:
+        """Draw one sample; there are no repeats, for what is not decoded is not decoded once for several."""
+        assert repeats == 1, "train/pretrain.py refuses others"
+        found = self[key]
+        return found if isinstance(found, BadVideo) else [found]
+
+    def blank(self, index: int) -> ClipSample:
+        """Never called: every clip can be drawn."""
+        raise AssertionError(f"clip {index} could not be drawn")
+
     def clips_of(self, indices: Tensor, *, epoch: int) -> Tensor:
         """Draw the clips of rows in an epoch.
 

@@ -162,7 +162,8 @@ class LearningMonitor:
             and batch.decoded is not None
             and self._facts.mask.decoder_kind != "running_cell"
         ):
-            seen = (batch.decoded[:, :, None] == batch.visible[:, None, :]).any(dim=2)
+            decoded, visible = batch.decoded[batch.readable], batch.visible[batch.readable]  # not of black clips
+            seen = (decoded[:, :, None] == visible[:, None, :]).any(dim=2)
             self._of_step["overlap"] = float(seen.float().mean())
 
     def measure(self, step: int, recent: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, set_parsing_settings  # type: ignore[attr-defined]
 
-from videomae.data.configs import AugmentConfig
+from videomae.data.configs import AugmentConfig, MixConfig
 from videomae.engine.configs import LoopConfig, OptimConfig, ScheduleConfig
 from videomae.errors import ConfigError
 from videomae.evaluation.configs import EvaluationConfig
@@ -158,6 +158,8 @@ class FinetuneRecipe:
     """Which frames of a video."""
     augment: AugmentConfig = field(default_factory=lambda: AugmentConfig(crop="resized", flip=True))
     """Which part of a frame."""
+    mix: MixConfig = field(default_factory=MixConfig)
+    """Mixup and cutmix."""
     optim: OptimConfig = field(
         default_factory=lambda: OptimConfig(base_lr=1e-3, min_lr=1e-6, betas=(0.9, 0.999), layer_decay=0.75)
     )

@@ -74,6 +74,8 @@ class RunCost:
     """Videos in an epoch."""
     batch_size: int
     """Clips in a step."""
+    steps_per_epoch: int
+    """Steps in one pass over the videos."""
     total_steps: int
     """Steps of the whole run."""
     start_step: int
@@ -90,7 +92,7 @@ class RunCost:
 
     def lines(self) -> list[str]:
         """Return what is known before the first step, for people."""
-        epochs = self.total_steps / max(self.num_videos // self.batch_size, 1)
+        epochs = self.total_steps / self.steps_per_epoch
         left = f", {self.steps_left} left" if self.start_step else ""
         length = f"{epochs:.4g} epochs of {self.num_videos} videos"
         return [
@@ -137,6 +139,7 @@ def run_cost(
         num_parameters=sum(one.numel() for one in model.parameters()),
         num_videos=num_videos,
         batch_size=plan.batch_size,
+        steps_per_epoch=plan.steps_per_epoch,
         total_steps=plan.total,
         start_step=start_step,
         device=loop.device,

@@ -6,15 +6,18 @@ pre-trained encoder has no class token.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
+from videomae.data.augment import directed_classes
 from videomae.data.datasets import FinetuningDataset
-from videomae.data.loader import train_loader
+from videomae.data.device_augment import DeviceAugment
+from videomae.data.loader import in_steps, train_loader
 from videomae.data.manifest import Manifest
+from videomae.data.mix import Mixing
 from videomae.data.scan import scan_labelled
 from videomae.data.skip_list import without_skipped
 from videomae.data.splits import check_apart, measured_rows, not_used_lines, train_and_val, training_rows
@@ -29,16 +32,17 @@ from videomae.evaluation.evaluator import evaluate
 from videomae.evaluation.results import EVALUATION_FILE, EvaluationResult, load_evaluation
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD
-from videomae.processing.pixels import normalize
 from videomae.recipes.schema import FinetuneRecipe
 from videomae.sharing.record import EvaluationSummary, ModelRecord, TrainingRecord, save_record
 from videomae.train.cost import classification_clip_cost, run_cost
 from videomae.train.initial import as_built, initialize_narrow, load_initial, origin_lines
 from videomae.train.pretrain import training_processor
-from videomae.train.resume import resolve
+from videomae.train.resume import resolve, saved_recipe
 from videomae.train.session import Session
 from videomae.train.step import muon_matrices, plan_steps, update_weights
 from videomae.weights.report import LoadReport
+
+MAX_CLASSES = 8  # named in a line
 
 
 @dataclass(frozen=True)
@@ -82,12 +86,15 @@ def finetune(
     device = pick_device(loop.device)
     dtype = compute_dtype(loop.precision, device)
     train, val = training_and_validation(recipe)
+    recipe = settle_flip(recipe, train.classes, out=out, resume=resume)
     model, report = build_classifier(recipe, train.classes, model_class)
     built = as_built(recipe.model, model.config, init=recipe.init, has_decoder=False)
     recipe = replace(recipe, model=built)
     model = model.to(device).train()
     size = recipe.model.image_size
     dataset = FinetuningDataset(train, clip=recipe.clip, size=size, augment=recipe.augment, seed=loop.seed)
+    mean, std = (torch.tensor(one, device=device) for one in (IMAGENET_MEAN, IMAGENET_STD))
+    augment = DeviceAugment(recipe.augment, seed=loop.seed, mean=mean, std=std)
 
     # ---- optimizer and schedule ------------------------------------------------------------------------------
     plan = plan_steps(recipe, num_videos=len(train.rows))
@@ -128,37 +135,39 @@ def finetune(
         seed=loop.seed,
         start_step=start,
         total_steps=plan.total,
+        repeats=recipe.augment.repeats,
     )
-    mean = torch.tensor(IMAGENET_MEAN, device=device)
-    std = torch.tensor(IMAGENET_STD, device=device)
+    smoothing = recipe.head.label_smoothing
+    mixing = Mixing(recipe.mix, seed=loop.seed, num_classes=len(train.classes), label_smoothing=smoothing)
 
     # ---- the loop --------------------------------------------------------------------------------------------
     with graceful_interrupt() as interrupt:
         duration = cost.duration_estimate()
         with (
             TrainingProgress("fine-tuning", total_steps=plan.total, start_step=start) as progress,
-            running_workers(loader) as batches,
+            running_workers(loader) as groups,
             session.save_on_stop(),
         ):
+            batches = in_steps(groups, start_step=start, repeats=recipe.augment.repeats)
             for step in range(start + 1, plan.total + 1):
                 loss = norm = None
                 with interrupt.discardable():
                     batch = next(batches)
-                    if len(batch.clips):
+                    if batch.num_readable:
                         inputs = batch.to(device, non_blocking=True)
                         torch.manual_seed(derive_seed(loop.seed, "step", step))  # drop path: a function of the step
-                        clips = normalize(inputs.clips, mean, std)  # [B, T, C, H, W]
+                        clips = augment(inputs.clips, batch.keys())  # [B, T, C, H, W]
+                        clips, targets = mixing.apply(clips, inputs.labels, inputs.readable, step=step)
                         with autocast(device, dtype):
                             logits = model(clips).logits  # [B, K]
-                        smoothing = recipe.head.label_smoothing
-                        loss = F.cross_entropy(logits.float(), inputs.labels, label_smoothing=smoothing)
+                        loss = mixing.loss(logits, targets, inputs.readable)
                         loss.backward()
                         norm = clip_and_norm(parameters, recipe.optim.clip_grad)
                 with session.updating(step):
                     if loss is not None and norm is not None:
                         update_weights(optimizer, lr=plan.lr(step), loss=loss, grad_norm=norm)
                 read = session.log_step(batch, plan, loss=loss, grad_norm=norm)
-                progress.update(step, num_clips=len(batch.clips), loss=read, learning_rate=plan.lr(step))
+                progress.update(step, num_clips=batch.num_readable, loss=read, learning_rate=plan.lr(step))
                 for line in duration.after(step, synchronized=read is not None):
                     progress.say(line)
                 if step % loop.checkpoint_steps == 0 or step == plan.total:
@@ -215,6 +224,23 @@ def training_and_validation(recipe: FinetuneRecipe) -> tuple[Manifest, Manifest]
             "name the folders alike; data.val may lack some, and have no other"
         )
     return train, val
+
+
+def settle_flip(recipe: FinetuneRecipe, classes: Sequence[str], *, out: Path, resume: bool) -> FinetuneRecipe:
+    """Switch the flip off, and say so, where a mirrored clip would be of another class.
+
+    A resumed run keeps what it has done, also where a version without this rule has started it.
+    """
+    directed = directed_classes(classes)
+    if not (recipe.augment.flip and directed) or (resume and saved_recipe(FinetuneRecipe, out).augment.flip):
+        return recipe
+    if not resume:
+        others = f" and {len(directed) - MAX_CLASSES} others" if len(directed) > MAX_CLASSES else ""
+        print(
+            f"augment.flip is switched off: a mirrored clip of {', '.join(directed[:MAX_CLASSES])}{others} would be "
+            "of another class; rename the classes to flip all the same"
+        )
+    return replace(recipe, augment=replace(recipe.augment, flip=False))
 
 
 def build_classifier(

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from videomae.data.datasets import PretrainingDataset
-from videomae.data.loader import Batch, train_loader
-from videomae.data.manifest import Manifest, procedural_seed
+from videomae.data.device_augment import DeviceAugment
+from videomae.data.loader import Batch, in_steps, train_loader
+from videomae.data.manifest import PROCEDURAL, Manifest, procedural_seed
 from videomae.data.procedural_source import ProceduralDataset
 from videomae.data.scan import scan_unlabelled
 from videomae.data.skip_list import without_skipped
@@ -25,13 +26,13 @@ from videomae.engine.precision import autocast, compute_dtype, pick_device
 from videomae.engine.progress import TrainingProgress
 from videomae.engine.seeding import derive_seed
 from videomae.engine.workers import running_workers
+from videomae.errors import ConfigError
 from videomae.model.embeddings import native_grid
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD, VideoMAEForPreTraining
 from videomae.monitor.held_out import hold_out
 from videomae.monitor.learning import LearningMonitor, RunFacts
 from videomae.patches import TokenGrid
 from videomae.processing.image_processor import VideoMAEImageProcessor
-from videomae.processing.pixels import normalize
 from videomae.recipes.schema import PretrainRecipe
 from videomae.sharing.record import ModelRecord, TrainingRecord, save_record
 from videomae.train.cost import pretraining_clip_cost, run_cost
@@ -81,6 +82,8 @@ def pretrain(
     recipe = replace(recipe, model=built)
     model = model.to(device).train()
     dataset = training_data(recipe, manifest, native_grid(model.config), device=device)
+    mean, std = (torch.tensor(one, device=device) for one in (IMAGENET_MEAN, IMAGENET_STD))
+    augment = DeviceAugment(recipe.augment, seed=loop.seed, mean=mean, std=std)
 
     # ---- optimizer and schedule ------------------------------------------------------------------------------
     plan = plan_steps(recipe, num_videos=len(manifest.rows))
@@ -131,29 +134,28 @@ def pretrain(
         seed=loop.seed,
         start_step=start,
         total_steps=plan.total,
+        repeats=recipe.augment.repeats,
     )
-    mean = torch.tensor(IMAGENET_MEAN, device=device)
-    std = torch.tensor(IMAGENET_STD, device=device)
 
     # ---- the loop --------------------------------------------------------------------------------------------
     with graceful_interrupt() as interrupt:
         duration = cost.duration_estimate()
         with (
             TrainingProgress("pre-training", total_steps=plan.total, start_step=start) as progress,
-            running_workers(loader) as batches,
+            running_workers(loader) as groups,
             session.save_on_stop(),
         ):
+            batches = in_steps(groups, start_step=start, repeats=recipe.augment.repeats)
             for line in monitor.start(start, session.recent):
                 progress.say(line)
             for step in range(start + 1, plan.total + 1):
                 loss = norm = None
                 with interrupt.discardable():
                     batch = next(batches)
-                    if len(batch.clips):
+                    if batch.num_readable:
                         inputs = batch.to(device, non_blocking=True)
                         torch.manual_seed(derive_seed(loop.seed, "step", step))  # drop path: a function of the step
-                        pixels = clips_on_device(dataset, inputs)
-                        clips = normalize(pixels, mean, std)  # [B, T, C, H, W]
+                        clips = augment(clips_on_device(dataset, inputs), batch.keys())  # [B, T, C, H, W]
                         with autocast(device, dtype):
                             output = model(clips, visible_indices=inputs.visible, decoded_indices=inputs.decoded)
                         loss = output.loss
@@ -164,7 +166,7 @@ def pretrain(
                     if loss is not None and norm is not None:
                         update_weights(optimizer, lr=plan.lr(step), loss=loss, grad_norm=norm)
                 read = session.log_step(batch, plan, loss=loss, grad_norm=norm)
-                progress.update(step, num_clips=len(batch.clips), loss=read, learning_rate=plan.lr(step))
+                progress.update(step, num_clips=batch.num_readable, loss=read, learning_rate=plan.lr(step))
                 for line in duration.after(step, synchronized=read is not None):
                     progress.say(line)
                 if monitor.is_due(step):
@@ -190,10 +192,15 @@ def training_data(
     """Return the samples of a run: clips of files, or procedural ones.
 
     Raises:
-        ConfigError: If size, masks and grid do not fit each other.
+        ConfigError: If size, masks and grid do not fit each other, or clips that are not decoded were to be repeated.
     """
     clip, size, mask, seed = recipe.clip, recipe.model.image_size, recipe.mask, recipe.loop.seed
     if procedural_seed(manifest.root) is not None:
+        if recipe.augment.repeats > 1:
+            raise ConfigError(
+                f"augment.repeats is {recipe.augment.repeats}, which spares decoding, but the clips of {PROCEDURAL} "
+                "are drawn, not decoded: use augment.repeats 1"
+            )
         return ProceduralDataset(manifest, clip=clip, size=size, mask=mask, grid=grid, seed=seed, device=device)
     augment = recipe.augment
     return PretrainingDataset(manifest, clip=clip, size=size, augment=augment, mask=mask, grid=grid, seed=seed)

@@ -66,6 +66,7 @@ MAY_NOT_CHANGE = {
     "loop.batch_size": "steps, epochs and learning rates follow from it",
     "loop.seed": "every random draw follows from it",
     "mask": "the loss would be another one",
+    "mix": "the loss would be another one",
     "monitor": "it decides which videos are trained on, and what monitor.jsonl holds",
     "model": "the checkpoint's tensors have the shapes of the other model",
     "optim": "the checkpoint holds the optimizer's state for the other value",

@@ -186,11 +186,12 @@ class Session:
             "step": self.step,
             "epoch": round(plan.epoch(self.step), 4),
             "lr": plan.lr(self.step),
-            "clips": len(batch.clips),
+            "clips": batch.num_readable,
         }
-        videos = [self._names[index] for index in batch.indices.tolist()]
+        videos = [self._names[index] for index in batch.indices[batch.readable].tolist()]
         self._pending.add(record, loss=loss, grad_norm=grad_norm, videos=videos)
-        self.bad.add(plan.batch_size, {one.path: one.reason for one in batch.bad})
+        read = 0 if batch.repeat else plan.batch_size  # the clips after the first are of the same decoding
+        self.bad.add(read, {one.path: one.reason for one in batch.bad})
         return self.flush() if len(self._pending) >= self.loop.log_steps else None
 
     def flush(self) -> float | None:

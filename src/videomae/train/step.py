@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from videomae.data.loader import steps_per_epoch
 from videomae.engine.configs import OptimConfig
 from videomae.engine.optim import RunOptimizer, scaled_lr, update_if_finite
 from videomae.engine.schedule import constant_rates, learning_rates, set_learning_rate, step_counts
@@ -24,7 +25,7 @@ class StepPlan:
     batch_size: int
     """Clips of a step: the recipe's, or the number of videos where that is smaller."""
     steps_per_epoch: int
-    """Whole batches in one pass over the videos."""
+    """Batches in one pass over the videos, in which each is decoded once."""
     total: int
     """Steps of the whole run."""
     rates: NDArray[np.float64]
@@ -46,8 +47,8 @@ def plan_steps(recipe: PretrainRecipe | FinetuneRecipe, *, num_videos: int) -> S
         ConfigError: If the warm-up is longer than the run.
     """
     batch_size = min(recipe.loop.batch_size, num_videos)
-    steps_per_epoch = num_videos // batch_size
-    total, warmup = step_counts(recipe.schedule, steps_per_epoch=steps_per_epoch)
+    passed = steps_per_epoch(num_videos, batch_size=batch_size, repeats=recipe.augment.repeats)
+    total, warmup = step_counts(recipe.schedule, steps_per_epoch=passed)
     peak, final = scaled_lr(recipe.optim.base_lr, batch_size), scaled_lr(recipe.optim.min_lr, batch_size)
     schedule = recipe.schedule
     if schedule.shape == "constant":
@@ -55,7 +56,7 @@ def plan_steps(recipe: PretrainRecipe | FinetuneRecipe, *, num_videos: int) -> S
         rates = constant_rates(total, warmup, peak=peak, final=final, cooldown_fraction=fraction)
     else:
         rates = learning_rates(total, warmup, peak=peak, final=final)
-    return StepPlan(batch_size, steps_per_epoch, total, rates)
+    return StepPlan(batch_size, passed, total, rates)
 
 
 def update_weights(optimizer: RunOptimizer, *, lr: float, loss: Tensor, grad_norm: Tensor) -> None:
