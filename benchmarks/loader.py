@@ -28,7 +28,7 @@ import torch
 from benchmarks.report import machine
 from videomae.data.configs import AugmentConfig
 from videomae.data.datasets import PretrainingDataset
-from videomae.data.loader import train_loader
+from videomae.data.loader import in_steps, train_loader
 from videomae.data.scan import scan_unlabelled
 from videomae.data.synthetic import motion_frames
 from videomae.engine.seeding import numpy_generator
@@ -165,7 +165,8 @@ def read(manifest: Path, workers: int, batches: int, *, first: int = 0) -> dict[
         start_step=first,
         total_steps=first + batches + warm,
     )
-    with running_workers(loader) as stream:
+    with running_workers(loader) as groups:
+        stream = in_steps(groups, start_step=first, repeats=1)
         next(stream)
         started = time.perf_counter()
         before = [private_bytes(pid) for pid in children()]

@@ -289,7 +289,7 @@ def test_workers_keep_the_indices_of_a_collection_for_each_other(folder: Path, t
         list(train_loader(dataset, batch_size=4, num_workers=workers, seed=0, start_step=0, total_steps=6))
         for workers in (2, 0)
     ]
-    for one, other in zip(*batches, strict=True):
+    for (one,), (other,) in zip(*batches, strict=True):
         assert torch.equal(one.clips, other.clips)
     tables = list((root / FOLDER).glob(f"*{TABLE_SUFFIX}"))
     assert 1 <= len(tables) <= 2  # one for each worker; this process had nothing to add
