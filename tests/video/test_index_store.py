@@ -296,3 +296,16 @@ def test_the_memory_of_a_store_is_that_of_its_table(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert held < 8e6
     assert peak < 25e6
+
+
+def test_a_lock_that_a_thread_held_does_not_stop_a_forked_process(tmp_path: Path) -> None:
+    path = encode_video(tmp_path / "a.mp4")
+    store = new_store(tmp_path)
+    with store._lock:
+        worker = multiprocessing.get_context("fork").Process(target=read_all, args=(store, [path], 0))
+        worker.start()
+        worker.join(60)
+        is_stuck = worker.is_alive()
+        worker.kill()
+    assert not is_stuck
+    assert worker.exitcode == 0

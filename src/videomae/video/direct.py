@@ -158,6 +158,7 @@ class DirectDecoder:
             self._context = self._new_context()
         else:
             self._context.flush_buffers()
+            self._set_up(self._context)  # emptied, it forgets how many frames it has to hold back
         self._begin_packet, self._first_time = packet, int(self._pts[frame])
         self._next, self._is_first, self._is_drained = packet, True, False
         self._times, self._hidden, self._coming, self._decoded = [], set(), set(), deque()
@@ -168,12 +169,15 @@ class DirectDecoder:
             context = cast(VideoCodecContext, CodecContext.create(access.decoder, "r"))
             context.extradata = access.extradata
             context.thread_count = 1  # as everywhere: see VideoSource
-            for name, value in access.settings.items():
-                with contextlib.suppress(AttributeError):  # kept by another PyAV
-                    setattr(context, name, value)
+            self._set_up(context)
         except LIBRARY_ERRORS as error:
             raise IndexBrokenError(f"its decoder cannot be made: {error}") from error
         return context
+
+    def _set_up(self, context: VideoCodecContext) -> None:
+        for name, value in self._access.settings.items():
+            with contextlib.suppress(AttributeError):  # kept by another PyAV
+                setattr(context, name, value)
 
     def _feed(self, needed: set[int]) -> None:
         """Give the decoder its next packet and take what comes out."""

@@ -51,7 +51,6 @@ _MAX_PUTS = 3  # of one video by one process: more means that something does not
 class _Shard:
     """The files that this process adds to."""
 
-    process: int
     place: Path
     end: int = 0
 
@@ -71,6 +70,7 @@ class IndexStore:
         """
         self._root = os.path.abspath(root)
         self._folders = folders
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._lines = np.empty(0, _LINE)  # sorted by `high`
         self._highs = self._lines["high"].copy()  # searched, which takes contiguous memory
@@ -91,7 +91,7 @@ class IndexStore:
         if file.path is None:
             return None
         high, low = self._key(file)
-        with self._lock:
+        with self._held():
             for refresh in (False, True):
                 if refresh and not self._refresh():
                     return None
@@ -107,7 +107,7 @@ class IndexStore:
             return
         high, low = self._key(file)
         content = to_bytes(video)
-        with self._lock:
+        with self._held():
             num_puts = self._puts.get(high, 0)
             if num_puts >= _MAX_PUTS or self._find(high, low) == content:
                 return
@@ -118,6 +118,12 @@ class IndexStore:
                     self._added[high, low] = self._append(line, content), line
             except OSError:
                 self._can_write = False
+
+    def _held(self) -> threading.Lock:
+        """Return the lock of this process: a fork may have copied one that a thread held."""
+        if self._process != os.getpid():
+            self._process, self._lock, self._own = os.getpid(), threading.Lock(), None
+        return self._lock
 
     def _key(self, file: EncodedFile) -> tuple[int, int]:
         assert file.path is not None
@@ -174,7 +180,7 @@ class IndexStore:
 
     def _append(self, line: NDArray[Any], content: bytes) -> Path:
         """Write a record and then its line; returns the file of the record."""
-        if self._own is None or self._own.process != os.getpid():  # none yet, or that of the process forked from
+        if self._own is None:
             self._own = self._new_shard()
         records = self._own.place.with_suffix(RECORD_SUFFIX)
         line["place"] = self._own.end
@@ -195,7 +201,7 @@ class IndexStore:
                 if number == len(self._folders) - 1:
                     raise
             else:
-                return _Shard(os.getpid(), folder / name)
+                return _Shard(folder / name)
         raise OSError("a store without folders")
 
 
