@@ -21,6 +21,7 @@ def test_seeds_are_the_pinned_ones(parts):
     assert derive_seed(*parts) == PINNED[parts]
 
 
+@pytest.mark.slow
 def test_seeds_are_the_same_in_another_process_with_another_hash_salt():
     code = "from videomae.engine.seeding import derive_seed; print(derive_seed(7, 'crop', -2), hash('crop'))"
     done = subprocess.run(

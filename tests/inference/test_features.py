@@ -57,6 +57,7 @@ def test_every_kind_of_model_gives_the_documented_shape(
     assert features.isfinite().all()
 
 
+@pytest.mark.slow
 def test_base_size_gives_the_published_shapes(tmp_path: Path, video: Path) -> None:
     torch.manual_seed(0)
     VideoMAEModel(VideoMAEConfig.preset("base", num_hidden_layers=1)).save_pretrained(tmp_path)

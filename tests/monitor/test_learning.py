@@ -156,6 +156,7 @@ def test_a_run_of_a_version_without_a_monitor_goes_on_with_all_videos(make: Make
     assert not (tmp_path / "part" / MONITOR_FILE).exists()
 
 
+@pytest.mark.slow
 def test_classes_that_folders_give_are_told_apart_by_features(make: Make, tmp_path: Path) -> None:
     pretrain(
         make(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from videomae.probing.attentive import choose_attentive_penalty
 
 
+@pytest.mark.slow
 def test_the_penalty_is_chosen_on_other_groups() -> None:
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(20), 4)

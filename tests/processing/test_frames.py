@@ -195,6 +195,7 @@ def test_other_input_is_refused_by_name(videos: Any, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_pil_is_not_imported(tmp_path: Path) -> None:
     code = (
         "import sys, numpy as np; from videomae.processing.image_processor import VideoMAEImageProcessor as P; "

@@ -209,6 +209,7 @@ def test_frames_of_one_clip_are_decoded_once(tmp_path, monkeypatch):
         assert len(decoded) <= 95
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_frames_asked_for(tmp_path):
     program = """
 import resource, sys, tracemalloc

@@ -72,6 +72,7 @@ def test_what_the_library_raises_ends_the_packets(
         assert 20 < len(read_through(reader)) < 30
 
 
+@pytest.mark.slow
 def test_a_decoder_that_never_comes_to_an_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SECONDS_PER_BYTE", 0.0)
     monkeypatch.setattr(module, "SECONDS_PER_FRAME", 0.0)

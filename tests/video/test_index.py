@@ -112,6 +112,7 @@ def test_damage_that_only_garbles_frames_is_noticed(tmp_path):
     assert_reads_like_the_truth(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("codec", "name"), [("libx264", "x.mp4"), ("libx265", "x.mp4"), ("mpeg4", "x.avi")])
 def test_randomly_damaged_files_read_like_the_truth_once_read_through_or_are_refused(tmp_path, codec, name):
     options = {"g": "12", "bf": "2", "x265-params": "keyint=12:bframes=2:log-level=none"}

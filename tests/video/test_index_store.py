@@ -252,7 +252,8 @@ def test_processes_share_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for path in paths:
         VideoReader(path, store=read).close()
     assert indexed == []
-    assert len(list((tmp_path / FOLDER).glob(f"*{TABLE_SUFFIX}"))) == 3
+    # One of this process, one of each of the others that had something to add: one may have been ahead in everything.
+    assert len(list((tmp_path / FOLDER).glob(f"*{TABLE_SUFFIX}"))) in (2, 3)
 
 
 def test_a_pickled_store_is_the_one_of_its_process(tmp_path: Path) -> None:
