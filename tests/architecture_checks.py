@@ -90,7 +90,6 @@ def imports(path: Path, package: Path) -> list[Import]:
 
     `from videomae import __version__` is left out: that literal is there before any module of the package runs.
     """
-    known = {module_name(file, package) for file in python_files(package)}
     found = []
     for node in ast.walk(parse(path)):
         match node:
@@ -101,7 +100,7 @@ def imports(path: Path, package: Path) -> list[Import]:
                 for alias in node.names:
                     inner = f"{base}.{alias.name}"
                     if (base, alias.name) != (package.name, "__version__"):
-                        found.append(Import(inner if inner in known else base, node.lineno))
+                        found.append(Import(inner if _is_module(inner, package) else base, node.lineno))
             case ast.Call(
                 func=ast.Attribute(attr="import_module" | "importorskip")
                 | ast.Name(id="import_module" | "__import__"),
@@ -109,6 +108,13 @@ def imports(path: Path, package: Path) -> list[Import]:
             ):
                 found.append(Import(name, node.lineno))
     return found
+
+
+def _is_module(name: str, package: Path) -> bool:
+    """Tell whether a dotted name is that of a file or folder of the package."""
+    head, *parts = name.split(".")
+    path = package.joinpath(*parts)
+    return head == package.name and (path.with_suffix(".py").is_file() or (path / "__init__.py").is_file())
 
 
 def _absolute(node: ast.ImportFrom, path: Path, package: Path) -> str:
