@@ -18,8 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from av.packet import Packet
@@ -28,6 +27,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from videomae.errors import VideoReadError
+from videomae.video.closing import Closing
 from videomae.video.direct import DirectDecoder
 from videomae.video.encoded import EncodedFile, EncodedVideo
 from videomae.video.index import (
@@ -48,7 +48,7 @@ from videomae.video.stream import VideoSource
 _SEEK_COST = 2  # frames that could be decoded while a decoder is emptied and filled again: measured on H.264
 
 
-class VideoReader:
+class VideoReader(Closing):
     """A video, read by frame index.
 
     The number of frames and every frame are those of a full sequential decode. For speed, a damaged file may differ
@@ -151,14 +151,6 @@ class VideoReader:
         self._is_closed = True
         self._close_source()
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _read(self, wanted: NDArray[np.int64], index: FrameIndex, size: tuple[int, int]) -> ByteArray:
         for number in wanted[(wanted < 0) | (wanted >= index.num_frames)][:1]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomae.errors import VideoReadError
+from videomae.video.closing import Closing
 from videomae.video.decode import VideoReader
 from videomae.video.encoded import EncodedVideo, local_path
 from videomae.video.index_store import IndexStore
@@ -143,7 +144,7 @@ def _open_whole(path: Path, store: IndexStore | None) -> Reader:
     return VideoReader(path, store=store)
 
 
-class PartReader:
+class PartReader(Closing):
     """The frames of a video that are shown between two times; their indices count from the first of them."""
 
     def __init__(self, reader: Reader, *, start_seconds: float | None, end_seconds: float | None) -> None:
@@ -211,16 +212,8 @@ class PartReader:
         """Close the file; may be called twice."""
         self._reader.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class ResampledReader:
+class ResampledReader(Closing):
     """A video at a constant frame rate: at each tick the frame that is shown then.
 
     A video of a lower rate repeats frames, one of a higher rate leaves some out. The first tick is the first frame.
@@ -278,14 +271,6 @@ class ResampledReader:
     def close(self) -> None:
         """Close the file; may be called twice."""
         self.reader.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def stored_frames(reader: Reader, indices: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -11,14 +11,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
 from videomae.errors import VideoReadError
+from videomae.video.closing import Closing
 from videomae.video.probe import VideoInfo
 from videomae.video.rgb import ByteArray, checked_size
 
@@ -110,7 +110,7 @@ def num_pictures(folder: Path) -> int:
     return sum(parse_picture(name) is not None for name in os.listdir(folder))
 
 
-class PictureReader:
+class PictureReader(Closing):
     """The numbered pictures of a folder, read by frame index: what `VideoReader` is for a file.
 
     Without times of their own, frames are shown 25 a second. Keeps no frames. That all pictures have one size is
@@ -203,14 +203,6 @@ class PictureReader:
     def close(self) -> None:
         """End reading; may be called twice. No file is open between two reads."""
         self._is_closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _sized(self, number: int) -> ByteArray:
         frame = self._taken(number, _pixels)

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from types import TracebackType
-from typing import Self, cast
+from typing import cast
 
 import av
 from av.container import InputContainer
@@ -19,6 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from videomae.errors import VideoReadError
+from videomae.video.closing import Closing
 
 LIBRARY_ERRORS = (av.FFmpegError, OSError, LookupError, ValueError, RuntimeError, MemoryError, ArithmeticError)
 """What the codec library raises of damaged files: its own errors, and those of Python that it meets on the way, such
@@ -71,7 +72,7 @@ class TimeBudget:
         self._allowed += SECONDS_PER_FRAME * num_frames
 
 
-class VideoSource:
+class VideoSource(Closing):
     """One video stream, read forward from where it stands.
 
     Packets that do not decode are skipped and counted, as players and the FFmpeg command line do. Decoding runs in
@@ -99,14 +100,6 @@ class VideoSource:
     def close(self) -> None:
         """Close the file; may be called twice."""
         self.container.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def packets(self) -> Iterator[Packet[VideoStream]]:
         """Iterate over the packets from here to the end of the file, or to where its structure breaks.
