@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from experiments.monitor.planted import FAILURES
 
 ROOT = Path(__file__).parents[2]
