@@ -79,7 +79,7 @@ def options_of(name: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
 
 
 def test_subcommands_are_the_frozen_list() -> None:
-    assert sorted(SUBCOMMANDS) == sorted([*OPTIONS, "data", "weights"])
+    assert sorted(SUBCOMMANDS) == sorted([*OPTIONS, "data", "recipes", "weights"])
 
 
 def test_weights_are_inspected_and_converted_there_and_back(
