@@ -31,8 +31,8 @@ RECIPE_PARTS = {
 }
 OPTIONS = {
     "demo": "data out overwrite seed".split(),
-    "pretrain": "out overwrite resume".split(),
-    "finetune": "out overwrite resume".split(),
+    "pretrain": "dry-run out overwrite plan resume".split(),
+    "finetune": "dry-run out overwrite plan resume".split(),
     "evaluate": "batch_size clip device out precision split views workers".split(),
     "predict": "clip device json num_views top_k".split(),
     "probe": "attentive cache clip device folds model out overwrite seed split workers".split(),

@@ -28,6 +28,7 @@ from videomae.command_options import (
     plain_warnings,
     recipe_and_options,
     told_default,
+    told_dry_run,
 )
 from videomae.data_commands import DATA_PARTS
 from videomae.recipe_commands import RECIPES_PARTS
@@ -71,6 +72,9 @@ def pretrain(arguments: list[str]) -> int:
 
     recipe, options = recipe_and_options("pretrain", PretrainRecipe, arguments, about=pretrain.__doc__)
 
+    if told_dry_run(recipe, options):
+        return 0
+
     from videomae.train.pretrain import pretrain as train
 
     folder = train(recipe, out=options.out, overwrite=options.overwrite, resume=options.resume)
@@ -83,6 +87,9 @@ def finetune(arguments: list[str]) -> int:
     from videomae.recipes.schema import FinetuneRecipe
 
     recipe, options = recipe_and_options("finetune", FinetuneRecipe, arguments, about=finetune.__doc__)
+
+    if told_dry_run(recipe, options):
+        return 0
 
     from videomae.train.finetune import finetune as train
 
