@@ -83,7 +83,6 @@ def step_memory(
     size = 2 if bf16 else FLOAT32
     grid = native_grid(config)
     P, D, E = config.values_per_tubelet, config.hidden_size, config.decoder_hidden_size
-    pixels = config.num_frames * config.num_channels * config.image_size**2
     kept = visible * P * size  # tubelets, for the gradient of the projection
     kept += config.num_hidden_layers * block_bytes(D, config.intermediate_size, visible, size)
     kept += 2 * visible * D * size  # the last state, and that normalized
@@ -95,13 +94,12 @@ def step_memory(
         kept += (5 * E + 2 * mlp) * decoded * size + 2 * decoded * E * size  # its outputs, and the last norm's
         kept += 2 * decoded * P * FLOAT32  # predictions and targets in float32
         loss = decoded * P * (FLOAT32 + (2 * size if bf16 else 0))  # the gradient; under bf16 again, with the logits
-    assert grid.num_tokens >= visible
     return StepMemory(
         weights=num_parameters * FLOAT32
         + ((num_matrix_values - P * D) * size if bf16 else 0),  # clips have no gradient
         optimizer=(2 * num_parameters - muon_values) * FLOAT32,
         gradients=num_parameters * FLOAT32,
-        clips=clips * pixels * (1 + FLOAT32),
+        clips=clips * grid.num_tokens * P * (1 + FLOAT32),
         activations=clips * kept,
         loss=clips * loss,
     )
