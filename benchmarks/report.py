@@ -100,7 +100,8 @@ def cpu_name() -> str:
 
 def cpu_flags() -> list[str]:
     """Return those of the processor's vector and matrix abilities that matter to bfloat16 matrix multiplications."""
-    found = torch.cpu.get_capabilities()
+    capabilities = getattr(torch.cpu, "get_capabilities", None)  # not in torch 2.11
+    found = {} if capabilities is None else capabilities()
     return [flag for flag in CPU_FLAGS if found.get(flag)]
 
 

@@ -38,6 +38,7 @@ LAYERS = {
     "masking": 3,
     "patches": 1,
     "positions": 2,
+    "pixel_loss": 2,
     "presets": 1,
     "atomic": 1,
     "errors": 1,
