@@ -34,7 +34,7 @@ OPTIONS = {
     "pretrain": "out overwrite resume".split(),
     "finetune": "out overwrite resume".split(),
     "evaluate": "batch_size clip device out precision split views workers".split(),
-    "predict": "clip device json num_views top_k".split(),
+    "predict": "clip device json num_views precision top_k".split(),
     "probe": "attentive cache clip device folds model out overwrite seed split workers".split(),
     "features": "clip device model out pool step_frames".split(),
     "reconstruct": "device mask model out seed".split(),
