@@ -21,6 +21,7 @@ from videomae.data.mix import Mixing
 from videomae.data.scan import scan_labelled
 from videomae.data.skip_list import without_skipped
 from videomae.data.splits import check_apart, measured_rows, not_used_lines, train_and_val, training_rows
+from videomae.engine.copying import DeviceCopies
 from videomae.engine.interrupt import graceful_interrupt, interruptible_backward
 from videomae.engine.optim import build_optimizer, clip_and_norm, param_groups
 from videomae.engine.precision import autocast, compute_dtype, pick_device
@@ -94,6 +95,7 @@ def finetune(
     size = recipe.model.image_size
     dataset = FinetuningDataset(train, clip=recipe.clip, size=size, augment=recipe.augment, seed=loop.seed)
     mean, std = (torch.tensor(one, device=device) for one in (IMAGENET_MEAN, IMAGENET_STD))
+    copies = DeviceCopies(device)
     augment = DeviceAugment(recipe.augment, seed=loop.seed, mean=mean, std=std)
 
     # ---- optimizer and schedule ------------------------------------------------------------------------------
@@ -154,7 +156,7 @@ def finetune(
                 with interrupt.discardable():
                     batch = next(batches)
                     if batch.num_readable:
-                        inputs = batch.to(device, non_blocking=True)
+                        inputs = batch.copied(copies)
                         torch.manual_seed(derive_seed(loop.seed, "step", step))  # drop path: a function of the step
                         clips = augment(inputs.clips, batch.keys())  # [B, T, C, H, W]
                         clips, targets = mixing.apply(clips, inputs.labels, inputs.readable, step=step)

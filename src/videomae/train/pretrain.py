@@ -20,6 +20,7 @@ from videomae.data.procedural_source import ProceduralDataset
 from videomae.data.scan import scan_unlabelled
 from videomae.data.skip_list import without_skipped
 from videomae.data.splits import not_used_lines, training_rows
+from videomae.engine.copying import DeviceCopies
 from videomae.engine.interrupt import graceful_interrupt, interruptible_backward
 from videomae.engine.optim import build_optimizer, clip_and_norm, param_groups
 from videomae.engine.precision import autocast, compute_dtype, pick_device
@@ -83,6 +84,7 @@ def pretrain(
     model = model.to(device).train()
     dataset = training_data(recipe, manifest, native_grid(model.config), device=device)
     mean, std = (torch.tensor(one, device=device) for one in (IMAGENET_MEAN, IMAGENET_STD))
+    copies = DeviceCopies(device)
     augment = DeviceAugment(recipe.augment, seed=loop.seed, mean=mean, std=std)
 
     # ---- optimizer and schedule ------------------------------------------------------------------------------
@@ -153,7 +155,7 @@ def pretrain(
                 with interrupt.discardable():
                     batch = next(batches)
                     if batch.num_readable:
-                        inputs = batch.to(device, non_blocking=True)
+                        inputs = batch.copied(copies)
                         torch.manual_seed(derive_seed(loop.seed, "step", step))  # drop path: a function of the step
                         clips = augment(clips_on_device(dataset, inputs), batch.keys())  # [B, T, C, H, W]
                         with autocast(device, dtype):
