@@ -21,6 +21,7 @@ from videomae.data.datasets import BadVideo, ClipSample, FinetuningDataset, Pret
 from videomae.data.loader import Batch, epoch_order, in_steps, steps_per_epoch, train_loader
 from videomae.data.scan import scan_labelled, scan_unlabelled
 from videomae.data.synthetic import write_motion_videos
+from videomae.engine.copying import DeviceCopies
 from videomae.errors import ConfigError
 from videomae.masking import MaskConfig
 from videomae.patches import TokenGrid
