@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from videomae.data.datasets import BadVideo, ClipSample, FinetuningDataset, PretrainingDataset, SampleKey
 from videomae.data.procedural_source import ProceduralDataset
+from videomae.engine.copying import DeviceCopies
 from videomae.engine.seeding import numpy_generator
 from videomae.engine.workers import start_worker
 from videomae.errors import ConfigError
@@ -65,9 +66,9 @@ class Batch:
         """Return which samples the clips are; call it on the CPU, elsewhere it waits for the device."""
         return [SampleKey(self.epoch, index, self.repeat) for index in self.indices.tolist()]
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
-        """Return the batch with all tensors on a device; non_blocking helps from pinned memory only."""
-        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+    def copied(self, copies: DeviceCopies) -> Batch:
+        """Return the batch with all tensors on a device, copied beside what that still computes."""
+        return self._with_tensors(copies)
 
     def pin_memory(self) -> Batch:
         """Return the batch with all tensors in page-locked memory; torch's loader calls this."""
