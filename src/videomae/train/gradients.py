@@ -14,8 +14,8 @@ from signal import Signals
 import torch
 from torch import Tensor
 
-from videomae.data.datasets import BadVideo, SampleKey
-from videomae.data.loader import Batch, Shard, micro_batches
+from videomae.data.batches import Batch, Shard, micro_batches
+from videomae.data.samples import BadVideo, SampleKey
 from videomae.engine.copying import DeviceCopies
 from videomae.engine.distributed import Ranks
 from videomae.engine.interrupt import Interrupt, StopRequested
