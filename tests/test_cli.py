@@ -33,7 +33,7 @@ OPTIONS = {
     "demo": "data out overwrite seed".split(),
     "pretrain": "out overwrite resume".split(),
     "finetune": "out overwrite resume".split(),
-    "evaluate": "batch_size clip device out precision split views workers".split(),
+    "evaluate": "batch_size clip device out precision protocol report split views workers".split(),
     "predict": "clip device json num_views top_k".split(),
     "probe": "attentive cache clip device folds model out overwrite seed split workers".split(),
     "features": "clip device model out pool step_frames".split(),
