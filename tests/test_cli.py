@@ -27,7 +27,7 @@ from videomae.video.write import write_video
 
 RECIPE_PARTS = {
     "pretrain": "augment clip data decoder_init init loop mask model monitor optim schedule".split(),
-    "finetune": "augment clip data evaluation head init loop mix model optim schedule".split(),
+    "finetune": "augment clip data evaluation head init loop lora mix model optim schedule validation".split(),
 }
 OPTIONS = {
     "demo": "data out overwrite seed".split(),
@@ -116,8 +116,8 @@ def test_the_help_of_fine_tuning_names_the_way_for_what_has_no_option(capsys: py
     with pytest.raises(SystemExit):
         main(["finetune", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert "Not among the options: class weights, frozen layers, LoRA, several labels for a clip" in text
-    assert "give the model to transformers' Trainer, PEFT or a custom loop" in text
+    assert "Several labels for a video, values, class weights, frozen blocks, LoRA and cross-validation" in text
+    assert "give the model to transformers' Trainer or a custom loop" in text
 
 
 def test_predict_prints_the_classes_of_each_video(

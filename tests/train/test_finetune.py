@@ -18,7 +18,8 @@ from videomae.model.config import VideoMAEConfig
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe, load_recipe, recipe_to_yaml
 from videomae.sharing.conversion import convert_weights
 from videomae.sharing.record import EvaluationSummary, load_record
-from videomae.train.finetune import build_classifier, finetune, settle_flip, training_and_validation
+from videomae.train.finetune import build_classifier, finetune
+from videomae.train.labelled import settle_flip, training_and_validation
 from videomae.train.pretrain import pretrain
 
 Pretrain = Callable[..., PretrainRecipe]

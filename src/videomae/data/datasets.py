@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from videomae.data.augment import AugmentConfig, augment_clip
 from videomae.data.manifest import Manifest
 from videomae.engine.seeding import numpy_generator, torch_generator
-from videomae.errors import ConfigError, ManifestError, VideoReadError
+from videomae.errors import ConfigError, VideoReadError
 from videomae.masking import MaskConfig, draw_masks
 from videomae.patches import TokenGrid
 from videomae.video.opening import Reader, open_reader
@@ -40,11 +40,17 @@ class SampleKey:
     """Row of the manifest."""
     repeat: int = 0
     """Which of the clips that are cut from one decoding, from 0."""
+    occurrence: int = 0
+    """How often the row has come before in this pass; above 0 where small classes are drawn again."""
 
     def parts(self, purpose: str) -> tuple[int | str, ...]:
         """Return what a draw depends on besides the seed, for `engine.seeding`."""
+        return (*self.video_parts(purpose), self.repeat) if self.repeat else self.video_parts(purpose)
+
+    def video_parts(self, purpose: str) -> tuple[int | str, ...]:
+        """Return the same for what all clips of one decoding share."""
         first = (self.epoch, self.index, purpose)
-        return (*first, self.repeat) if self.repeat else first
+        return (*first, "again", self.occurrence) if self.occurrence else first
 
 
 @dataclass(frozen=True)
@@ -149,13 +155,13 @@ class PretrainingDataset(Dataset[ClipSample | BadVideo]):
 
 
 class FinetuningDataset(Dataset[ClipSample | BadVideo]):
-    """Random clips with their labels."""
+    """Random clips with their class ids; what else is right for a video, `data.targets` tells by its row."""
 
     def __init__(self, manifest: Manifest, *, clip: ClipConfig, size: int, augment: AugmentConfig, seed: int) -> None:
         """Check what can be checked before the first video is read.
 
         Args:
-            manifest: The videos, all labelled.
+            manifest: The videos.
             clip: Frames of a clip.
             size: S, side of a clip in pixels.
             augment: How clips are cropped and flipped.
@@ -163,12 +169,8 @@ class FinetuningDataset(Dataset[ClipSample | BadVideo]):
 
         Raises:
             ConfigError: If the size is not positive.
-            ManifestError: If a video has no label.
         """
         _check_size(size)
-        for row in manifest.rows:
-            if row.label is None:
-                raise ManifestError(f"{row.path} has no label: fine-tuning needs one folder of videos for each class")
         self.manifest = manifest
         self._store = manifest.index_store()
         self.clip = clip
@@ -187,17 +189,17 @@ class FinetuningDataset(Dataset[ClipSample | BadVideo]):
     def siblings(self, key: SampleKey, *, repeats: int) -> list[ClipSample] | BadVideo:
         """Read a video once and cut several samples from its frames, those of `key` and of the repeats after it."""
         row = self.manifest.rows[key.index]
-        assert row.label is not None  # checked in __init__
         try:
             with open_reader(row.source, store=self._store, fps=self.clip.fps) as reader:
-                rng = numpy_generator(self.seed, key.epoch, key.index, "clip")
+                rng = numpy_generator(self.seed, *key.video_parts("clip"))
                 frames = _frames(reader, finetuning_clip(len(reader), self.clip, rng=rng), size=self.size)
         except VideoReadError as error:
             return BadVideo(str(row.source), str(error))
         clips = [
             _augment(frames, self.augment, size=self.size, seed=self.seed, key=one) for one in repeated(key, repeats)
         ]
-        return [ClipSample(clip, row.label, None, None, key.index) for clip in clips]
+        label = NO_LABEL if row.label is None else row.label
+        return [ClipSample(clip, label, None, None, key.index) for clip in clips]
 
     def blank(self, index: int) -> ClipSample:
         """Return a black clip that stands where a video cannot be read; it has no label."""

@@ -198,7 +198,8 @@ def weighted_average_precisions(scores: FloatArray, truth: NDArray[np.bool_]) ->
         A function from `[n]` weights, at least 0, to `[K]`; NaN where no video with a weight has the label.
     """
     order = np.argsort(-scores, axis=0, kind="stable")  # [n, K]
-    falling, there = (np.take_along_axis(one, order, axis=0) for one in (scores, truth))
+    falling = np.take_along_axis(scores, order, axis=0)
+    there = np.take_along_axis(truth, order, axis=0)
     places = np.arange(len(scores))[:, None]
     is_last = np.vstack([falling[1:] != falling[:-1], np.ones((1, scores.shape[1]), dtype=np.bool_)])
     # Of equal scores all count at once: the precision of each is that after the last of them.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from videomae.atomic import write_text_atomic
 from videomae.data.configs import ProblemType
@@ -83,6 +84,11 @@ class EvaluationResult:
         if not isinstance(self.metrics, Metrics):
             raise RunError(f"the evaluation is of a {self.problem.replace('_', ' ')}: it has no top-1 accuracy")
         return self.metrics
+
+    def arrays(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the scores and the targets of all videos, `[n, K]` each; targets of a choice are empty."""
+        scores = np.array([row.probabilities for row in self.rows], dtype=np.float64)
+        return scores, np.array([row.targets for row in self.rows], dtype=np.float64)
 
     def metrics_dict(self) -> dict[str, Any]:
         """Return the summary as plain JSON values: figures, and the number of videos that could not be read.
