@@ -41,7 +41,7 @@ class FinetuneData:
             raise ConfigError(f"data.fold is {self.fold}; it is one of data.folds, {self.folds}, counted from 1")
         if self.folds is not None and self.val is not None:
             raise ConfigError(
-                f"data.val is {self.val}, and data.folds validates on parts of data.train: leave one out"
+                f"data.val is {self.val}, and data.folds {self.folds} validates on parts of data.train: leave one out"
             )
 
     @property
