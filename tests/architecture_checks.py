@@ -17,6 +17,7 @@ LAYERS = {
     "cli": 13,
     "data_commands": 12,
     "evaluate_command": 12,
+    "recipe_commands": 12,
     "command_options": 11,
     "demo": 11,
     "train": 10,

@@ -28,11 +28,14 @@ from videomae.command_options import (
     plain_warnings,
     recipe_and_options,
     told_default,
+    told_dry_run,
 )
 from videomae.data_commands import DATA_PARTS
 from videomae.evaluate_command import evaluate
+from videomae.recipe_commands import RECIPES_PARTS
 
 EXIT_USER_ERROR = 2
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, as of a program that the signal ends
 EXIT_INTERRUPTED = 130
 
 
@@ -70,6 +73,9 @@ def pretrain(arguments: list[str]) -> int:
 
     recipe, options = recipe_and_options("pretrain", PretrainRecipe, arguments, about=pretrain.__doc__)
 
+    if told_dry_run(recipe, options):
+        return 0
+
     from videomae.train.pretrain import pretrain as train
 
     folder = train(recipe, out=options.out, overwrite=options.overwrite, resume=options.resume)
@@ -82,6 +88,9 @@ def finetune(arguments: list[str]) -> int:
     from videomae.recipes.schema import FinetuneRecipe
 
     recipe, options = recipe_and_options("finetune", FinetuneRecipe, arguments, about=finetune.__doc__)
+
+    if told_dry_run(recipe, options):
+        return 0
 
     from videomae.train.finetune import finetune as train
 
@@ -226,6 +235,11 @@ def data(arguments: list[str]) -> int:
     return _part_of("data", DATA_PARTS, arguments)
 
 
+def recipes(arguments: list[str]) -> int:
+    """List the packaged recipes, or show one, explained value by value."""
+    return _part_of("recipes", RECIPES_PARTS, arguments)
+
+
 def _part_of(name: str, parts: dict[str, Callable[[list[str]], int]], arguments: list[str]) -> int:
     """Run the part of a subcommand that the first argument names."""
     first = " ".join(arguments[:1])
@@ -308,9 +322,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         with plain_warnings():
-            return subcommand.run(arguments[1:])
+            status = subcommand.run(arguments[1:])
+        sys.stdout.flush()  # here, where it may fail
+        return status
     except VideoMAEError as error:
         return _fail(" ".join(str(error).split()))
+    except BrokenPipeError:  # such as of `videomae recipes list | head`: what it printed was enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes at exit
+        return EXIT_BROKEN_PIPE
     except KeyboardInterrupt as stop:
         return getattr(stop, "exit_status", EXIT_INTERRUPTED)
 
@@ -323,6 +342,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "predict": Subcommand("classify videos", predict),
     "probe": Subcommand("measure a frozen encoder on labelled videos, save a linear classifier on it", probe),
     "features": Subcommand("feature vectors of videos, in one file", features),
+    "recipes": Subcommand("list and explain the packaged recipes", recipes),
     "data": Subcommand("generate videos; import, check or prepare a collection", data),
     "weights": Subcommand("inspect a checkpoint of any known layout, or convert it", weights),
     "reconstruct": Subcommand("draw what a pre-trained model predicts behind its mask", reconstruct),

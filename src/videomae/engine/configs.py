@@ -19,7 +19,9 @@ class LoopConfig:
     """How a loop runs, whatever it trains."""
 
     batch_size: int = 8
-    """Clips in an optimizer step."""
+    """Clips in an optimizer step, on all processes together."""
+    micro_batch: int | None = None
+    """Most clips that a process computes at once, gradients of the parts being summed; null: all of its clips."""
     seed: int = 0
     """Source of every random draw: order, frames, crops, masks, initial weights."""
     device: DeviceName = "auto"

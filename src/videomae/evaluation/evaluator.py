@@ -255,7 +255,12 @@ class _ViewMerger:
             return
         numbers, weights, clips = zip(*self._pending, strict=True)
         self._pending = []
-        pixel_values = normalized(torch.stack(clips), self.processor, device=self.model.device)  # [B, T, C, H, W]
+        pixel_values = normalized(  # [B, T, C, H, W]
+            torch.stack(clips),
+            self.processor,
+            device=self.model.device,
+            num_channels=self.model.config.num_channels,
+        )
         with autocast(self.model.device, self.dtype):
             logits = self.model(pixel_values).logits
         activation = usual_activation(self.model.config)

@@ -24,10 +24,13 @@ from videomae.engine.progress import TrainingProgress
 from videomae.engine.seeding import derive_seed
 from videomae.engine.workers import running_workers
 from videomae.evaluation.results import EVALUATION_FILE, EvaluationResult, load_evaluation
+from videomae.inference.clips import as_channels
+from videomae.inference.loaded import check_clip
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD
 from videomae.recipes.schema import RECIPE_FILE, FinetuneRecipe
 from videomae.train.adapting import Units, choose_trained
+from videomae.train.channels import with_channels
 from videomae.train.cost import classification_clip_cost, run_cost
 from videomae.train.folds import open_folds, pooled_evaluation
 from videomae.train.initial import as_built, initialize_narrow, load_initial, origin_lines
@@ -175,7 +178,8 @@ def finetune(
                     if batch.num_readable:
                         inputs = batch.to(device, non_blocking=True)
                         torch.manual_seed(derive_seed(loop.seed, "step", step))  # drop path: a function of the step
-                        clips = augment(inputs.clips, batch.keys())  # [B, T, C, H, W]
+                        clips = augment(inputs.clips, batch.keys())  # [B, T, 3, H, W]
+                        clips = as_channels(clips, model.config.num_channels)
                         is_choice = problem == "single_label_classification"
                         labels = inputs.labels if is_choice else targets_of_rows[inputs.indices]
                         clips, targets = mixing.apply(clips, labels, inputs.readable, step=step)
@@ -253,10 +257,17 @@ def build_classifier(
         initialize_narrow(model.videomae)
         report = None
     else:
+        # Channels are changed afterwards: init is read as it is.
+        overrides = dict(recipe.model.overrides)
+        channels = overrides.pop("num_channels", None)
+        wanted = replace(recipe.model, overrides=overrides)
         shape = {"image_size": recipe.model.image_size, "num_frames": recipe.clip.num_frames}
         model, report = load_initial(
-            model_class, recipe.init, recipe.model, has_decoder=False, fresh_head=True, **shape, **settings
+            model_class, recipe.init, wanted, has_decoder=False, fresh_head=True, **shape, **settings
         )
+        if channels not in (None, model.config.num_channels):
+            model = with_channels(model, channels)
+    check_clip(recipe.clip, model.config)
     with torch.no_grad():
         for parameter in model.classifier.parameters():
             parameter.mul_(recipe.head.init_scale)
