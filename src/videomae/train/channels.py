@@ -34,8 +34,8 @@ def with_channels(model: Model, num_channels: int) -> Model:
     """
     if model.config.num_channels != RGB or num_channels == 2:
         raise ConfigError(
-            f"the model to start from has {model.config.num_channels} channels and {num_channels} are asked for: from "
-            "three channels one can be made, or four and more; use random weights with --init null"
+            f"the model to start from has {model.config.num_channels} channels and {num_channels} are asked for: "
+            "from three channels one can be made, or four and more; use random weights with --init null"
         )
     tensors = model.state_dict()
     (name,) = (one for one in tensors if one.endswith(PROJECTION + "weight"))
