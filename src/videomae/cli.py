@@ -26,13 +26,12 @@ from videomae.command_options import (
     parsed,
     parsed_with_model,
     plain_warnings,
-    recipe_and_options,
     told_default,
-    told_dry_run,
 )
 from videomae.data_commands import DATA_PARTS
 from videomae.evaluate_command import evaluate
 from videomae.recipe_commands import RECIPES_PARTS
+from videomae.training_commands import finetune, pretrain
 
 EXIT_USER_ERROR = 2
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, as of a program that the signal ends
@@ -64,40 +63,6 @@ def demo(arguments: list[str]) -> int:
 
     report = run_demo(options.out, data=options.data, seed=options.seed, overwrite=options.overwrite)
     print(f"report: {report}")
-    return 0
-
-
-def pretrain(arguments: list[str]) -> int:
-    """Pre-train on a folder of unlabelled videos."""
-    from videomae.recipes.schema import PretrainRecipe
-
-    recipe, options = recipe_and_options("pretrain", PretrainRecipe, arguments, about=pretrain.__doc__)
-
-    if told_dry_run(recipe, options):
-        return 0
-
-    from videomae.train.pretrain import pretrain as train
-
-    folder = train(recipe, out=options.out, overwrite=options.overwrite, resume=options.resume)
-    print(f"model: {folder}")
-    return 0
-
-
-def finetune(arguments: list[str]) -> int:
-    """Fine-tune a classifier on labelled videos: from --init, else the shipped model; --init null: random weights."""
-    from videomae.recipes.schema import FinetuneRecipe
-
-    recipe, options = recipe_and_options("finetune", FinetuneRecipe, arguments, about=finetune.__doc__)
-
-    if told_dry_run(recipe, options):
-        return 0
-
-    from videomae.train.finetune import finetune as train
-
-    result = train(recipe, out=options.out, overwrite=options.overwrite, resume=options.resume)
-    for line in result.evaluation.summary():
-        print(line)
-    print(f"model: {result.model_folder}")
     return 0
 
 

@@ -180,16 +180,6 @@ def recipe_and_options(name: str, kind: Any, arguments: list[str], *, about: str
     return parse_recipe(kind, parser, [*before, *given])
 
 
-def told_dry_run(recipe: Any, options: Any) -> bool:
-    """Say what a run would take, where that is all that was asked for."""
-    if options.dry_run:
-        from videomae.train.dry_run import dry_run
-
-        for line in dry_run(recipe, options.plan):
-            print(line)
-    return bool(options.dry_run)
-
-
 @contextmanager
 def plain_warnings() -> Iterator[None]:
     """Show each warning once, as one line of standard error, without the file and line that raised it."""

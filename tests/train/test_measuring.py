@@ -95,10 +95,10 @@ def test_a_step_that_was_saved_before_its_validation_is_validated_on_resume(
     finetune(recipe, out=tmp_path / "whole")
     validate = Measuring.validate
 
-    def stop(self: Measuring, model: object, step: int, say: object) -> None:
+    def stop(self: Measuring, step: int, say: object, interrupt: object) -> None:
         if step == 4:
             raise StopRequested(signal.SIGTERM)
-        validate(self, model, step, say)  # type: ignore[arg-type]
+        validate(self, step, say, interrupt)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Measuring, "validate", stop)
     with pytest.raises(StopRequested):

@@ -17,7 +17,7 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, set_parsing_settings  # type: ignore[attr-defined]
 
 from videomae.data.configs import AugmentConfig, MixConfig
-from videomae.engine.configs import LoopConfig, OptimConfig, ScheduleConfig
+from videomae.engine.configs import LoopConfig, OptimConfig, ParallelConfig, ScheduleConfig
 from videomae.errors import ConfigError
 from videomae.evaluation.configs import EvaluationConfig, ValidationConfig
 from videomae.masking import MaskConfig
@@ -113,6 +113,8 @@ class PretrainRecipe:
     """How long."""
     loop: LoopConfig = field(default_factory=LoopConfig)
     """Batches, devices, checkpoints."""
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    """How several processes share the work."""
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
     """What is measured beside the loss, on videos that are held out."""
 
@@ -145,6 +147,8 @@ class FinetuneRecipe:
     """How long."""
     loop: LoopConfig = field(default_factory=LoopConfig)
     """Batches, devices, checkpoints."""
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    """How several processes share the work."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     """When the validation videos are evaluated during training; the best weights are kept then."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -29,6 +29,7 @@ from videomae.report.page import (
     versions,
     write_report,
 )
+from videomae.report.sections import evaluation_section
 from videomae.report.thumbnails import moving_thumbnail
 
 REPORT_FILE = "report.html"
@@ -86,6 +87,13 @@ def evaluation_sections(result: EvaluationResult, *, model: str) -> list[Section
     if isinstance(metrics, Metrics | LabelMetrics):
         sections.append(Section("Calibration", _calibration(metrics.calibration_error, metrics.reliability)))
     return [*sections, Section("How it was measured", _protocol(result, model))]
+
+
+def outcome_section(result: EvaluationResult, *, title: str) -> Section:
+    """Return one section about an evaluation, of whatever outputs, for a page about something larger."""
+    if isinstance(result.metrics, Metrics):
+        return evaluation_section(result, title=title)
+    return Section(title, [*_figures(result), _table(result)])
 
 
 def _figures(result: EvaluationResult) -> list[Block]:

@@ -14,30 +14,36 @@ from videomae.data.targets import Targets
 from videomae.errors import ConfigError
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
-from videomae.recipes.schema import HeadConfig, LoraConfig
+from videomae.recipes.schema import FinetuneRecipe, LoraConfig
 
 Model = TypeVar("Model", bound=VideoMAEPreTrainedModel)
 HEAD = ("classifier.", "fc_norm.")
 
 
-def choose_trained(model: VideoMAEForVideoClassification, head: HeadConfig, lora: LoraConfig) -> list[str]:
+def choose_trained(model: VideoMAEForVideoClassification, recipe: FinetuneRecipe) -> list[str]:
     """Freeze what is not to be trained and put adapters in, in place.
 
     Args:
         model: As it was built, before it has an optimizer.
-        head: Says how many lower blocks are frozen.
-        lora: The adapters; with them the head is trained too, and nothing else.
+        recipe: Its head says how many lower blocks are frozen; with adapters the head is trained, and nothing else.
 
     Returns:
         Lines that tell what is trained; none where all is.
 
     Raises:
-        ConfigError: If there are fewer blocks than are to be frozen, or peft is not installed.
+        ConfigError: If there are fewer blocks than are to be frozen, peft is not installed, or adapters are to be
+            sharded.
     """
+    head, lora = recipe.head, recipe.lora
     depth = model.config.num_hidden_layers
     if head.freeze > depth:
         raise ConfigError(f"head.freeze is {head.freeze}, but the encoder has {depth} blocks: use 0 to {depth}")
     if lora.rank is not None:
+        if recipe.parallel.kind == "fsdp":
+            raise ConfigError(
+                f"lora.rank is {lora.rank} and parallel.kind is 'fsdp': adapters are merged in whole models, "
+                "and leave no gradients or optimizer state that would need sharding: use parallel.kind ddp"
+            )
         _put_adapters(model, lora)
     if head.freeze:
         for name, parameter in model.named_parameters():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from videomae.data.scan import scan_unlabelled
@@ -48,7 +50,9 @@ def dry_run(recipe: PretrainRecipe | FinetuneRecipe, config: PlanConfig) -> list
         _rate_line(recipe, plan),
         clip.line(),
         f"operations: {flops / TERA:.4g} TFLOP a step, {flops * plan.total / EXA:.3g} EFLOP in all",
-        memory_of(recipe, model, clip, clips=_clips_at_once(recipe, plan, config.processes)).line(),
+        memory_of(
+            recipe, model, clip, clips=_clips_at_once(recipe, plan, config.processes), processes=config.processes
+        ).line(),
         _duration_line(plan, config.rate),
     ]
 
@@ -59,8 +63,9 @@ def memory_of(
     clip: ClipCost,
     *,
     clips: int,
+    processes: int,
 ) -> StepMemory:
-    """Return the memory of a step that computes so many clips at once on each device, with DDP."""
+    """Return the memory of a step that computes so many clips at once on each of so many devices."""
     matrices = muon_matrices(model, recipe.optim)
     return step_memory(
         model.config,
@@ -71,6 +76,7 @@ def memory_of(
         num_parameters=sum(one.numel() for one in model.parameters()),
         num_matrix_values=sum(one.numel() for one in model.parameters() if one.ndim > 1),
         muon_values=sum(one.numel() for name, one in model.named_parameters() if name in matrices),
+        shards=processes if recipe.parallel.kind == "fsdp" else 1,
     )
 
 
@@ -84,8 +90,8 @@ def _num_videos(recipe: PretrainRecipe | FinetuneRecipe) -> int:
 def _model(recipe: PretrainRecipe | FinetuneRecipe) -> VideoMAEForPreTraining | VideoMAEForVideoClassification:
     """Return the model of a run, without values where it starts from random ones."""
     with torch.device("meta") if recipe.init is None else torch.device("cpu"):
-        if isinstance(recipe, PretrainRecipe):
-            return build_model(recipe)[0]
+        if isinstance(recipe, PretrainRecipe):  # how the decoder's values are drawn changes no size
+            return build_model(replace(recipe, decoder_init="xavier"))[0]
         return build_classifier(recipe, ("class",))[0]
 
 

@@ -6,23 +6,21 @@ pre-trained encoder has no class token.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from videomae.data.balance import loss_weights
 from videomae.data.configs import ProblemType
-from videomae.data.datasets import FinetuningDataset
+from videomae.data.datasets import FinetuningDataset, SampleKey
 from videomae.data.device_augment import DeviceAugment
-from videomae.data.loader import in_steps, train_loader
-from videomae.data.mix import Mixing
-from videomae.engine.interrupt import graceful_interrupt, interruptible_backward
-from videomae.engine.optim import build_optimizer, clip_and_norm, param_groups
+from videomae.data.loader import Batch, Shard, train_loader
+from videomae.engine.distributed import Ranks, joined
+from videomae.engine.interrupt import graceful_interrupt
 from videomae.engine.precision import autocast, compute_dtype, pick_device
-from videomae.engine.progress import TrainingProgress
 from videomae.engine.seeding import derive_seed
-from videomae.engine.workers import running_workers
 from videomae.evaluation.results import EVALUATION_FILE, EvaluationResult, load_evaluation
 from videomae.inference.clips import as_channels
 from videomae.inference.loaded import check_clip
@@ -33,13 +31,16 @@ from videomae.train.adapting import Units, choose_trained
 from videomae.train.channels import with_channels
 from videomae.train.cost import classification_clip_cost, run_cost
 from videomae.train.folds import open_folds, pooled_evaluation
+from videomae.train.gradients import Gradients
 from videomae.train.initial import as_built, initialize_narrow, load_initial, origin_lines
-from videomae.train.labelled import labelled_videos, problem_lines, settle_flip
+from videomae.train.labelled import labelled_videos, mixing_of, problem_lines, settle_flip
+from videomae.train.loop import train_steps
 from videomae.train.measuring import Measuring, load_last_evaluation
 from videomae.train.pretrain import training_processor
 from videomae.train.resume import resolve
 from videomae.train.session import Session
-from videomae.train.step import muon_matrices, plan_steps, update_weights
+from videomae.train.spreading import spread_lines, spread_model
+from videomae.train.step import model_optimizer, plan_steps
 from videomae.weights.report import LoadReport
 
 
@@ -85,8 +86,21 @@ def finetune(
     """
     if recipe.data.folds is not None and recipe.data.fold is None:
         return _finetune_folds(recipe, out=out, overwrite=overwrite, resume=resume, model_class=model_class)
-    # ---- data and model: all that can be wrong is found before the run folder is touched --------------------
     recipe = resolve(recipe, out, resume=resume)
+    device = pick_device(recipe.loop.device)
+    with joined(device, needs_group=recipe.parallel.kind == "fsdp") as ranks:
+        return _finetune(recipe, out, overwrite, resume, model_class, ranks)
+
+
+def _finetune(
+    recipe: FinetuneRecipe,
+    out: Path,
+    overwrite: bool,
+    resume: bool,
+    model_class: type[VideoMAEForVideoClassification],
+    ranks: Ranks,
+) -> FinetuneResult:
+    # ---- data and model: all that can be wrong is found before the run folder is touched --------------------
     loop = recipe.loop
     device = pick_device(loop.device)
     dtype = compute_dtype(loop.precision, device)
@@ -96,44 +110,55 @@ def finetune(
     model, report = build_classifier(recipe, videos.names, model_class, problem=problem)
     built = as_built(recipe.model, model.config, init=recipe.init, has_decoder=False)
     recipe = replace(recipe, model=built)
-    trained_lines = choose_trained(model, recipe.head, recipe.lora)
+    trained_lines = choose_trained(model, recipe)
     model = model.to(device).train()
     size = recipe.model.image_size
     dataset = FinetuningDataset(train, clip=recipe.clip, size=size, augment=recipe.augment, seed=loop.seed)
     mean, std = (torch.tensor(one, device=device) for one in (IMAGENET_MEAN, IMAGENET_STD))
     augment = DeviceAugment(recipe.augment, seed=loop.seed, mean=mean, std=std)
-
-    # ---- optimizer and schedule ------------------------------------------------------------------------------
+    mixing = mixing_of(recipe, videos.targets, device)
+    units = Units(videos.targets)
+    # What is right for each row, of several labels and values; class ids come with the clips.
+    targets_of_rows = units.standardized(torch.from_numpy(videos.targets.values)).to(device)  # [n, K]
     plan = plan_steps(recipe, num_videos=len(train.rows))
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    interruptible_backward(parameters)
-    optimizer = build_optimizer(
-        param_groups(
-            model.named_parameters(),
-            weight_decay=recipe.optim.weight_decay,
-            no_decay=model.no_weight_decay(),
-            layer_decay=recipe.optim.layer_decay,
-            layer_id=model.layer_id,
-            num_layer_ids=model.num_layer_ids,
-            matrices=muon_matrices(model, recipe.optim),
-        ),
-        recipe.optim,
-        dtype=dtype,
+    cost_of_clip = classification_clip_cost(model.config)
+    spread = spread_model(model, recipe, ranks, dtype=dtype)
+
+    def forward(clips: Batch, keys: Sequence[SampleKey], step: int) -> tuple[Tensor, Tensor]:
+        pixels = as_channels(augment(clips.clips, keys), model.config.num_channels)  # [B, T, C, H, W]
+        is_choice = problem == "single_label_classification"
+        labels = clips.labels if is_choice else targets_of_rows[clips.indices]
+        pixels, targets = mixing.apply(pixels, labels, clips.readable, step=step)
+        with autocast(device, dtype):
+            logits = spread.module(pixels).logits  # [B, K]
+        return mixing.loss(logits, targets, clips.readable), logits
+
+    gradients = Gradients(
+        spread,
+        ranks,
+        batch_size=plan.batch_size,
+        micro_batch=loop.micro_batch,
+        seed=loop.seed,
+        device=device,
+        forward=forward,
+        count=lambda batch: batch.num_readable,
+        in_pairs=recipe.mix.enabled,
+    )
+    optimizer = model_optimizer(
+        model, recipe.optim, dtype=dtype, layer_id=model.layer_id, num_layer_ids=model.num_layer_ids
     )
 
     # ---- run folder ------------------------------------------------------------------------------------------
-    session = Session(recipe, out, manifest=train, overwrite=overwrite, resume=resume)
+    session = Session(recipe, out, manifest=train, overwrite=overwrite, resume=resume, ranks=ranks)
     folder, evaluation_file = session.model_folder, session.folder.path / EVALUATION_FILE
-    if session.is_finished(plan.total) and evaluation_file.is_file():
+    if session.is_finished(plan.total) and ranks.first(evaluation_file.is_file):
         print(f"the run in {out} is finished: it has done its {plan.total} steps and its evaluation")
         return FinetuneResult(folder, load_evaluation(evaluation_file), load_last_evaluation(session.folder.path))
     for line in [*origin_lines(report), *problem_lines(videos.targets), *trained_lines]:
         print(line)
-    start = session.restore(model, optimizer)
-    cost = run_cost(
-        classification_clip_cost(model.config), model, plan, loop, num_videos=len(train.rows), start_step=start
-    )
-    for line in cost.lines():
+    start = session.restore(spread, optimizer)
+    cost = run_cost(cost_of_clip, model, plan, loop, num_videos=len(train.rows), start_step=start)
+    for line in (*cost.lines(), *spread_lines(ranks, recipe)):
         print(line)
     loader = train_loader(
         dataset,
@@ -143,69 +168,30 @@ def finetune(
         start_step=start,
         total_steps=plan.total,
         repeats=recipe.augment.repeats,
+        shard=Shard(ranks.rank, ranks.world_size),
         balanced=recipe.data.sampling == "balanced",
     )
-    weights = loss_weights(videos.targets) if recipe.head.class_weights == "balanced" else None
-    mixing = Mixing(
-        recipe.mix,
-        seed=loop.seed,
-        num_classes=len(videos.names),
-        label_smoothing=recipe.head.label_smoothing,
-        problem=problem,
-        weights=None if weights is None else torch.from_numpy(weights).to(device),
-    )
-    units, processor = Units(videos.targets), training_processor(size)
-    # What is right for each row, of several labels and values; class ids come with the clips.
-    targets_of_rows = units.standardized(torch.from_numpy(videos.targets.values)).to(device)  # [n, K]
-    measuring = Measuring(recipe, session, videos, plan, processor, units)
-
-    # ---- the loop --------------------------------------------------------------------------------------------
-    with graceful_interrupt() as interrupt:
-        duration = cost.duration_estimate()
-        with (
-            TrainingProgress("fine-tuning", total_steps=plan.total, start_step=start) as progress,
-            running_workers(loader) as groups,
-            session.save_on_stop(),
-        ):
-            batches = in_steps(groups, start_step=start, repeats=recipe.augment.repeats)
-            if measuring.is_due(start):  # a stop came between the step and its validation
-                with interrupt.discardable():
-                    measuring.validate(model, start, progress.say)
-            for step in range(start + 1, plan.total + 1):
-                loss = norm = None
-                with interrupt.discardable():
-                    batch = next(batches)
-                    if batch.num_readable:
-                        inputs = batch.to(device, non_blocking=True)
-                        torch.manual_seed(derive_seed(loop.seed, "step", step))  # drop path: a function of the step
-                        clips = augment(inputs.clips, batch.keys())  # [B, T, 3, H, W]
-                        clips = as_channels(clips, model.config.num_channels)
-                        is_choice = problem == "single_label_classification"
-                        labels = inputs.labels if is_choice else targets_of_rows[inputs.indices]
-                        clips, targets = mixing.apply(clips, labels, inputs.readable, step=step)
-                        with autocast(device, dtype):
-                            logits = model(clips).logits  # [B, K]
-                        loss = mixing.loss(logits, targets, inputs.readable)
-                        loss.backward()
-                        norm = clip_and_norm(parameters, recipe.optim.clip_grad)
-                with session.updating(step):
-                    if loss is not None and norm is not None:
-                        update_weights(optimizer, lr=plan.lr(step), loss=loss, grad_norm=norm)
-                read = session.log_step(batch, plan, loss=loss, grad_norm=norm)
-                progress.update(step, num_clips=batch.num_readable, loss=read, learning_rate=plan.lr(step))
-                for line in duration.after(step, synchronized=read is not None):
-                    progress.say(line)
-                if measuring.is_due(step):
-                    with interrupt.discardable():
-                        measuring.validate(model, step, progress.say)
-                if step % loop.checkpoint_steps == 0 or step == plan.total:
-                    session.save()
+    measuring = Measuring(recipe, session, videos, plan, training_processor(size), units, spread, ranks, model_class)
+    with graceful_interrupt(agreed=ranks.world_size > 1) as interrupt:
+        train_steps(
+            "fine-tuning",
+            recipe,
+            plan,
+            spread=spread,
+            optimizer=optimizer,
+            gradients=gradients,
+            loader=loader,
+            session=session,
+            cost=cost,
+            interrupt=interrupt,
+            measuring=measuring,
+        )
 
         # ---- the result --------------------------------------------------------------------------------------
         for line in session.summary():
             print(line)
-        with session.save_on_stop(), interrupt.discardable():
-            outcome = measuring.finish(model, model_class)
+        with session.save_on_stop(), interrupt.alone():
+            outcome = measuring.finish(interrupt)
     return FinetuneResult(folder, outcome.chosen, outcome.last)
 
 

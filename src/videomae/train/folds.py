@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,11 +28,16 @@ def open_folds(recipe: FinetuneRecipe, out: Path, *, overwrite: bool, resume: bo
         resume: Go on with it: finished folds stay, the others go on from their checkpoints.
 
     Raises:
-        ConfigError: If both are asked for.
+        ConfigError: If both are asked for, or there are several processes.
         ManifestError: If the videos cannot be divided.
         RunError: If there is something else, or neither is asked for and a cross-validation is there, or none to
             resume. Nothing is changed then.
     """
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError(
+            f"data.folds is {recipe.data.folds} on several processes: train one fold at a time with --data.fold "
+            "and an --out of its own"
+        )
     if overwrite and resume:
         raise ConfigError("overwrite and resume are both on; the first deletes what the second continues: choose one")
     out = out.resolve()

@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from videomae.data.augment import directed_classes
+from videomae.data.balance import loss_weights
 from videomae.data.configs import ProblemType
 from videomae.data.manifest import Manifest
+from videomae.data.mix import Mixing
 from videomae.data.scan import scan_labelled
 from videomae.data.skip_list import without_skipped
 from videomae.data.splits import (
@@ -93,6 +96,19 @@ def problem_lines(targets: Targets) -> list[str]:
         told = "; ".join(f"{name} {mean:.4g} (standard deviation {std:.4g})" for name, mean, std in rows)
         return [f"values: {told} in the mean; squared error of standardized values"]
     return []
+
+
+def mixing_of(recipe: FinetuneRecipe, targets: Targets, device: torch.device) -> Mixing:
+    """Return what mixes the clips of a run and computes its loss."""
+    weights = loss_weights(targets) if recipe.head.class_weights == "balanced" else None
+    return Mixing(
+        recipe.mix,
+        seed=recipe.loop.seed,
+        num_classes=len(targets.names),
+        label_smoothing=recipe.head.label_smoothing,
+        problem=targets.problem,
+        weights=None if weights is None else torch.from_numpy(weights).to(device),
+    )
 
 
 def training_and_validation(recipe: FinetuneRecipe) -> tuple[Manifest, Manifest]:

@@ -11,6 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from videomae.engine.distributed import Ranks
+from videomae.engine.interrupt import Interrupt
+from videomae.engine.parallel import SpreadModel
 from videomae.engine.precision import pick_device
 from videomae.engine.progress import TrainingProgress
 from videomae.engine.runlog import MetricsLog
@@ -24,6 +27,7 @@ from videomae.sharing.record import EvaluationSummary, ModelRecord, TrainingReco
 from videomae.train.adapting import Units, merged
 from videomae.train.labelled import Labelled
 from videomae.train.session import Session
+from videomae.train.spreading import whole_model
 from videomae.train.step import StepPlan
 
 BEST_FOLDER = "best"
@@ -58,6 +62,9 @@ class Measuring:
         plan: Its steps.
         processor: Of the model folders.
         units: Of a regression's values.
+        spread: What is trained.
+        ranks: The processes; all call every method, and the first evaluates and writes while the others wait.
+        model_class: Of the classifier.
     """
 
     def __init__(
@@ -68,6 +75,9 @@ class Measuring:
         plan: StepPlan,
         processor: VideoMAEImageProcessor,
         units: Units,
+        spread: SpreadModel,
+        ranks: Ranks,
+        model_class: type[VideoMAEForVideoClassification],
     ) -> None:
         self.recipe = recipe
         self.session = session
@@ -75,6 +85,7 @@ class Measuring:
         self.plan = plan
         self.processor = processor
         self.units = units
+        self.spread, self.ranks, self.model_class = spread, ranks, model_class
         self.best_folder = session.folder.path / BEST_FOLDER
         config = recipe.validation
         steps = config.every_steps
@@ -82,27 +93,41 @@ class Measuring:
             steps = max(round(config.every_epochs * plan.steps_per_epoch), 1)
         self.every = steps
         """Steps from one validation to the next; None without."""
-        self.best = self._best_so_far() if steps else None
+        self.best = ranks.first(self._best_so_far) if steps else None
         """Score and step of the best weights; None before the first validation."""
-        self._measured = self._measured_steps() if steps else set()
+        self._measured = ranks.first(self._measured_steps) if steps else set()
 
     def is_due(self, step: int) -> bool:
         """Tell whether a step that is done is to be validated and has not been."""
         due = self.every is not None and step > 0 and (step % self.every == 0 or step == self.plan.total)
         return due and step not in self._measured
 
-    def validate(self, model: VideoMAEForVideoClassification, step: int, say: Callable[[str], None]) -> None:
+    def validate(self, step: int, say: Callable[[str], None], interrupt: Interrupt) -> None:
         """Evaluate on the validation videos, keep the weights if they are the best, and report at once.
 
         Args:
-            model: In training; left as it is.
             step: Steps done.
             say: Prints a line.
+            interrupt: Where a stop is asked for; it ends the evaluation.
 
         Raises:
             RunError: If no validation video can be read.
             WeightsError: If the best weights cannot be written.
         """
+        model = whole_model(self.spread, self.model_class, self.ranks)
+        self.session.flush()  # the records of the steps before this one come first
+
+        def validated() -> tuple[str, tuple[float, int]]:
+            with interrupt.discardable():
+                return self._validated(model, step)
+
+        with interrupt.alone():
+            line, self.best = self.ranks.first(validated)
+        self._measured.add(step)
+        say(line)
+
+    def _validated(self, model: VideoMAEForVideoClassification, step: int) -> tuple[str, tuple[float, int]]:
+        """Return a line for people, and the best score with its step."""
         recipe = self.recipe
         config = replace(recipe.evaluation, views=recipe.validation.views)
         with self.units.natural(model):
@@ -111,24 +136,23 @@ class Measuring:
             is_best = self.best is None or score > self.best[0]
             if is_best:
                 self._save(self.best_folder, model, result, steps=step, results={STEP: step, SCORE: score})
-                self.best = score, step
-        self._measured.add(step)
-        self.session.flush()  # the records of the steps before this one come first
         record = {"step": step, VALIDATION: result.metrics_dict(), "score": score, "is_best": is_best}
-        self.session.metrics.append(record)
-        assert self.best is not None
-        note = "the best so far" if is_best else f"the best, {self.best[0]:.4g}, was at step {self.best[1]}"
-        say(f"validation after step {step}: {result.metrics.lines()[0]}; {note}")
+        self.session.append(record)
+        best = (score, step) if is_best or self.best is None else self.best
+        note = "the best so far" if is_best else f"the best, {best[0]:.4g}, was at step {best[1]}"
+        return f"validation after step {step}: {result.metrics.lines()[0]}; {note}", best
 
-    def finish(
-        self, model: VideoMAEForVideoClassification, model_class: type[VideoMAEForVideoClassification]
-    ) -> Outcome:
-        """Evaluate from all views, the best and the last weights, and write the model folders.
+    def finish(self, interrupt: Interrupt) -> Outcome:
+        """Evaluate from all views, the best and the last weights, and write the model folders."""
+        model = whole_model(self.spread, self.model_class, self.ranks)
 
-        Args:
-            model: The last weights, as trained.
-            model_class: Its class, to read the best weights by.
-        """
+        def finished() -> Outcome:
+            with interrupt.discardable():
+                return self._finished(model)
+
+        return self.ranks.first(finished)
+
+    def _finished(self, model: VideoMAEForVideoClassification) -> Outcome:
         folder, path = self.session.model_folder, self.session.folder.path
         last: EvaluationResult | None = None
         with self.units.natural(model):
@@ -139,7 +163,7 @@ class Measuring:
             last = last_result
             last.save(path / LAST_EVALUATION_FILE)
             self._save(path / LAST_MODEL_FOLDER, model, last, steps=self.plan.total, thresholds=thresholds)
-        best = model_class.from_pretrained(self.best_folder).to(pick_device(self.recipe.loop.device))
+        best = self.model_class.from_pretrained(self.best_folder).to(pick_device(self.recipe.loop.device))
         chosen, thresholds = self._final(best, "evaluating the best weights")
         self._finish_with(chosen, best, folder, thresholds, step=self.best[1])
         return Outcome(chosen, last)
@@ -202,7 +226,7 @@ class Measuring:
         step: int,
     ) -> None:
         result.save(self.session.folder.path / EVALUATION_FILE)
-        self.session.metrics.append({"step": self.plan.total, "evaluation": result.metrics_dict()})
+        self.session.append({"step": self.plan.total, "evaluation": result.metrics_dict()})
         extra = {} if self.best is None else {STEP: step, SCORE: self.best[0]}
         self._save(folder, model, result, steps=self.plan.total, thresholds=thresholds, results=extra)
 
@@ -232,6 +256,6 @@ class Measuring:
         return float(training.extra[SCORE]), int(training.extra[STEP])
 
     def _measured_steps(self) -> set[int]:
-        path = self.session.metrics.path
+        path = self.session.folder.metrics
         records = MetricsLog.read(path) if path.exists() else []
         return {int(record["step"]) for record in records if VALIDATION in record}

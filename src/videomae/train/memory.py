@@ -67,6 +67,7 @@ def step_memory(
     num_parameters: int,
     num_matrix_values: int,
     muon_values: int = 0,
+    shards: int = 1,
 ) -> StepMemory:
     """Return what a step needs.
 
@@ -79,6 +80,8 @@ def step_memory(
         num_parameters: Values of all weights.
         num_matrix_values: Of these, values of matrices, which are copied under bf16.
         muon_values: Values that Muon updates, with one moment each.
+        shards: Devices among which FSDP2 divides weights, moments and gradients; 1 with DDP. The block that is being
+            computed, which is whole then, is not counted.
     """
     size = 2 if bf16 else FLOAT32
     grid = native_grid(config)
@@ -94,11 +97,11 @@ def step_memory(
         kept += (5 * E + 2 * mlp) * decoded * size + 2 * decoded * E * size  # its outputs, and the last norm's
         kept += 2 * decoded * P * FLOAT32  # predictions and targets in float32
         loss = decoded * P * (FLOAT32 + (2 * size if bf16 else 0))  # the gradient; under bf16 again, with the logits
+    copied = num_matrix_values - P * D  # not the tubelet projection: clips have no gradient
     return StepMemory(
-        weights=num_parameters * FLOAT32
-        + ((num_matrix_values - P * D) * size if bf16 else 0),  # clips have no gradient
-        optimizer=(2 * num_parameters - muon_values) * FLOAT32,
-        gradients=num_parameters * FLOAT32,
+        weights=(num_parameters * FLOAT32 + (copied * size if bf16 else 0)) // shards,
+        optimizer=(2 * num_parameters - muon_values) * FLOAT32 // shards,
+        gradients=num_parameters * FLOAT32 // shards,
         clips=clips * grid.num_tokens * P * (1 + FLOAT32),
         activations=clips * kept,
         loss=clips * loss,
