@@ -37,7 +37,7 @@ def balanced_order(labels: IntArray, *, seed: int, epoch: int) -> IntArray:
     for place, label in enumerate(classes.tolist()):
         rows = np.flatnonzero(labels == label)
         count = per_class + (place in with_one_more)
-        # At most one more a pass: a class moves on by the larger count, so that no video is passed over for long.
+        # At most one more a pass: a class moves on by the larger count, so that none is skipped for long.
         first = epoch * (per_class + 1)
         positions = np.arange(first, first + count)
         for turn in np.unique(positions // len(rows)).tolist():

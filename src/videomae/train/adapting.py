@@ -94,7 +94,7 @@ def merged(model: Model) -> Model:
 
 
 class Units:
-    """What a regression is trained on: values less their mean over the training videos, over their deviation.
+    """What a regression is trained on: values less their mean over the training videos, divided by std.
 
     A head that starts near zero then starts near the mean, and learning rates mean the same whatever the units. The
     model that is evaluated and saved has both folded into its last layer. Of other problems nothing is changed.

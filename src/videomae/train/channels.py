@@ -29,8 +29,8 @@ def with_channels(model: Model, num_channels: int) -> Model:
     Raises:
         ConfigError: If the model has other channels than three, or two are asked for.
 
-    Source: inflating or summing the first layer, as timm's `in_chans`; the correction for the three deviations is
-    worked out here.
+    Source: inflating or summing the first layer, as timm's `in_chans`; the correction for the three stds is worked
+    out here.
     """
     if model.config.num_channels != RGB or num_channels == 2:
         raise ConfigError(

@@ -93,7 +93,7 @@ def problem_lines(targets: Targets) -> list[str]:
         return [f"labels: {len(targets.names)}, {mean:.2f} a video in the mean; binary cross entropy"]
     if targets.problem == "regression":
         rows = zip(targets.names, targets.values.mean(axis=0), targets.values.std(axis=0), strict=True)
-        told = "; ".join(f"{name} {mean:.4g} (standard deviation {std:.4g})" for name, mean, std in rows)
+        told = "; ".join(f"{name} {mean:.4g} (std {std:.4g})" for name, mean, std in rows)
         return [f"values: {told} in the mean; squared error of standardized values"]
     return []
 
