@@ -26,15 +26,17 @@ from videomae.video.sampling import ClipConfig
 from videomae.video.write import write_video
 
 RECIPE_PARTS = {
-    "pretrain": "augment clip data decoder_init init loop mask model monitor optim schedule".split(),
-    "finetune": "augment clip data evaluation head init loop lora mix model optim schedule validation".split(),
+    "pretrain": "augment clip data decoder_init init loop mask model monitor optim parallel schedule".split(),
+    "finetune": (
+        "augment clip data evaluation head init loop lora mix model optim parallel schedule validation".split()
+    ),
 }
 OPTIONS = {
     "demo": "data out overwrite seed".split(),
     "pretrain": "dry-run out overwrite plan resume".split(),
     "finetune": "dry-run out overwrite plan resume".split(),
     "evaluate": "batch_size clip device out precision protocol report split views workers".split(),
-    "predict": "clip device json num_views top_k".split(),
+    "predict": "clip device json num_views precision top_k".split(),
     "probe": "attentive cache clip device folds model out overwrite seed split workers".split(),
     "features": "clip device model out pool step_frames".split(),
     "reconstruct": "device mask model out seed".split(),

@@ -20,6 +20,7 @@ from videomae.data.loader import Batch, Shard, train_loader
 from videomae.engine.distributed import Ranks, joined
 from videomae.engine.interrupt import graceful_interrupt
 from videomae.engine.precision import autocast, compute_dtype, pick_device
+from videomae.engine.runlog import owned_run
 from videomae.engine.seeding import derive_seed
 from videomae.evaluation.results import EVALUATION_FILE, EvaluationResult, load_evaluation
 from videomae.inference.clips import as_channels
@@ -88,7 +89,7 @@ def finetune(
         return _finetune_folds(recipe, out=out, overwrite=overwrite, resume=resume, model_class=model_class)
     recipe = resolve(recipe, out, resume=resume)
     device = pick_device(recipe.loop.device)
-    with joined(device, needs_group=recipe.parallel.kind == "fsdp") as ranks:
+    with joined(device, needs_group=recipe.parallel.kind == "fsdp") as ranks, owned_run(out, ranks):
         return _finetune(recipe, out, overwrite, resume, model_class, ranks)
 
 
