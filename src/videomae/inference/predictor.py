@@ -240,7 +240,9 @@ class Predictor:
         """Return `[S, K]` float64 logits of the clips with these `[S, T]` frames."""
         device, parts = self.model.device, []
         for clips in clip_batches(read, indices, self.processor, batch_size=self.batch_size):
-            pixel_values = normalized(clips, self.processor, device=device).to(self.model.dtype)
+            num_channels = self.model.config.num_channels
+            pixel_values = normalized(clips, self.processor, device=device, num_channels=num_channels)
+            pixel_values = pixel_values.to(self.model.dtype)
             with autocast(device, self._dtype):
                 logits = self._forward(pixel_values).logits  # [b, K]
             parts.append(logits.cpu().double())  # after cpu(): not every device has float64
