@@ -30,6 +30,7 @@ from videomae.command_options import (
     told_default,
 )
 from videomae.data_commands import DATA_PARTS
+from videomae.footage_commands import timeline
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -356,6 +357,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "predict": Subcommand("classify videos", predict),
     "probe": Subcommand("measure a frozen encoder on labelled videos, save a linear classifier on it", probe),
     "features": Subcommand("feature vectors of videos, in one file", features),
+    "timeline": Subcommand("when what happens in videos of any length: events, curves, a page", timeline),
     "data": Subcommand("generate videos; import, check or prepare a collection", data),
     "weights": Subcommand("inspect a checkpoint of any known layout, or convert it", weights),
     "reconstruct": Subcommand("draw what a pre-trained model predicts behind its mask", reconstruct),

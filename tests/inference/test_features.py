@@ -346,11 +346,11 @@ def test_a_stopped_extraction_says_that_nothing_is_written_and_how_to_keep_what_
     opened: list[Path] = []
 
     class Stopped(VideoReader):
-        def __init__(self, path: Path, *, store: IndexStore | None = None) -> None:
+        def __init__(self, path: Path, *, store: IndexStore | None = None, **settings: bool) -> None:
             if opened:
                 raise KeyboardInterrupt
             opened.append(path)
-            super().__init__(path, store=store)
+            super().__init__(path, store=store, **settings)
 
     monkeypatch.setattr(opening, "VideoReader", Stopped)
     with (
