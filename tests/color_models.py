@@ -67,7 +67,7 @@ def color_frames(segments: list[tuple[str, float]], *, size: int = 32, rate: flo
     return frames + noise
 
 
-def write_color_video(path: Path, segments: list[tuple[str, float]], **settings: float) -> Path:
+def write_color_video(path: Path, segments: list[tuple[str, float]], *, rate: float = RATE) -> Path:
     """Write such frames as a video; returns its path."""
-    write_video(path, color_frames(segments), frame_rate=settings.get("rate", RATE))
+    write_video(path, color_frames(segments, rate=rate), frame_rate=rate)
     return path

@@ -151,8 +151,8 @@ class KeptScores:
             path.unlink()
             return None
         with np.load(self._path(video, ".npz")) as arrays:
-            indices, starts, ends = (arrays[name] for name in Windows._fields[:3])
-            windows = Windows(indices, starts, ends, float(arrays["step_seconds"]))
+            indices, stored, starts, ends = (arrays[name] for name in Windows._fields[:-1])
+            windows = Windows(indices, stored, starts, ends, float(arrays["step_seconds"]))
         strip = self._path(video, ".jpg").read_bytes()
         return FinishedVideo(VideoFacts(**known["facts"]), windows, known["fault"], strip)
 

@@ -63,7 +63,7 @@ class Timeline:
     activation: Activation
     """What made the scores: "softmax" or "sigmoid"."""
     frame_indices: NDArray[np.int64]
-    """`[W, T]`, the frames of each window."""
+    """`[W, T]`, the frames of each window, by their indices in the whole video."""
     start_seconds: FloatArray
     """`[W]`, when each window begins, from the beginning of the video."""
     end_seconds: FloatArray
@@ -186,7 +186,7 @@ class Timeline:
             predictor.source,
             predictor.classes,
             predictor.activation,
-            windows.indices[:count],
+            windows.stored_indices[:count],
             starts,
             ends,
             windows.step_seconds,
