@@ -22,6 +22,7 @@ LAYERS = {
     "train": 10,
     "report": 10,
     "recipes": 9,
+    "live": 9,
     "compat": 9,
     "probing": 9,
     "timeline": 8,

@@ -30,7 +30,7 @@ from videomae.command_options import (
     told_default,
 )
 from videomae.data_commands import DATA_PARTS
-from videomae.footage_commands import timeline
+from videomae.footage_commands import stream, timeline
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -358,6 +358,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "probe": Subcommand("measure a frozen encoder on labelled videos, save a linear classifier on it", probe),
     "features": Subcommand("feature vectors of videos, in one file", features),
     "timeline": Subcommand("when what happens in videos of any length: events, curves, a page", timeline),
+    "stream": Subcommand("classify a camera, a stream, a pipe or a file played as live", stream),
     "data": Subcommand("generate videos; import, check or prepare a collection", data),
     "weights": Subcommand("inspect a checkpoint of any known layout, or convert it", weights),
     "reconstruct": Subcommand("draw what a pre-trained model predicts behind its mask", reconstruct),

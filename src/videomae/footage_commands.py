@@ -78,3 +78,45 @@ def timeline(arguments: list[str]) -> int:
         raise KeyboardInterrupt
     kept.remove()
     return EXIT_BAD_VIDEO if done.bad or any(one.fault for one in done.timelines) else 0
+
+
+def stream(arguments: list[str]) -> int:
+    """Classify a camera, a stream, a pipe or a file played as live; events are lines of JSON on standard output."""
+    from videomae.live.configs import StreamConfig
+
+    parser = command_parser("stream", stream)
+    parser.add_argument("model", help=MODEL_HELP)
+    parser.add_argument(
+        "source", help="number of a camera, rtsp:// or http(s):// address, - for standard input, or a file"
+    )
+    parser.add_class_arguments(StreamConfig, as_group=False)
+    parser.add_argument("--labels", nargs="+", default=None, help="classes to look for; default: all")
+    parser.add_argument("--events", type=Path | None, help="file that gets the events too, behind what is in it")
+    parser.add_argument("--webhook", type=str | None, help="http(s) address that gets each event in a POST request")
+    parser.add_argument("--exec", type=str | None, help="shell command to run for each event, JSON on its input")
+    parser.add_argument("--show", action="store_true", help="draw classes, speed and latency in the terminal")
+    parser.add_argument("--record", type=Path | None, help=".m3u8 (HLS) or .mp4 to write the newest minutes to")
+    parser.add_argument("--record_seconds", type=float, default=60.0, help="how much of them is kept")
+    add_clip(parser)
+    add_device(parser)
+    options = vars(parsed(parser, arguments))
+
+    from videomae.inference.predictor import Predictor
+    from videomae.live.run import run_stream
+    from videomae.live.sinks import EventSinks
+
+    config = StreamConfig(**{name: options[name] for name in StreamConfig.__dataclass_fields__})
+    predictor = Predictor(options["model"], clip=options["clip"], device=options["device"])
+    with EventSinks(file=options["events"], webhook=options["webhook"], command=options["exec"]) as sinks:
+        done = run_stream(
+            predictor,
+            options["source"],
+            sinks,
+            config=config,
+            labels=options["labels"],
+            show=options["show"],
+            record=options["record"],
+            record_seconds=options["record_seconds"],
+        )
+    print(done.summary(), file=sys.stderr)
+    return 0

@@ -78,7 +78,7 @@ def test_an_unknown_label_is_refused_with_the_nearest() -> None:
     assert chosen_labels(None, ("a", "b")) == {0: "a", 1: "b"}
     with pytest.raises(ConfigError, match="label 'jumping' is none of the model's 2 classes: did you mean 'jump'"):
         chosen_labels(["jumping"], ("run", "jump"))
-    with pytest.raises(ConfigError, match="'x' is none of the model's 2 classes: it has run, jump$"):
+    with pytest.raises(ConfigError, match=r"'x' is none of the model's 2 classes: it has run, jump$"):
         chosen_labels(["x"], ("run", "jump"))
 
 

@@ -144,7 +144,7 @@ def test_names_that_cannot_be_written_are_refused_before_anything_is_computed(tm
         check_outputs([str(tmp_path / "a.doc")], WRITERS, num_videos=1)
     with pytest.raises(ConfigError, match=r"about one video, and there are 3: put \{video\} .* a-\{video\}\.srt"):
         check_outputs(["a.srt"], WRITERS, num_videos=3)
-    with pytest.raises(ConfigError, match="the folder of output .*none/a.json does not exist"):
+    with pytest.raises(ConfigError, match=r"the folder of output .*none/a\.json does not exist"):
         check_outputs([str(tmp_path / "none" / "a.json")], WRITERS, num_videos=1)
     check_outputs([str(tmp_path / "{video}.srt")], WRITERS, num_videos=3)
     assert name_for("x/{video}.srt", "https://host/a/b%20c.mp4?token=1#t=2") == "x/b%20c.srt"

@@ -1,8 +1,8 @@
 """From scores over time to events: hysteresis, merging, least length.
 
 An event begins where the score reaches the upper threshold and ends where it last falls below it, each time on the
-line between two scores. A dip that stays at or above the lower threshold does not end it. Scores are taken one by one, so
-that a file and a live stream give the same events.
+line between two scores. A dip that stays at or above the lower threshold does not end it. Scores are taken one by
+one, so that a file and a live stream give the same events.
 """
 
 from __future__ import annotations
