@@ -1,4 +1,4 @@
-"""Streams on loopback that can be cut, stalled and started again: an HTTP server of MPEG-TS, and GStreamer's RTSP server.
+"""Streams on loopback that can be cut, stalled and started again: MPEG-TS over HTTP, and GStreamer's RTSP server.
 
 The HTTP server needs nothing but Python and PyAV. The RTSP server needs GStreamer's for the system's Python:
 `apt-get install gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good`.
@@ -61,7 +61,7 @@ def ts_bytes(color: str, seconds: float, *, size: int = 32, codec: str = "libx26
 
 
 class TsServer:
-    """Serves MPEG-TS over HTTP at the speed at which it was recorded, each connection from the beginning of what is on."""
+    """Serves MPEG-TS over HTTP at the speed of real time."""
 
     def __init__(self, port: int = 0) -> None:
         self.color, self.size, self.codec = "red", 32, "libx264"
@@ -131,7 +131,7 @@ def rtsp_fault() -> str | None:
 
 def color_pipeline(color: str, *, size: int = 64, rate: int = 10) -> str:
     """Return a GStreamer pipeline that sends a color as motion JPEG."""
-    caps = f"video/x-raw,width={size},height={size},framerate={rate}/1"
+    caps = f"video/x-raw,format=I420,width={size},height={size},framerate={rate}/1"
     return f"( videotestsrc is-live=true pattern={color} ! {caps} ! jpegenc ! rtpjpegpay name=pay0 pt=26 )"
 
 

@@ -11,7 +11,7 @@ from videomae.live.ring import ClipRing
 
 def fed(times: list[float], *, ring: ClipRing | None = None) -> tuple[ClipRing, list[float]]:
     """Give a ring frames of these times; returns it and the times of those that it wanted."""
-    ring = ring or ClipRing(4, 0.2)
+    ring = ring or ClipRing(4, 0.2, 1 / 60)
     wanted = [time for time in times if ring.wants(time) and (ring.push(time, time, torch.zeros(3, 2, 2)) or True)]
     return ring, wanted
 

@@ -77,7 +77,7 @@ def test_a_slow_command_holds_nothing_up_and_what_does_not_fit_is_counted(tmp_pa
 def test_a_sink_that_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="webhook is 'ftp://x'; it must be an http:// or https:// address"):
         EventSinks(webhook="ftp://x")
-    with pytest.raises(ConfigError, match="the folder of output .* does not exist"):
+    with pytest.raises(ConfigError, match=r"the folder of output .* does not exist"):
         EventSinks(file=tmp_path / "none" / "x.jsonl")
     closed = io.StringIO()
     closed.close()

@@ -47,7 +47,7 @@ class LiveEvent:
 class _Label:
     """What is remembered of a class."""
 
-    finder: Hysteresis
+    finder: Hysteresis | None = None  # None: it begins with the next score
     started: Stretch | None = None  # the stretch that was told of
     quiet_until: float = float("-inf")
 
@@ -96,7 +96,9 @@ class DecisionMaker:
         seconds = sum(time for time, _ in self._scores) / len(self._scores)  # what time the mean is about
         events: list[LiveEvent] = []
         for label_id in self._labels:
-            known = self._found.get(label_id) or self._begin(label_id, seconds)
+            known = self._found.setdefault(label_id, _Label())
+            if known.finder is None:
+                known.finder = self._finder(label_id, seconds)
             score = float(self.smoothed[label_id])
             ended = known.finder.update(seconds, score)
             if ended is not None:
@@ -121,15 +123,12 @@ class DecisionMaker:
         """End all events, because the stream was lost or has ended; what follows begins anew."""
         events: list[LiveEvent] = []
         for label_id, known in self._found.items():
-            ended = known.finder.finish(seconds)
+            ended = None if known.finder is None else known.finder.finish(seconds)
             if ended is not None:
                 events += self._told_end(label_id, known, ended, 0.0, why)
-            known.finder = self._finder(label_id, seconds)
+            known.finder = None
         self._scores.clear()
         return events
-
-    def _begin(self, label_id: int, seconds: float) -> _Label:
-        return self._found.setdefault(label_id, _Label(self._finder(label_id, seconds)))
 
     def _finder(self, label_id: int, seconds: float) -> Hysteresis:
         own = DEFAULT_HIGH if self._thresholds is None else self._thresholds[label_id]

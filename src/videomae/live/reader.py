@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import av
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
@@ -30,6 +31,8 @@ ByteArray = NDArray[np.uint8]
 USUAL_RATE = 25.0  # frames a second, of a stream that does not say
 MAX_RATE = 240.0  # what some streams say in its place is the unit of their times
 FIRST_BACKOFF = 0.5
+MAX_SILENT = 50  # packets without a frame after which a connection is given up: more than any decoder holds back
+END_SECONDS = 1.0  # a recording that is over may lack so much of what it says
 
 
 @dataclass(frozen=True)
@@ -180,34 +183,45 @@ class LiveReader:
         with container:
             stream = container.streams.video[0]
             rate = stream.average_rate or stream.guessed_rate
-            fps = self._clip.fps or (float(rate) if rate and 1 <= rate <= MAX_RATE else USUAL_RATE)
+            fps = float(rate) if rate and 1 <= rate <= MAX_RATE else USUAL_RATE
             self.ring.clear()
-            self.ring.spacing = self._clip.stride / fps
+            self.ring.spacing, self.ring.early = self._clip.stride / (self._clip.fps or fps), 0.5 / fps
             pace = _Pace(is_file=self.source.kind == "file", speed=self._config.speed)
-            first = True
             try:
-                for packet in container.demux(stream):
-                    try:
-                        frames = stream.codec_context.decode(packet if packet.size else None)
-                    except EOFError:
-                        break
-                    except LIBRARY_ERRORS:  # a damaged packet, or one that refers to what came before we did
-                        continue
-                    for frame in frames:
-                        if first:
-                            first = False
-                            self._begin_connection(stream)
-                        self._take(frame, stream, pace)
-                    if self._stop.is_set():
-                        return ""
-                    if packet.size == 0:
-                        break
+                if not self._decode(container, stream, pace):
+                    return "its packets do not decode any more: its codec may be another one"
             except LIBRARY_ERRORS as error:
                 silent = f"no data in {self._config.timeout:g} seconds"
                 return silent if "exit" in str(error).lower() else reason(error)
-            # A recording says how long it is; what is live does not.
-            self._is_finished = not first and bool(container.duration)
+            # A recording says how long it is, and what is live does not; a server that died ends before.
+            whole = (container.duration or 0) / av.time_base
+            self._is_finished = whole > 0 and pace.last >= whole - END_SECONDS
         return ""
+
+    def _decode(self, container: InputContainer, stream: VideoStream, pace: _Pace) -> bool:
+        """Decode to the end; returns False where packets come and none of them decodes."""
+        num_silent = 0  # packets since the last frame
+        for packet in container.demux(stream):
+            is_last = packet.size == 0
+            try:
+                frames = stream.codec_context.decode(None if is_last else packet)
+            except EOFError:
+                return True
+            except LIBRARY_ERRORS:  # a damaged packet, or one that refers to what came before we did
+                frames = []
+            is_skipping = stream.codec_context.skip_frame == "NONKEY"
+            if not frames and not is_last and is_skipping:
+                self._count_dropped()
+            num_silent = 0 if frames or is_skipping else num_silent + 1
+            for frame in frames:
+                if pace.offset is None:
+                    self._begin_connection(stream)
+                self._take(frame, stream, pace)
+            if is_last or self._stop.is_set():
+                return True
+            if num_silent >= MAX_SILENT and pace.offset is not None:
+                return False
+        return True
 
     def _begin_connection(self, stream: VideoStream) -> None:
         now = time.monotonic()
@@ -243,6 +257,11 @@ class LiveReader:
         if self._on_frame is not None:
             self._on_frame(pixels, seconds)
 
+    def _count_dropped(self) -> None:
+        """Count a frame that the decoder has skipped."""
+        with self._lock:
+            self._stats = replace(self._stats, dropped=self._stats.dropped + 1)
+
     def _rgb(self, frame: VideoFrame, stream: VideoStream) -> ByteArray:
         """Convert a frame, whatever size and format it has now."""
         shape = (frame.width, frame.height, frame.format.name, stream.codec_context.name)
@@ -265,7 +284,7 @@ class _Pace:
         self._is_file, self._speed = is_file, speed
         self._start = time.monotonic()
         self._first: float | None = None
-        self._last = 0.0
+        self.last = 0.0  # position of the newest frame in this connection
         self._best = 0.0  # smallest lag of arrival behind media time
 
     def place(self, media: float | None, stop: threading.Event) -> tuple[float, float]:
@@ -277,10 +296,10 @@ class _Pace:
         elapsed = now - self._start
         position = elapsed if media is None else media - self._first
         # A clock that jumps, as cameras' do when they are set, is no time: count on from here.
-        if not -1.0 <= position - self._last <= 60.0:
-            self._first += position - self._last
-            position, self._best = self._last, elapsed - self._last
-        self._last = max(self._last, position)
+        if not -1.0 <= position - self.last <= 60.0:
+            self._first += position - self.last
+            position, self._best = self.last, elapsed - self.last
+        self.last = max(self.last, position)
         if self._is_file:
             due = position / self._speed
             if due > elapsed:

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-EARLY = 0.4  # of a frame's distance by which it may come before its time: times in streams are rounded
 GAP_SPACINGS = 4.0  # frames further apart than this are of two shots: no clip goes over the gap
 GAP_SECONDS = 1.0  # or than this, where that is longer
 
@@ -40,23 +39,27 @@ class LiveClip(NamedTuple):
 class ClipRing:
     """Keeps the newest frames of a stream, at even distances; may be used by several threads."""
 
-    def __init__(self, num_frames: int, spacing_seconds: float) -> None:
+    def __init__(self, num_frames: int, spacing_seconds: float, early_seconds: float = 0.0) -> None:
         """Begin empty.
 
         Args:
             num_frames: T.
             spacing_seconds: Distance of the frames of a clip.
+            early_seconds: How long before its time a frame is taken; half the distance of the stream's frames.
         """
         self._lock = threading.Lock()
         self._frames: deque[tuple[float, float, Tensor]] = deque(maxlen=num_frames)
         self._num_frames = num_frames
         self.spacing = spacing_seconds
+        """Distance of the frames of a clip; may be changed between two connections."""
+        self.early = early_seconds
+        """How long before its time a frame is taken: half the stream's own distance, which makes it the nearest."""
         self._due: float | None = None
         self._number = 0
 
     def wants(self, seconds: float) -> bool:
         """Tell whether a frame of this time is one of the clip's; the others need not be prepared."""
-        return self._due is None or seconds >= self._due - EARLY * self.spacing or seconds < self._due - self._gap
+        return self._due is None or seconds >= self._due - self.early or seconds < self._due - self._gap
 
     def push(self, seconds: float, arrived: float, frame: Tensor) -> None:
         """Take a frame, uint8 `[C, h, w]`, that `wants` was true for."""

@@ -133,10 +133,10 @@ def _decide(
                 latency = time.monotonic() - clip.arrived
                 run.worst_latency = max(run.worst_latency, latency)
                 run.decisions += 1
+                last, is_lost = clip, False  # before anything is told, so that a stop ends what was
                 for event in maker.decide(scores, seconds=clip.centre_seconds, latency=latency):
                     run.events += 1
                     sinks.tell(event)
-                last, is_lost = clip, False
                 shown = {name: float(scores[number]) for number, name in enumerate(predictor.classes)}
                 screen.update(
                     shown,

@@ -21,8 +21,10 @@ Kind = Literal["camera", "address", "pipe", "file"]
 
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
 _SCHEMES = frozenset("rtsp rtsps rtmp http https tcp udp srt rtp".split())
-# The stream's headers must be there within this many bytes and microseconds; FFmpeg would wait up to five seconds.
-PROBING = {"analyzeduration": "2000000", "probesize": "2000000"}
+# So much of a stream is looked at before its first frame comes; FFmpeg would take five seconds. It has to end before
+# the time limit does, else what was opened is broken.
+PROBED_BYTES, PROBED_SECONDS = 2_000_000, 2.0
+PROBED_OF_TIMEOUT = 1 / 3
 POLL_SECONDS = 0.2  # between two looks at whether to stop
 
 
@@ -78,16 +80,17 @@ class PipeFile:
     name = "pipe"
 
     def __init__(self, stop: threading.Event, descriptor: int | None = None) -> None:
-        self._descriptor = sys.stdin.fileno() if descriptor is None else descriptor
+        self._descriptor = descriptor
         self._stop = stop
         self.is_over = False
         """Whether its end was read."""
 
     def read(self, size: int) -> bytes:
         """Return the next bytes, at most `size`; empty at the end."""
+        descriptor = sys.stdin.fileno() if self._descriptor is None else self._descriptor
         while not self._stop.is_set():
-            if select.select([self._descriptor], [], [], POLL_SECONDS)[0]:
-                data = os.read(self._descriptor, size)
+            if select.select([descriptor], [], [], POLL_SECONDS)[0]:
+                data = os.read(descriptor, size)
                 self.is_over = not data
                 return data
         return b""
@@ -107,7 +110,8 @@ def open_source(source: Source, *, timeout: float, pipe: PipeFile | None = None)
     Raises:
         VideoReadError: If it cannot be opened, or has no video.
     """
-    options = dict(PROBING)
+    probed = min(PROBED_SECONDS, PROBED_OF_TIMEOUT * timeout)
+    options = {"analyzeduration": str(round(1e6 * probed)), "probesize": str(PROBED_BYTES)}
     container_format = None
     if source.kind == "camera":
         container_format, options = ("v4l2" if sys.platform == "linux" else None), {}
