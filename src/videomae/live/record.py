@@ -77,7 +77,7 @@ class StreamRecorder:
         self._thread.join(30.0)
 
     def offer(self, frame: ByteArray, seconds: float) -> None:
-        """Take a frame, `[H, W, 3]`, if there is room for it."""
+        """Take a frame, `[H, W, 3]`, unless the queue is full."""
         if self._failed:
             return
         try:
