@@ -4,11 +4,11 @@
     python -m benchmarks.timeline memory MODEL --hours 2
     python -m benchmarks.timeline events MODEL --videos 20
 
-`speed` takes windows at the model's own sampling, half a window apart, from one file: with `Timeline.from_video`; with
-`Predictor.predict` on a part of the file for each window; and with transformers' model and image processor in the loop
-that its users write, a deque of decoded frames. The three take turns, and the median of each is told. `memory` runs the
-command on a file made by repeating packets, and looks at the process's memory until it ends. `events` stitches motion
-videos to longer ones and compares events with segments.
+`speed` takes windows at the model's own sampling, half a window apart, from one file: with `Timeline.from_video`;
+with `Predictor.predict` on a part of the file for each window; and with transformers' model and image processor in
+the loop that its users write, a deque of decoded frames. The three take turns, and the median of each is told.
+`memory` runs the command on a file made by repeating packets, and looks at the process's memory until it ends.
+`events` stitches motion videos to longer ones and compares events with segments.
 """
 
 from __future__ import annotations
