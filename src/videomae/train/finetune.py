@@ -22,10 +22,12 @@ from videomae.data.mix import Mixing
 from videomae.data.scan import scan_labelled
 from videomae.data.skip_list import without_skipped
 from videomae.data.splits import check_apart, measured_rows, not_used_lines, train_and_val, training_rows
+from videomae.engine.compiled import is_worth_compiling, uncompiled
 from videomae.engine.distributed import Ranks, joined
 from videomae.engine.interrupt import graceful_interrupt
 from videomae.engine.precision import autocast, compute_dtype, pick_device
 from videomae.engine.progress import TrainingProgress
+from videomae.engine.runlog import owned_run
 from videomae.engine.seeding import derive_seed
 from videomae.errors import ConfigError
 from videomae.evaluation.evaluator import evaluate
@@ -85,7 +87,7 @@ def finetune(
     """
     recipe = resolve(recipe, out, resume=resume)
     device = pick_device(recipe.loop.device)
-    with joined(device, needs_group=recipe.parallel.kind == "fsdp") as ranks:
+    with joined(device, needs_group=recipe.parallel.kind == "fsdp") as ranks, owned_run(out, ranks):
         return _finetune(recipe, out, overwrite, resume, model_class, ranks)
 
 
@@ -110,7 +112,8 @@ def _finetune(
     size = recipe.model.image_size
     dataset = FinetuningDataset(train, clip=recipe.clip, size=size, augment=recipe.augment, seed=loop.seed)
     mean, std = (torch.tensor(one, device=device) for one in (IMAGENET_MEAN, IMAGENET_STD))
-    augment = DeviceAugment(recipe.augment, seed=loop.seed, mean=mean, std=std)
+    compiles = is_worth_compiling(loop.compile, device)
+    augment = DeviceAugment(recipe.augment, seed=loop.seed, mean=mean, std=std, compiles=compiles)
     smoothing = recipe.head.label_smoothing
     mixing = Mixing(recipe.mix, seed=loop.seed, num_classes=len(train.classes), label_smoothing=smoothing)
     plan = plan_steps(recipe, num_videos=len(train.rows))
@@ -184,6 +187,7 @@ def _finetune(
         def evaluated() -> EvaluationResult:
             with (
                 interrupt.discardable(),
+                uncompiled(),
                 TrainingProgress("evaluating", total_steps=len(val.rows)) as progress,
             ):
                 return evaluate(
