@@ -33,7 +33,7 @@ def options_of(name: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
 
 
 def test_subcommands_are_the_frozen_list() -> None:
-    assert sorted(SUBCOMMANDS) == sorted([*OPTIONS, "data", "recipes", "weights"])
+    assert sorted(SUBCOMMANDS) == sorted([*OPTIONS, "data", "recipes", "stream", "timeline", "weights"])
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -31,6 +31,7 @@ from videomae.command_options import (
 from videomae.data_commands import DATA_PARTS
 from videomae.engine.configs import InferencePrecision
 from videomae.evaluate_command import evaluate
+from videomae.footage_commands import stream, timeline
 from videomae.recipe_commands import RECIPES_PARTS
 from videomae.training_commands import finetune, pretrain
 
@@ -309,6 +310,8 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "predict": Subcommand("classify videos", predict),
     "probe": Subcommand("measure a frozen encoder on labelled videos, save a linear classifier on it", probe),
     "features": Subcommand("feature vectors of videos, in one file", features),
+    "timeline": Subcommand("when what happens in videos of any length: events, curves, a page", timeline),
+    "stream": Subcommand("classify a camera, a stream, a pipe or a file played as live", stream),
     "recipes": Subcommand("list and explain the packaged recipes", recipes),
     "data": Subcommand("generate videos; import, check or prepare a collection", data),
     "weights": Subcommand("inspect a checkpoint of any known layout, or convert it", weights),

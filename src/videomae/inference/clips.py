@@ -81,7 +81,10 @@ def frames_in_parts(read: ReadFrames, indices: IntArray, prepare: Callable[[NDAr
 def clip_batches(
     read: ReadFrames, indices: IntArray, processor: VideoMAEImageProcessor, *, batch_size: int
 ) -> Iterator[Tensor]:
-    """Iterate over clips in batches, each frame of a batch read once.
+    """Iterate over clips in batches; a frame of a batch that the next one needs too is read once for both.
+
+    So windows that overlap, in ascending order, have their frames decoded once in all, and two batches are what is in
+    memory.
 
     Args:
         read: Where frames come from.
@@ -95,11 +98,16 @@ def clip_batches(
     Raises:
         VideoReadError: If a frame cannot be read.
     """
+    kept: dict[int, Tensor] = {}  # frames of the batch before, [C, h, w] each
     for start in range(0, len(indices), batch_size):
         rows = indices[start : start + batch_size]  # [b, T]
-        needed, positions = np.unique(rows, return_inverse=True)
-        frames = resized_frames(read, needed, processor)  # [u, C, h, w]
-        yield frames[torch.from_numpy(positions.reshape(rows.shape))]  # [b, T, C, h, w]
+        missing = [index for index in np.unique(rows).tolist() if index not in kept]
+        if missing:
+            kept.update(zip(missing, resized_frames(read, np.array(missing, np.int64), processor), strict=True))
+        yield torch.stack([kept[index] for index in rows.ravel().tolist()]).unflatten(0, rows.shape)
+        following = np.unique(indices[start + batch_size : start + 2 * batch_size]).tolist()
+        # Copies, since each is a part of a tensor that holds all frames of its batch.
+        kept = {index: kept[index].clone() for index in following if index in kept}
 
 
 def normalized(
