@@ -37,6 +37,7 @@ LAYERS = {
     "engine": 3,
     "masking": 3,
     "patches": 1,
+    "ownership": 2,
     "positions": 2,
     "presets": 1,
     "atomic": 1,
