@@ -118,21 +118,35 @@ def prepare_collection(
     Raises:
         ConfigError: If the settings contradict each other, the collection, or those of before.
         ManifestError: If the source cannot be listed.
-        RunError: If a file cannot be written.
+        RunError: If a file cannot be written, or another process prepares into the folder.
         StopRequested: After SIGTERM.
     """
     config = config or PrepareConfig()
     manifest = scan_collection(source)
     targets = planned_targets(manifest, out)
     _check_plan(manifest, targets, out, config)
-    state = PrepareState(out, shard)
-    state.begin(manifest.file or manifest.root, config, overwrite=overwrite)
+    state, origin = PrepareState(out, shard), manifest.file or manifest.root
+    state.check(origin, config, overwrite=overwrite)  # before anything is written, the lock included
+    with state.owned():
+        state.begin(origin, config, overwrite=overwrite)
+        return _prepare(manifest, state, config, targets, workers=workers, shard=shard)
+
+
+def _prepare(
+    manifest: Manifest,
+    state: PrepareState,
+    config: PrepareConfig,
+    targets: dict[Path, Path],
+    *,
+    workers: int | None,
+    shard: tuple[int, int] | None,
+) -> PrepareResult:
     names = {path: manifest.relative_path(whole_video(row)) for row in manifest.rows for path in (row.path,)}
     notes = state.load()
     known = {path: standing(notes.get(name, ()), path) for path, name in names.items()}
     mine = list(targets) if shard is None else list(targets)[shard[0] :: shard[1]]
     before = [path for path in mine if (done := known[path]) is not None and done.parts]
-    store = index_store(out)
+    store = index_store(state.out)
     jobs = [PrepareJob(path, targets[path], config, store) for path in mine if path not in set(before)]
     with (
         TrainingProgress("preparing videos", total_steps=len(jobs), unit="videos") as progress,
@@ -145,7 +159,7 @@ def prepare_collection(
             state.add(done)
             known[job.source] = done
             progress.update(number, num_clips=1)
-    return _result(manifest, out, known, mine, num_before=len(before), shard=shard)
+    return _result(manifest, state.out, known, mine, num_before=len(before), shard=shard)
 
 
 def _result(
