@@ -207,7 +207,7 @@ def _jobs(manifests: Iterable[Manifest]) -> list[FileJob]:
 
 
 def _limit_seconds(job: FileJob) -> float:
-    return LIMIT_SECONDS + max(size_of(job.path), 0) / LIMIT_BYTES_PER_SECOND
+    return LIMIT_SECONDS + max(size_of(job.path, ask=True), 0) / LIMIT_BYTES_PER_SECOND
 
 
 def _class_counts(manifest: Manifest) -> dict[str, dict[str, int]]:

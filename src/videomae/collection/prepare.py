@@ -18,7 +18,7 @@ from videomae.engine.jobs import JobFailure, num_processors, running_jobs
 from videomae.engine.progress import TrainingProgress
 from videomae.errors import ConfigError, RunError
 from videomae.video.index_store import index_store
-from videomae.video.opening import size_of
+from videomae.video.opening import size_of, version_of
 from videomae.video.sampling import ClipConfig
 
 LIMIT_SECONDS = 600.0  # a video that takes longer, and longer than its size explains, hangs the decoder
@@ -218,15 +218,11 @@ def _check_plan(manifest: Manifest, targets: dict[Path, Path], out: Path, config
 
 
 def _done(name: str, source: Path, result: list[PreparedPart] | JobFailure) -> Done:
-    try:
-        facts = source.stat()
-        size, modified = facts.st_size, facts.st_mtime_ns
-    except OSError:
-        size, modified = 0, 0
+    size, modified = version_of(source) or (0, 0)
     if isinstance(result, JobFailure):
         return Done(name, size, modified, error=result.reason.removeprefix(f"{source} "))
     return Done(name, size, modified, tuple(result))
 
 
 def _limit_seconds(job: PrepareJob) -> float:
-    return LIMIT_SECONDS + max(size_of(job.source), 0) / LIMIT_BYTES_PER_SECOND
+    return LIMIT_SECONDS + max(size_of(job.source, ask=True), 0) / LIMIT_BYTES_PER_SECOND

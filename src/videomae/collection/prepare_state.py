@@ -19,7 +19,9 @@ from videomae.collection.configs import PrepareConfig
 from videomae.collection.transcode import PreparedPart
 from videomae.errors import ConfigError, RunError
 from videomae.ownership import LOCK_FILE, owned
+from videomae.video.addresses import video_path
 from videomae.video.index_store import FOLDER as INDEX_FOLDER
+from videomae.video.opening import version_of
 
 FOLDER = ".prepare"
 SETTINGS = "settings.json"
@@ -43,13 +45,10 @@ class Done:
     def holds_for(self, source: Path) -> bool:
         """Tell whether the source is unchanged and all that was written is there."""
         try:
-            facts = source.stat()
             there = all(part.path.stat().st_size == part.size_bytes for part in self.parts)
         except OSError:
             return False
-        return (
-            bool(self.parts) and there and (facts.st_size, facts.st_mtime_ns) == (self.size_bytes, self.modified_ns)
-        )
+        return bool(self.parts) and there and version_of(source) == (self.size_bytes, self.modified_ns)
 
 
 def standing(notes: Sequence[Done], source: Path) -> Done | None:
@@ -97,7 +96,7 @@ class PrepareState:
         Raises:
             ConfigError: If the folder was prepared from another source or with other settings, or holds other files.
         """
-        settings = {"source": str(source.resolve()), **asdict(config)}
+        settings = {"source": str(video_path(source).resolve()), **asdict(config)}
         before = self._settings()
         ours = self._folder.name, INDEX_FOLDER.parts[0]
         foreign = [path for path in self.out.iterdir() if path.name not in ours] if self.out.is_dir() else []

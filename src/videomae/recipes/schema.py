@@ -23,6 +23,7 @@ from videomae.evaluation.configs import EvaluationConfig
 from videomae.masking import MaskConfig
 from videomae.model.config import VideoMAEConfig
 from videomae.monitor.configs import MonitorConfig
+from videomae.video.addresses import video_path
 from videomae.video.sampling import ClipConfig
 
 RECIPE_FILE = "recipe.yaml"
@@ -79,9 +80,13 @@ class PretrainData:
     """Where the videos are."""
 
     train: Path
-    """A folder of videos, of any depth, a manifest file, one video, or `procedural:` for generated clips."""
+    """A folder of videos of any depth, a manifest file, one video, their address, or `procedural:`, drawn clips."""
     skip: Path | None = None
     """A list of videos to leave out, one path a line, such as skip.txt of `videomae data check`."""
+
+    def __post_init__(self) -> None:
+        """Make an address whole again that a path has lost a slash of."""
+        object.__setattr__(self, "train", video_path(self.train))
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,11 @@ class FinetuneData:
     """Fraction of each class for validation where val is null, in (0, 1)."""
     skip: Path | None = None
     """A list of videos of train and val to leave out, one path a line, such as skip.txt of `videomae data check`."""
+
+    def __post_init__(self) -> None:
+        """Make an address whole again that a path has lost a slash of."""
+        object.__setattr__(self, "train", video_path(self.train))
+        object.__setattr__(self, "val", None if self.val is None else video_path(self.val))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import secrets
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -26,6 +25,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from videomae.video.addresses import address_of, is_remote
+from videomae.video.block_cache import user_caches
 from videomae.video.encoded import EncodedFile
 from videomae.video.indexed import IndexedVideo
 from videomae.video.kept import FORMAT, from_bytes, to_bytes
@@ -68,7 +69,7 @@ class IndexStore:
             root: Paths below it are kept relative to it, so that the collection can be moved.
             folders: Where records are read from; they are added to the first that can be written to.
         """
-        self._root = os.path.abspath(root)
+        self._root = _whole(root)
         self._folders = folders
         self._process = os.getpid()
         self._lock = threading.Lock()
@@ -88,7 +89,7 @@ class IndexStore:
 
     def get(self, file: EncodedFile) -> IndexedVideo | None:
         """Return what is known of a file; None where nothing is, or the file has changed since."""
-        if file.path is None:
+        if file.key is None:
             return None
         high, low = self._key(file)
         with self._held():
@@ -103,7 +104,7 @@ class IndexStore:
 
     def put(self, file: EncodedFile, video: IndexedVideo) -> None:
         """Keep what is known of a file; where that cannot be written, nothing happens."""
-        if file.path is None:
+        if file.key is None:
             return
         high, low = self._key(file)
         content = to_bytes(video)
@@ -126,9 +127,9 @@ class IndexStore:
         return self._lock
 
     def _key(self, file: EncodedFile) -> tuple[int, int]:
-        assert file.path is not None
-        path = file.path
-        if path.startswith(self._root + os.sep):
+        assert file.key is not None
+        path = file.key
+        if path.startswith((self._root + os.sep, self._root + "/")):
             path = Path(path[len(self._root) + 1 :]).as_posix()
         facts = json.dumps([FORMAT, _LIBRARIES, path, file.size_bytes, file.modified_ns])
         digest = blake2b(facts.encode("utf-8", "surrogatepass"), digest_size=16).digest()
@@ -208,7 +209,8 @@ class IndexStore:
 def index_store(root: Path) -> IndexStore | None:
     """Return the store of the videos below a folder; None where stores are switched off.
 
-    It is in `.videomae/index` of the folder where that can be written to, else in the user's folder of caches.
+    It is in `.videomae/index` of the folder where that can be written to, else in the user's folder of caches; so is
+    that of a folder behind an address.
 
     Args:
         root: The folder of the collection.
@@ -216,11 +218,16 @@ def index_store(root: Path) -> IndexStore | None:
     switch = os.environ.get(SWITCH, "")
     if switch.lower() in ("off", "0", "false", "no"):
         return None
-    name = sha256(os.path.abspath(root).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    place = _whole(root)
+    name = sha256(place.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     if switch:
-        return _shared_store(os.path.abspath(root), (Path(switch).expanduser().absolute() / name,))
-    folders = root.absolute() / FOLDER, _caches() / "videomae" / "index" / name
-    return _shared_store(os.path.abspath(root), folders)
+        return _shared_store(place, (Path(switch).expanduser().absolute() / name,))
+    beside = () if is_remote(root) else (root.absolute() / FOLDER,)
+    return _shared_store(place, (*beside, user_caches() / "videomae" / "index" / name))
+
+
+def _whole(root: str | os.PathLike[str]) -> str:
+    return address_of(root) or os.path.abspath(root)
 
 
 _STORES: dict[tuple[str, tuple[Path, ...]], IndexStore] = {}
@@ -229,15 +236,6 @@ _STORES: dict[tuple[str, tuple[Path, ...]], IndexStore] = {}
 def _shared_store(root: str, folders: tuple[Path, ...]) -> IndexStore:
     """Return the one store of this process for these folders, so that a process has one pair of files."""
     return _STORES.setdefault((root, folders), IndexStore(root, folders))
-
-
-def _caches() -> Path:
-    """Return the user's folder of caches."""
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def _tables(folder: Path) -> list[Path]:
