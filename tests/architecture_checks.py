@@ -16,6 +16,8 @@ LAYERS = {
     "__main__": 14,
     "cli": 13,
     "data_commands": 12,
+    "recipe_commands": 12,
+    "training_commands": 12,
     "command_options": 11,
     "demo": 11,
     "train": 10,

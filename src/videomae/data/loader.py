@@ -73,6 +73,10 @@ class Batch:
         """Return the batch with all tensors in page-locked memory; torch's loader calls this."""
         return self._with_tensors(Tensor.pin_memory)
 
+    def select(self, positions: Tensor) -> Batch:
+        """Return some of the clips; the positions `[b]` int64 are on the batch's device."""
+        return self._with_tensors(lambda tensor: tensor[positions])
+
     def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return replace(
             self,
@@ -147,6 +151,27 @@ class Shard:
             return list(range(self.rank * count, (self.rank + 1) * count))
         first = range(self.rank * count // 2, (self.rank + 1) * count // 2)
         return [*first, *(batch_size - 1 - place for place in reversed(first))]
+
+
+def micro_batches(count: int, size: int | None) -> list[list[int]]:
+    """Return which clips of a process's batch are computed together: positions in it, each once.
+
+    A part holds the mirrored position of each of its own, and mirrored in the result, so that the partners of mixup
+    are the same clips whatever the size; only parts of one clip cannot.
+
+    Args:
+        count: Clips of the process's batch.
+        size: Most clips of a part; None: all in one.
+    """
+    if size is None or size >= count:
+        return [list(range(count))]
+    if size == 1:
+        return [[position] for position in range(count)]
+    parts = []
+    for start in range(0, count // 2, size // 2):
+        first = range(start, min(start + size // 2, count // 2))
+        parts.append([*first, *(count - 1 - position for position in reversed(first))])
+    return [*parts, [count // 2]] if count % 2 else parts
 
 
 def train_loader(

@@ -12,6 +12,7 @@ Precision = Literal["auto", "bf16", "fp32"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 OptimizerName = Literal["adamw", "muon"]
 ScheduleShape = Literal["cosine", "constant"]
+ParallelKind = Literal["ddp", "fsdp"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,9 @@ class LoopConfig:
     """How a loop runs, whatever it trains."""
 
     batch_size: int = 8
-    """Clips in an optimizer step."""
+    """Clips in an optimizer step, on all processes together."""
+    micro_batch: int | None = None
+    """Most clips that a process computes at once, gradients of the parts being summed; null: all of its clips."""
     seed: int = 0
     """Source of every random draw: order, frames, crops, masks, initial weights."""
     device: DeviceName = "auto"
@@ -45,12 +48,27 @@ class LoopConfig:
             value = getattr(self, name)
             if value < 1:
                 raise ConfigError(f"loop.{name} is {value}; it must be at least 1")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ConfigError(f"loop.micro_batch is {self.micro_batch}; use 1 or more, or null for all clips at once")
         if self.workers < 0:
             raise ConfigError(f"loop.workers is {self.workers}; use 0 to read in the training process, or more")
         if not 0.0 <= self.max_bad_fraction <= 1.0:
             raise ConfigError(f"loop.max_bad_fraction is {self.max_bad_fraction:g}; it is a fraction in [0, 1]")
         if self.max_skipped_steps < 0:
             raise ConfigError(f"loop.max_skipped_steps is {self.max_skipped_steps}; use 0 to allow none, or more")
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """How the processes of a run, which torchrun starts, share the work."""
+
+    kind: ParallelKind = "ddp"
+    """ddp: each has the whole model; fsdp: each has a part of every tensor, for models that do not fit a device."""
+
+    def __post_init__(self) -> None:
+        """Check the name."""
+        if self.kind not in get_args(ParallelKind):
+            raise ConfigError(f"parallel.kind is {self.kind!r}; it is 'ddp' or 'fsdp'")
 
 
 @dataclass(frozen=True)

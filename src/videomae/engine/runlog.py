@@ -19,6 +19,7 @@ from videomae.atomic import PARTIAL_SUFFIX, atomic_file
 from videomae.errors import ConfigError, RunError
 
 MARKER_NAME = "run.json"
+HISTORY_FILE = "history.jsonl"  # when a run was started and resumed
 MARKER = {"kind": "videomae run", "format_version": 1}
 # JSON has no such numbers, and null would hide which one it was: they are written as these strings.
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from videomae.engine.sample_draws import dropout
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.config import VideoMAEConfig
 from videomae.model.encoder import VideoMAEModel, encode
@@ -97,7 +98,7 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
 
     def classify(self, features: Tensor) -> Tensor:
         """Return logits `[B, K]` for features `[B, D]`."""
-        logits: Tensor = self.classifier(F.dropout(features, self.dropout, self.training))
+        logits: Tensor = self.classifier(dropout(features, self.dropout, self.training))
         return logits
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from videomae.engine.sample_draws import drop_path
 from videomae.model.config import ACTIVATIONS, VideoMAEConfig
 from videomae.model.cpu_attention import blocked_attention, blocked_is_faster
 from videomae.weights.layouts import FUSED, assemble, transformers_names
@@ -173,10 +174,7 @@ class VideoMAEOutput(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Drop whole samples of a residual branch in training, scaling the rest to keep the mean.
-
-    Source: Huang et al. 2016, stochastic depth, drawn per sample.
-    """
+    """Drop whole samples of a residual branch in training, scaling the rest to keep the mean: stochastic depth."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -184,11 +182,7 @@ class DropPath(nn.Module):
 
     def forward(self, branch: Tensor) -> Tensor:
         """Return the branch `[B, N, D]` with some samples set to zero."""
-        if self.rate == 0.0 or not self.training:
-            return branch
-        keep = 1.0 - self.rate
-        kept = torch.rand(branch.shape[0], 1, 1, device=branch.device) < keep
-        return branch * (kept.to(branch.dtype) / keep)
+        return drop_path(branch, self.rate) if self.training and self.rate > 0.0 else branch
 
 
 class VideoMAELayer(nn.Module):

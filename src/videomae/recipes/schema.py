@@ -17,7 +17,7 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, set_parsing_settings  # type: ignore[attr-defined]
 
 from videomae.data.configs import AugmentConfig, MixConfig
-from videomae.engine.configs import LoopConfig, OptimConfig, ScheduleConfig
+from videomae.engine.configs import LoopConfig, OptimConfig, ParallelConfig, ScheduleConfig
 from videomae.errors import ConfigError
 from videomae.evaluation.configs import EvaluationConfig
 from videomae.masking import MaskConfig
@@ -148,6 +148,8 @@ class PretrainRecipe:
     """How long."""
     loop: LoopConfig = field(default_factory=LoopConfig)
     """Batches, devices, checkpoints."""
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    """How several processes share the work."""
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
     """What is measured beside the loss, on videos that are held out."""
 
@@ -178,6 +180,8 @@ class FinetuneRecipe:
     """How long."""
     loop: LoopConfig = field(default_factory=LoopConfig)
     """Batches, devices, checkpoints."""
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    """How several processes share the work."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """How the validation videos are evaluated after the last step."""
 

@@ -11,22 +11,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from videomae.data.augment import directed_classes
-from videomae.data.datasets import FinetuningDataset
+from videomae.data.datasets import FinetuningDataset, SampleKey
 from videomae.data.device_augment import DeviceAugment
-from videomae.data.loader import in_steps, train_loader
+from videomae.data.loader import Batch, Shard, train_loader
 from videomae.data.manifest import Manifest
 from videomae.data.mix import Mixing
 from videomae.data.scan import scan_labelled
 from videomae.data.skip_list import without_skipped
 from videomae.data.splits import check_apart, measured_rows, not_used_lines, train_and_val, training_rows
-from videomae.engine.interrupt import graceful_interrupt, interruptible_backward
-from videomae.engine.optim import build_optimizer, clip_and_norm, param_groups
+from videomae.engine.distributed import Ranks, joined
+from videomae.engine.interrupt import graceful_interrupt
 from videomae.engine.precision import autocast, compute_dtype, pick_device
 from videomae.engine.progress import TrainingProgress
 from videomae.engine.seeding import derive_seed
-from videomae.engine.workers import running_workers
 from videomae.errors import ConfigError
 from videomae.evaluation.evaluator import evaluate
 from videomae.evaluation.results import EVALUATION_FILE, EvaluationResult, load_evaluation
@@ -35,11 +35,14 @@ from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD
 from videomae.recipes.schema import FinetuneRecipe
 from videomae.sharing.record import EvaluationSummary, ModelRecord, TrainingRecord, save_record
 from videomae.train.cost import classification_clip_cost, run_cost
+from videomae.train.gradients import Gradients
 from videomae.train.initial import as_built, initialize_narrow, load_initial, origin_lines
+from videomae.train.loop import train_steps
 from videomae.train.pretrain import training_processor
 from videomae.train.resume import resolve, saved_recipe
 from videomae.train.session import Session
-from videomae.train.step import muon_matrices, plan_steps, update_weights
+from videomae.train.spreading import spread_lines, spread_model, whole_model
+from videomae.train.step import model_optimizer, plan_steps
 from videomae.weights.report import LoadReport
 
 MAX_CLASSES = 8  # named in a line
@@ -80,8 +83,21 @@ def finetune(
             diverges. The last finished step is saved first.
         StopRequested: A KeyboardInterrupt, after SIGINT or SIGTERM. The last finished step is saved first.
     """
-    # ---- data and model: all that can be wrong is found before the run folder is touched --------------------
     recipe = resolve(recipe, out, resume=resume)
+    device = pick_device(recipe.loop.device)
+    with joined(device, needs_group=recipe.parallel.kind == "fsdp") as ranks:
+        return _finetune(recipe, out, overwrite, resume, model_class, ranks)
+
+
+def _finetune(
+    recipe: FinetuneRecipe,
+    out: Path,
+    overwrite: bool,
+    resume: bool,
+    model_class: type[VideoMAEForVideoClassification],
+    ranks: Ranks,
+) -> FinetuneResult:
+    # ---- data and model: all that can be wrong is found before the run folder is touched --------------------
     loop = recipe.loop
     device = pick_device(loop.device)
     dtype = compute_dtype(loop.precision, device)
@@ -95,38 +111,45 @@ def finetune(
     dataset = FinetuningDataset(train, clip=recipe.clip, size=size, augment=recipe.augment, seed=loop.seed)
     mean, std = (torch.tensor(one, device=device) for one in (IMAGENET_MEAN, IMAGENET_STD))
     augment = DeviceAugment(recipe.augment, seed=loop.seed, mean=mean, std=std)
-
-    # ---- optimizer and schedule ------------------------------------------------------------------------------
+    smoothing = recipe.head.label_smoothing
+    mixing = Mixing(recipe.mix, seed=loop.seed, num_classes=len(train.classes), label_smoothing=smoothing)
     plan = plan_steps(recipe, num_videos=len(train.rows))
-    parameters = list(model.parameters())
-    interruptible_backward(parameters)
-    optimizer = build_optimizer(
-        param_groups(
-            model.named_parameters(),
-            weight_decay=recipe.optim.weight_decay,
-            no_decay=model.no_weight_decay(),
-            layer_decay=recipe.optim.layer_decay,
-            layer_id=model.layer_id,
-            num_layer_ids=model.num_layer_ids,
-            matrices=muon_matrices(model, recipe.optim),
-        ),
-        recipe.optim,
-        dtype=dtype,
+    cost_of_clip = classification_clip_cost(model.config)
+    spread = spread_model(model, recipe, ranks, dtype=dtype)
+
+    def forward(clips: Batch, keys: Sequence[SampleKey], step: int) -> tuple[Tensor, Tensor]:
+        pixels = augment(clips.clips, keys)  # [B, T, C, H, W]
+        pixels, targets = mixing.apply(pixels, clips.labels, clips.readable, step=step)
+        with autocast(device, dtype):
+            logits = spread.module(pixels).logits  # [B, K]
+        return mixing.loss(logits, targets, clips.readable), logits
+
+    gradients = Gradients(
+        spread,
+        ranks,
+        batch_size=plan.batch_size,
+        micro_batch=loop.micro_batch,
+        seed=loop.seed,
+        device=device,
+        forward=forward,
+        count=lambda batch: batch.num_readable,
+        in_pairs=recipe.mix.enabled,
+    )
+    optimizer = model_optimizer(
+        model, recipe.optim, dtype=dtype, layer_id=model.layer_id, num_layer_ids=model.num_layer_ids
     )
 
     # ---- run folder ------------------------------------------------------------------------------------------
-    session = Session(recipe, out, manifest=train, overwrite=overwrite, resume=resume)
+    session = Session(recipe, out, manifest=train, overwrite=overwrite, resume=resume, ranks=ranks)
     folder, evaluation_file = session.model_folder, session.folder.path / EVALUATION_FILE
-    if session.is_finished(plan.total) and evaluation_file.is_file():
+    if session.is_finished(plan.total) and ranks.first(evaluation_file.is_file):
         print(f"the run in {out} is finished: it has done its {plan.total} steps and its evaluation")
         return FinetuneResult(folder, load_evaluation(evaluation_file))
     for line in origin_lines(report):
         print(line)
-    start = session.restore(model, optimizer)
-    cost = run_cost(
-        classification_clip_cost(model.config), model, plan, loop, num_videos=len(train.rows), start_step=start
-    )
-    for line in cost.lines():
+    start = session.restore(spread, optimizer)
+    cost = run_cost(cost_of_clip, model, plan, loop, num_videos=len(train.rows), start_step=start)
+    for line in (*cost.lines(), *spread_lines(ranks, recipe)):
         print(line)
     loader = train_loader(
         dataset,
@@ -136,67 +159,54 @@ def finetune(
         start_step=start,
         total_steps=plan.total,
         repeats=recipe.augment.repeats,
+        shard=Shard(ranks.rank, ranks.world_size),
     )
-    smoothing = recipe.head.label_smoothing
-    mixing = Mixing(recipe.mix, seed=loop.seed, num_classes=len(train.classes), label_smoothing=smoothing)
-
-    # ---- the loop --------------------------------------------------------------------------------------------
-    with graceful_interrupt() as interrupt:
-        duration = cost.duration_estimate()
-        with (
-            TrainingProgress("fine-tuning", total_steps=plan.total, start_step=start) as progress,
-            running_workers(loader) as groups,
-            session.save_on_stop(),
-        ):
-            batches = in_steps(groups, start_step=start, repeats=recipe.augment.repeats)
-            for step in range(start + 1, plan.total + 1):
-                loss = norm = None
-                with interrupt.discardable():
-                    batch = next(batches)
-                    if batch.num_readable:
-                        inputs = batch.to(device, non_blocking=True)
-                        torch.manual_seed(derive_seed(loop.seed, "step", step))  # drop path: a function of the step
-                        clips = augment(inputs.clips, batch.keys())  # [B, T, C, H, W]
-                        clips, targets = mixing.apply(clips, inputs.labels, inputs.readable, step=step)
-                        with autocast(device, dtype):
-                            logits = model(clips).logits  # [B, K]
-                        loss = mixing.loss(logits, targets, inputs.readable)
-                        loss.backward()
-                        norm = clip_and_norm(parameters, recipe.optim.clip_grad)
-                with session.updating(step):
-                    if loss is not None and norm is not None:
-                        update_weights(optimizer, lr=plan.lr(step), loss=loss, grad_norm=norm)
-                read = session.log_step(batch, plan, loss=loss, grad_norm=norm)
-                progress.update(step, num_clips=batch.num_readable, loss=read, learning_rate=plan.lr(step))
-                for line in duration.after(step, synchronized=read is not None):
-                    progress.say(line)
-                if step % loop.checkpoint_steps == 0 or step == plan.total:
-                    session.save()
+    with graceful_interrupt(agreed=ranks.world_size > 1) as interrupt:
+        train_steps(
+            "fine-tuning",
+            recipe,
+            plan,
+            spread=spread,
+            optimizer=optimizer,
+            gradients=gradients,
+            loader=loader,
+            session=session,
+            cost=cost,
+            interrupt=interrupt,
+        )
 
         # ---- the result --------------------------------------------------------------------------------------
         for line in session.summary():
             print(line)
+        trained = whole_model(spread, model_class, ranks)
         processor = training_processor(size)
-        with (
-            session.save_on_stop(),
-            interrupt.discardable(),
-            TrainingProgress("evaluating", total_steps=len(val.rows)) as progress,
-        ):
-            result = evaluate(
-                model,
-                val,
-                processor=processor,
-                clip=recipe.clip,
-                config=recipe.evaluation,
-                on_progress=lambda done, _: progress.update(done, num_clips=1),
-            )
-        result.save(evaluation_file)
-        session.metrics.append({"step": plan.total, "evaluation": result.metrics_dict()})
-        model.save_pretrained(folder)
-        processor.save_pretrained(folder)
-        training = TrainingRecord.from_dict(session.record(stage="fine-tuning", steps=plan.total))
-        summary = EvaluationSummary.from_dict(result.metrics_dict())
-        save_record(folder, ModelRecord(sampling=recipe.clip, training=training, evaluation=summary))
+
+        def evaluated() -> EvaluationResult:
+            with (
+                interrupt.discardable(),
+                TrainingProgress("evaluating", total_steps=len(val.rows)) as progress,
+            ):
+                return evaluate(
+                    trained,
+                    val,
+                    processor=processor,
+                    clip=recipe.clip,
+                    config=recipe.evaluation,
+                    on_progress=lambda done, _: progress.update(done, num_clips=1),
+                )
+
+        def write() -> None:
+            result.save(evaluation_file)
+            session.append({"step": plan.total, "evaluation": result.metrics_dict()})
+            trained.save_pretrained(folder)
+            processor.save_pretrained(folder)
+            training = TrainingRecord.from_dict(session.record(stage="fine-tuning", steps=plan.total))
+            summary = EvaluationSummary.from_dict(result.metrics_dict())
+            save_record(folder, ModelRecord(sampling=recipe.clip, training=training, evaluation=summary))
+
+        with session.save_on_stop(), interrupt.alone():
+            result = ranks.first(evaluated)
+        ranks.first(write)
     return FinetuneResult(folder, result)
 
 

@@ -17,7 +17,7 @@ import torch
 
 from videomae import __version__
 from videomae.engine.precision import DeviceName, Precision, compute_dtype, pick_device
-from videomae.engine.runlog import MetricsLog
+from videomae.engine.runlog import HISTORY_FILE, MetricsLog
 from videomae.errors import CheckpointError, ConfigError, RunError
 from videomae.recipes.schema import (
     FOLDERS,
@@ -32,11 +32,10 @@ from videomae.recipes.schema import (
     unknown_fields,
 )
 
-HISTORY_FILE = "history.jsonl"
-
 SPEED = "changes nothing but speed"
 LATER_LOSSES = "changes the run from here on: later losses differ from the uninterrupted run's"
 GIVES_UP = "changes only when the run gives up"
+ROUNDING = "changes later losses by rounding alone"
 EVALUATION = "changes only the evaluation after the last step"
 # The longest entry that a setting's name starts with rules it, in either table. A test finds a rule for every field.
 MAY_CHANGE = {
@@ -50,6 +49,7 @@ MAY_CHANGE = {
     "loop.log_steps": SPEED,
     "loop.max_bad_fraction": GIVES_UP,
     "loop.max_skipped_steps": GIVES_UP,
+    "loop.micro_batch": ROUNDING,
     "loop.precision": LATER_LOSSES,
     "loop.workers": SPEED,
     "optim.base_lr": LATER_LOSSES,
@@ -69,6 +69,7 @@ MAY_NOT_CHANGE = {
     "mix": "the loss would be another one",
     "monitor": "it decides which videos are trained on, and what monitor.jsonl holds",
     "model": "the checkpoint's tensors have the shapes of the other model",
+    "parallel": "the checkpoints of the two kinds differ",
     "optim": "the checkpoint holds the optimizer's state for the other value",
     "schedule": "the learning rate of every step, of those done too, follows from the length of the run",
 }
@@ -207,14 +208,15 @@ def rule_of(name: str) -> str:
     return next(prefix for prefix in prefixes if prefix in MAY_CHANGE or prefix in MAY_NOT_CHANGE)
 
 
-def record_start(out: Path) -> None:
+def record_start(out: Path, *, num_processes: int) -> None:
     """Begin the history of a run."""
-    _append(out, {"event": "started"})
+    _append(out, {"event": "started", "processes": num_processes})
 
 
-def record_resume(out: Path, *, step: int, changes: list[Change]) -> None:
+def record_resume(out: Path, *, step: int, changes: list[Change], num_processes: int) -> None:
     """Add to the history of a run that it goes on from a step, with which settings changed."""
-    _append(out, {"event": "resumed", "step": step, "changes": [dataclasses.asdict(one) for one in changes]})
+    changed = [dataclasses.asdict(one) for one in changes]
+    _append(out, {"event": "resumed", "step": step, "processes": num_processes, "changes": changed})
 
 
 def _append(out: Path, event: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 Any number of processes may use one folder. A block is written under another name and renamed, and carries its
 checksum, so that none is ever seen in part; a process that is killed leaves at most one file, which is removed later.
-Room is taken before a block is written, under a lock that ends with its owner; where there is none left, the blocks
+Space is taken before a block is written, under a lock that ends with its owner; where there is none left, the blocks
 that were used longest ago go first. Whatever goes wrong with the folder, blocks are fetched as if there were none.
 """
 
@@ -34,7 +34,7 @@ DEFAULT_GB = 10.0
 _SUFFIX = ".block"
 _PARTIAL_SUFFIX = ".tmp"
 _LEDGER = "bytes-used"
-_KEPT_FRACTION = 0.9  # of the bound, after room has been made
+_KEPT_FRACTION = 0.9  # of the bound, after some have been removed
 _STALE_SECONDS = 600.0  # a file that is still being written after that long belongs to a process that is gone
 _TOUCH_SECONDS = 60.0  # how exactly it is known when a block was last used
 _CRC_BYTES = 4
@@ -89,7 +89,7 @@ class BlockCache:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with self._ledger() as ledger:
-                self._make_room(ledger, size)
+                self._take_space(ledger, size)
                 with open(partial, "xb") as file:
                     file.truncate(size)  # so that whoever counts meanwhile counts it
             with open(partial, "r+b", buffering=0) as file:
@@ -119,20 +119,20 @@ class BlockCache:
             finally:
                 os.close(descriptor)
 
-    def _make_room(self, ledger: int, size: int) -> None:
-        """Take room for a block, and remove others first where there is too little."""
+    def _take_space(self, ledger: int, size: int) -> None:
+        """Take space for a block, and remove others first where there is too little."""
         os.lseek(ledger, 0, os.SEEK_SET)
         text = os.read(ledger, 32).strip()
         used = int(text) if text.isdigit() else self.max_bytes  # unknown: count
         if used + size > self.max_bytes:
             used = self._evict(size)
             if used + size > self.max_bytes:
-                raise OSError("what other processes are writing leaves no room")
+                raise OSError("what other processes are writing leaves no space")
         os.lseek(ledger, 0, os.SEEK_SET)
         os.write(ledger, f"{used + size:<31}\n".encode())
 
     def _evict(self, size: int) -> int:
-        """Remove what was used longest ago until a block has room; returns the bytes that are left."""
+        """Remove what was used longest ago until there is space for a block; returns the bytes that are left."""
         now, found = time.time(), []
         for folder in _folders(self.folder):
             with os.scandir(folder) as entries:

@@ -235,13 +235,13 @@ def _file_system(address: str) -> tuple[Any, str]:
         import fsspec
 
         if scheme in ("s3", "s3a"):  # tried again here, and not in three layers of libraries at once
-            network = {"connect_timeout": TIMEOUT_SECONDS, "read_timeout": TIMEOUT_SECONDS}
-            options["config_kwargs"] = {"retries": {"total_max_attempts": 1}, **network}
+            limits = {"connect_timeout": TIMEOUT_SECONDS, "read_timeout": TIMEOUT_SECONDS}
+            options["config_kwargs"] = {"retries": {"total_max_attempts": 1}, **limits}
         elif scheme in HTTP:
             import aiohttp
 
-            limits = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_SECONDS, sock_read=TIMEOUT_SECONDS)
-            options["client_kwargs"] = {"timeout": limits}
+            client_limits = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_SECONDS, sock_read=TIMEOUT_SECONDS)
+            options["client_kwargs"] = {"timeout": client_limits}
         system, path = fsspec.core.url_to_fs(address, **options)
     except ImportError as error:
         raise VideoReadError(

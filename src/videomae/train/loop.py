@@ -1,0 +1,88 @@
+"""The steps of either kind of training run: from a batch to updated weights, metrics and checkpoints."""
+
+from __future__ import annotations
+
+from torch.utils.data import DataLoader
+
+from videomae.data.loader import Batch, in_steps
+from videomae.engine.interrupt import Interrupt
+from videomae.engine.optim import RunOptimizer, clip_and_norm
+from videomae.engine.parallel import SpreadModel
+from videomae.engine.progress import TrainingProgress
+from videomae.engine.workers import running_workers
+from videomae.monitor.learning import LearningMonitor
+from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe
+from videomae.train.cost import RunCost
+from videomae.train.gradients import Gradients
+from videomae.train.session import Session
+from videomae.train.step import StepPlan, update_weights
+
+
+def train_steps(
+    name: str,
+    recipe: PretrainRecipe | FinetuneRecipe,
+    plan: StepPlan,
+    *,
+    spread: SpreadModel,
+    optimizer: RunOptimizer,
+    gradients: Gradients,
+    loader: DataLoader[list[Batch]],
+    session: Session,
+    cost: RunCost,
+    interrupt: Interrupt,
+    monitor: LearningMonitor | None = None,
+) -> None:
+    """Train from the step that the session is at to the last one.
+
+    Args:
+        name: A word for the progress bar.
+        recipe: Of the run.
+        plan: Its steps.
+        spread: What is trained.
+        optimizer: Of its parameters.
+        gradients: Computes them.
+        loader: Starts at the same step.
+        session: Restored.
+        cost: Of the run.
+        interrupt: Where a stop is asked for.
+        monitor: Measures whether pre-training learns; in the first process alone.
+
+    Raises:
+        VideoMAEError: If too many videos are bad, training diverges or a file cannot be written.
+        StopRequested: After a signal. The last finished step is saved first.
+    """
+    loop, start = recipe.loop, session.step
+    parameters = list(spread.model.parameters())
+    duration = cost.duration_estimate()
+    with (
+        TrainingProgress(name, total_steps=plan.total, start_step=start) as progress,
+        running_workers(loader) as groups,
+        session.save_on_stop(),
+    ):
+        batches = in_steps(groups, start_step=start, repeats=recipe.augment.repeats)
+        for line in monitor.start(start, session.recent) if monitor is not None else ():
+            progress.say(line)
+        for step in range(start + 1, plan.total + 1):
+            loss = norm = None
+            with interrupt.discardable():
+                batch = next(batches)
+                whole = gradients.agree(batch, interrupt)
+                if whole.num_readable:
+                    loss = gradients.compute(batch, whole, step)
+                    if monitor is not None:
+                        monitor.before_update(step, batch)
+                    norm = clip_and_norm(parameters, recipe.optim.clip_grad)
+            with session.updating(step):
+                if loss is not None and norm is not None:
+                    update_weights(optimizer, lr=plan.lr(step), loss=loss, grad_norm=norm)
+            read = session.log_step(whole, plan, loss=loss, grad_norm=norm)
+            progress.update(step, num_clips=whole.num_readable, loss=read, learning_rate=plan.lr(step))
+            for line in duration.after(step, synchronized=read is not None):
+                progress.say(line)
+            if monitor is not None and monitor.is_due(step):
+                session.flush()
+                for line in monitor.measure(step, session.recent):
+                    progress.say(line)
+            if step % loop.checkpoint_steps == 0 or step == plan.total:
+                session.save()
+        session.finish_saving()
