@@ -17,7 +17,7 @@ from videomae.errors import ConfigError
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/.+", flags=re.DOTALL)  # two letters at least: "C:/" is a drive
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
-_MEMBER = re.compile(r"(?P<archive>.+)#bytes=(?P<first>\d+)-(?P<last>\d+)(?:[/\\](?P<name>.+))?", flags=re.DOTALL)
+_MEMBER = re.compile(r"(?P<archive>.+?)#bytes=(?P<first>\d+)-(?P<last>\d+)(?:[/\\](?P<name>.+))?", flags=re.DOTALL)
 
 
 class RemotePath(type(Path())):  # type: ignore[misc]  # the class that this system's paths have
