@@ -72,8 +72,9 @@ def test_rows_are_read_in_the_shard_as_from_files(
     assert manifest.relative_path(manifest.rows[0]).startswith("s/test-000.tar#bytes=")
     store = IndexStore(tmp_path, (tmp_path / "index",))
     again = IndexStore(tmp_path, (tmp_path / "index",))
-    for row, name in zip(manifest.rows, ("c.mp4", "b.mkv", "a.mp4"), strict=True):
-        wanted = read_clip(videos[name], ORDER)
+    sources = {"ü 1.mp4": "a.mp4", "2.mkv": "b.mkv", "3.mp4": "c.mp4"}
+    for row in manifest.rows:
+        wanted = read_clip(videos[sources[row.path.name]], ORDER)
         with open_reader(row.source, store=store) as reader:
             assert (reader.frames(ORDER) == wanted).all()
         assert again.get(EncodedFile(row.path)) is not None
@@ -110,7 +111,7 @@ def test_labels_come_from_json_and_text_and_other_keys_are_columns(videos: dict[
     shard(tmp_path / "b.tar", {"1.mp4": video, "1.json": b'{"labels": ["run", "sit"]}', "2.mp4": video})
     import_manifest("webdataset", tmp_path / "b.tar", tmp_path / "b.csv", ImportConfig())
     several = read_manifest(tmp_path / "b.csv", labelled=False)
-    assert [len(row.labels) for row in several.rows] == [2, 0]
+    assert {row.path.name: len(row.labels) for row in several.rows} == {"1.mp4": 2, "2.mp4": 0}
 
 
 def test_a_range_of_shards_is_named_by_its_numbers(videos: dict[str, bytes], tmp_path: Path) -> None:

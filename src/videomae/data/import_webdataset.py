@@ -133,7 +133,7 @@ def _opened(shard: Path) -> IO[bytes]:
         return RemoteFile(str(shard))  # type: ignore[return-value]  # a raw file, as open(buffering=0) gives
     except NoRangesError:
         raise ManifestError(
-            f"{shard} is on a server that does not send parts of files, or aiohttp is not installed: download it first"
+            f"{shard} is on a server that does not send parts of files, or aiohttp is missing: download it first"
         ) from None
 
 
