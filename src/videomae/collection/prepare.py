@@ -14,8 +14,10 @@ from videomae.collection.rate import ReadRate, reading_rate
 from videomae.collection.source import scan_collection
 from videomae.collection.transcode import PreparedPart, PrepareJob, prepare_file
 from videomae.data.manifest import Manifest, whole_video
-from videomae.engine.jobs import JobFailure, num_processors, running_jobs
+from videomae.engine.configs import JobEngine
+from videomae.engine.jobs import JobFailure
 from videomae.engine.progress import TrainingProgress
+from videomae.engine.ray_jobs import jobs_on
 from videomae.errors import ConfigError, RunError
 from videomae.video.index_store import index_store
 from videomae.video.opening import size_of, version_of
@@ -102,6 +104,7 @@ def prepare_collection(
     workers: int | None = None,
     shard: tuple[int, int] | None = None,
     overwrite: bool = False,
+    engine: JobEngine = "local",
 ) -> PrepareResult:
     """Encode all videos of a collection for training, and write their manifest.
 
@@ -111,12 +114,13 @@ def prepare_collection(
         source: A folder of videos, of class folders or with labels.csv, a manifest file, or one video.
         out: Where to write; it may not hold other files.
         config: How to encode.
-        workers: Processes; None: one for each processor.
+        workers: Videos at a time; None: one for each processor, of the cluster where it is one.
         shard: (i, n): do every n-th video only, beginning with the i-th; the last shard writes the whole manifest.
         overwrite: Do all videos again where the settings have changed.
+        engine: Where to work: in processes of this machine, or on a Ray cluster whose machines see the same disks.
 
     Raises:
-        ConfigError: If the settings contradict each other, the collection, or those of before.
+        ConfigError: If the settings contradict each other, the collection, or those of before; or Ray is missing.
         ManifestError: If the source cannot be listed.
         RunError: If a file cannot be written, or another process prepares into the folder.
         StopRequested: After SIGTERM.
@@ -129,7 +133,7 @@ def prepare_collection(
     state.check(origin, config, overwrite=overwrite)  # before anything is written, the lock included
     with state.owned():
         state.begin(origin, config, overwrite=overwrite)
-        return _prepare(manifest, state, config, targets, workers=workers, shard=shard)
+        return _prepare(manifest, state, config, targets, engine, workers=workers, shard=shard)
 
 
 def _prepare(
@@ -137,6 +141,7 @@ def _prepare(
     state: PrepareState,
     config: PrepareConfig,
     targets: dict[Path, Path],
+    engine: JobEngine,
     *,
     workers: int | None,
     shard: tuple[int, int] | None,
@@ -150,9 +155,7 @@ def _prepare(
     jobs = [PrepareJob(path, targets[path], config, store) for path in mine if path not in set(before)]
     with (
         TrainingProgress("preparing videos", total_steps=len(jobs), unit="videos") as progress,
-        running_jobs(
-            prepare_file, jobs, workers=workers or num_processors(), limit_seconds=_limit_seconds
-        ) as finished,
+        jobs_on(engine, prepare_file, jobs, workers=workers, limit_seconds=_limit_seconds) as finished,
     ):
         for number, (job, result) in enumerate(finished, start=1):
             done = _done(names[job.source], job.source, result)
