@@ -23,7 +23,7 @@ from videomae.video.packets import IntArray, PacketTable
 from videomae.video.probe import VideoInfo
 from videomae.video.rgb import Orientation
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key: raised when the meaning of what is kept changes."""
 
 _DTYPES = tuple(np.dtype(name) for name in ("i1", "u1", "<i2", "<u2", "<i4", "<u4", "<i8"))
