@@ -41,6 +41,7 @@ LAYERS = {
     "patches": 1,
     "ownership": 2,
     "positions": 2,
+    "pixel_loss": 2,
     "presets": 1,
     "atomic": 1,
     "errors": 1,

@@ -29,6 +29,7 @@ from videomae.command_options import (
     told_default,
 )
 from videomae.data_commands import DATA_PARTS
+from videomae.engine.configs import InferencePrecision
 from videomae.recipe_commands import RECIPES_PARTS
 from videomae.training_commands import finetune, pretrain
 
@@ -109,11 +110,12 @@ def predict(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     add_clip(parser)
     add_device(parser)
+    parser.add_argument("--precision", type=InferencePrecision, default="fp32", help="fp32, or faster: bf16, int8")
     options = parsed(parser, arguments)
 
     from videomae.inference.predictor import Predictor, predict_files
 
-    predictor = Predictor(options.model, clip=options.clip, device=options.device)
+    predictor = Predictor(options.model, clip=options.clip, device=options.device, precision=options.precision)
     return predict_files(
         predictor, options.videos, top_k=options.top_k, num_views=options.num_views, json=options.json
     )

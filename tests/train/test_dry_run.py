@@ -6,7 +6,7 @@ import pytest
 
 from videomae.cli import main
 from videomae.errors import ConfigError
-from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe, load_recipe
+from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe, load_recipe, recipe_names
 from videomae.train.configs import PlanConfig
 from videomae.train.dry_run import dry_run
 
@@ -36,6 +36,26 @@ def test_the_largest_model_is_planned_without_its_weights() -> None:
     lines = dry_run(recipe, PlanConfig(num_videos=240_000, processes=64))
     assert "global batch: 384 clips a step, 64 processes of 6" in lines
     assert lines[-1] == "duration: give --plan.rate CLIPS_PER_SECOND to have it computed"
+
+
+def test_fsdp_divides_weights_and_their_state_among_the_processes() -> None:
+    words = [*DATA, "--loop.device", "cuda", "--parallel.kind"]
+    ddp, fsdp = (
+        dry_run(load_recipe(PretrainRecipe, "v2_giant", [*words, kind]), PlanConfig(num_videos=10**6, processes=64))
+        for kind in ("ddp", "fsdp")
+    )
+    weights = [float(lines[7].split("weights ")[1].split(",")[0]) for lines in (ddp, fsdp)]
+    assert weights[0] > 50 * weights[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [PretrainRecipe, FinetuneRecipe])
+def test_every_packaged_recipe_from_random_weights_can_be_planned(
+    kind: type[PretrainRecipe] | type[FinetuneRecipe],
+) -> None:
+    for name in recipe_names(kind):
+        recipe = load_recipe(kind, name, [*DATA, "--init", "null", "--loop.device", "cuda"])
+        assert len(dry_run(recipe, PlanConfig(num_videos=50_000, processes=8))) == 9, name
 
 
 def test_a_dry_run_counts_the_videos_that_are_there_and_writes_nothing(

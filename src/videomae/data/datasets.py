@@ -9,7 +9,7 @@ Source: Hoffer et al. 2020, "Augment your batch"; `num_sample` of the original V
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,6 +19,10 @@ from torch.utils.data import Dataset
 
 from videomae.data.augment import AugmentConfig, augment_clip
 from videomae.data.manifest import Manifest
+from videomae.data.samples import NO_LABEL as NO_LABEL
+from videomae.data.samples import BadVideo as BadVideo
+from videomae.data.samples import ClipSample as ClipSample
+from videomae.data.samples import SampleKey as SampleKey
 from videomae.engine.seeding import numpy_generator, torch_generator
 from videomae.errors import ConfigError, ManifestError, VideoReadError
 from videomae.masking import MaskConfig, draw_masks
@@ -26,51 +30,7 @@ from videomae.patches import TokenGrid
 from videomae.video.opening import Reader, open_reader
 from videomae.video.sampling import ClipConfig, IntArray, finetuning_clip, pretraining_clip
 
-NO_LABEL = -1
 MAX_OVERSIZE = 4  # times the size of clips that the shorter side of a frame may have when it is cropped
-
-
-@dataclass(frozen=True)
-class SampleKey:
-    """Which sample: everything that its random draws may depend on besides the seed."""
-
-    epoch: int
-    """Pass over the data set, from 0."""
-    index: int
-    """Row of the manifest."""
-    repeat: int = 0
-    """Which of the clips that are cut from one decoding, from 0."""
-
-    def parts(self, purpose: str) -> tuple[int | str, ...]:
-        """Return what a draw depends on besides the seed, for `engine.seeding`."""
-        first = (self.epoch, self.index, purpose)
-        return (*first, self.repeat) if self.repeat else first
-
-
-@dataclass(frozen=True)
-class ClipSample:
-    """One clip, ready to be batched."""
-
-    clip: Tensor
-    """`[T, C, S, S]` uint8."""
-    label: int
-    """Class id; -1 where there is none."""
-    visible: Tensor | None
-    """`[V]` int64, tokens that the encoder sees; None without masks."""
-    decoded: Tensor | None
-    """`[M]` int64, tokens that the decoder predicts; None without masks."""
-    index: int
-    """Row of the manifest."""
-
-
-@dataclass(frozen=True)
-class BadVideo:
-    """A video that could not be read."""
-
-    path: str
-    """The file."""
-    reason: str
-    """What is wrong with it, one line."""
 
 
 class PretrainingDataset(Dataset[ClipSample | BadVideo]):

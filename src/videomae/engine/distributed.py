@@ -26,6 +26,7 @@ from videomae.errors import ConfigError
 T = TypeVar("T")
 # For agreements: one process may evaluate or write for hours while the others wait. A process that has died is
 # noticed at once all the same, for its connections are closed.
+TOLD = "told_by_the_first_process"  # an error's attribute: its message need not be printed again
 PATIENCE = datetime.timedelta(days=2)
 
 
@@ -67,6 +68,7 @@ class Ranks:
         if own is not None:
             raise own
         if answer[1] is not None:
+            answer[1].__dict__[TOLD] = True
             raise answer[1]
         return cast("T", answer[0])
 
@@ -95,8 +97,8 @@ class Ranks:
 def joined(device: torch.device, *, needs_group: bool = False) -> Iterator[Ranks]:
     """Join the processes that torchrun has started, and leave them at the end of the block.
 
-    All but the first process print nothing in the block, and no results after it; an error that leaves the block is
-    printed by each.
+    All but the first process print nothing in the block, and no results after it. An error that leaves the block is
+    printed by the process that it is of.
 
     Args:
         device: Type of the run's device. On CUDA this process takes the device of its local rank.
@@ -163,5 +165,10 @@ def _silent(enabled: bool) -> Iterator[None]:
         yield
         return
     nowhere = sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    with contextlib.redirect_stderr(nowhere):
-        yield
+    try:
+        with contextlib.redirect_stderr(nowhere):
+            yield
+    except BaseException as error:
+        if TOLD in error.__dict__ or isinstance(error, KeyboardInterrupt):
+            sys.stderr = nowhere
+        raise

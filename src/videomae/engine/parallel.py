@@ -58,7 +58,7 @@ def spread(
 
     Args:
         model: On the run's device; sharded in place by FSDP2.
-        ranks: The processes; with one of them DDP is the model itself.
+        ranks: The processes; without a process group DDP is the model itself.
         kind: ddp or fsdp.
         blocks: Parts that FSDP2 gathers one at a time, such as the transformer blocks.
         dtype: Of the computation; FSDP2 gathers the weights in it. The shards stay float32, and gradients are summed
@@ -74,7 +74,7 @@ def spread(
             fully_shard(block, mesh=mesh, mp_policy=policy)
         fully_shard(model, mesh=mesh, mp_policy=policy)
         return SpreadModel(model, model)
-    if ranks.world_size == 1:
+    if ranks.host_group is None:
         return SpreadModel(model, model)
     # The models have no buffers. Views spare a copy of all gradients.
     module = DistributedDataParallel(model, gradient_as_bucket_view=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from videomae.data.scan import scan_unlabelled
@@ -47,7 +49,9 @@ def dry_run(recipe: PretrainRecipe | FinetuneRecipe, config: PlanConfig) -> list
         _rate_line(recipe, plan),
         clip.line(),
         f"operations: {flops / TERA:.4g} TFLOP a step, {flops * plan.total / EXA:.3g} EFLOP in all",
-        memory_of(recipe, model, clip, clips=_clips_at_once(recipe, plan, config.processes)).line(),
+        memory_of(
+            recipe, model, clip, clips=_clips_at_once(recipe, plan, config.processes), processes=config.processes
+        ).line(),
         _duration_line(plan, config.rate),
     ]
 
@@ -58,8 +62,9 @@ def memory_of(
     clip: ClipCost,
     *,
     clips: int,
+    processes: int,
 ) -> StepMemory:
-    """Return the memory of a step that computes so many clips at once on each device, with DDP."""
+    """Return the memory of a step that computes so many clips at once on each of so many devices."""
     matrices = muon_matrices(model, recipe.optim)
     return step_memory(
         model.config,
@@ -67,9 +72,11 @@ def memory_of(
         visible=clip.visible,
         decoded=clip.decoded,
         bf16=_computes_in_bf16(recipe),
+        cuda=_device(recipe) == "cuda",
         num_parameters=sum(one.numel() for one in model.parameters()),
         num_matrix_values=sum(one.numel() for one in model.parameters() if one.ndim > 1),
         muon_values=sum(one.numel() for name, one in model.named_parameters() if name in matrices),
+        shards=processes if recipe.parallel.kind == "fsdp" else 1,
     )
 
 
@@ -83,19 +90,22 @@ def _num_videos(recipe: PretrainRecipe | FinetuneRecipe) -> int:
 def _model(recipe: PretrainRecipe | FinetuneRecipe) -> VideoMAEForPreTraining | VideoMAEForVideoClassification:
     """Return the model of a run, without values where it starts from random ones."""
     with torch.device("meta") if recipe.init is None else torch.device("cpu"):
-        if isinstance(recipe, PretrainRecipe):
-            return build_model(recipe)[0]
+        if isinstance(recipe, PretrainRecipe):  # how the decoder's values are drawn changes no size
+            return build_model(replace(recipe, decoder_init="xavier"))[0]
         return build_classifier(recipe, ("class",))[0]
+
+
+def _device(recipe: PretrainRecipe | FinetuneRecipe) -> str:
+    """Return the type of a run's device, which need not be here."""
+    return recipe.loop.device if recipe.loop.device != "auto" else pick_device("auto").type
 
 
 def _computes_in_bf16(recipe: PretrainRecipe | FinetuneRecipe) -> bool:
     """Tell the precision of a run, also of one for a device that is not here."""
-    device, precision = recipe.loop.device, recipe.loop.precision
-    if precision == "auto" and device == "cuda":
-        return True
+    precision = recipe.loop.precision
     if precision != "auto":
         return precision == "bf16"
-    return compute_dtype(precision, pick_device(device)) == torch.bfloat16
+    return _device(recipe) == "cuda" or compute_dtype(precision, pick_device(recipe.loop.device)) == torch.bfloat16
 
 
 def _clips_at_once(recipe: PretrainRecipe | FinetuneRecipe, plan: StepPlan, processes: int) -> int:

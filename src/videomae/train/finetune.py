@@ -26,6 +26,7 @@ from videomae.engine.distributed import Ranks, joined
 from videomae.engine.interrupt import graceful_interrupt
 from videomae.engine.precision import autocast, compute_dtype, pick_device
 from videomae.engine.progress import TrainingProgress
+from videomae.engine.runlog import owned_run
 from videomae.engine.seeding import derive_seed
 from videomae.errors import ConfigError
 from videomae.evaluation.evaluator import evaluate
@@ -85,7 +86,7 @@ def finetune(
     """
     recipe = resolve(recipe, out, resume=resume)
     device = pick_device(recipe.loop.device)
-    with joined(device, needs_group=recipe.parallel.kind == "fsdp") as ranks:
+    with joined(device, needs_group=recipe.parallel.kind == "fsdp") as ranks, owned_run(out, ranks):
         return _finetune(recipe, out, overwrite, resume, model_class, ranks)
 
 

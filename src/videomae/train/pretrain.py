@@ -24,6 +24,7 @@ from videomae.data.splits import not_used_lines, training_rows
 from videomae.engine.distributed import Ranks, joined
 from videomae.engine.interrupt import graceful_interrupt
 from videomae.engine.precision import autocast, compute_dtype, pick_device
+from videomae.engine.runlog import owned_run
 from videomae.engine.seeding import derive_seed
 from videomae.errors import ConfigError
 from videomae.model.embeddings import native_grid
@@ -73,7 +74,7 @@ def pretrain(
     """
     recipe = resolve(recipe, out, resume=resume)
     device = pick_device(recipe.loop.device)
-    with joined(device, needs_group=recipe.parallel.kind == "fsdp") as ranks:
+    with joined(device, needs_group=recipe.parallel.kind == "fsdp") as ranks, owned_run(out, ranks):
         return _pretrain(recipe, out, overwrite, resume, model_class, ranks)
 
 
