@@ -17,6 +17,7 @@ from videomae.data.configs import ProblemType
 from videomae.data.datasets import FinetuningDataset, SampleKey
 from videomae.data.device_augment import DeviceAugment
 from videomae.data.loader import Batch, Shard, train_loader
+from videomae.engine.compiled import is_worth_compiling
 from videomae.engine.distributed import Ranks, joined
 from videomae.engine.interrupt import graceful_interrupt
 from videomae.engine.precision import autocast, compute_dtype, pick_device
@@ -116,7 +117,8 @@ def _finetune(
     size = recipe.model.image_size
     dataset = FinetuningDataset(train, clip=recipe.clip, size=size, augment=recipe.augment, seed=loop.seed)
     mean, std = (torch.tensor(one, device=device) for one in (IMAGENET_MEAN, IMAGENET_STD))
-    augment = DeviceAugment(recipe.augment, seed=loop.seed, mean=mean, std=std)
+    compiles = is_worth_compiling(loop.compile, device)
+    augment = DeviceAugment(recipe.augment, seed=loop.seed, mean=mean, std=std, compiles=compiles)
     mixing = mixing_of(recipe, videos.targets, device)
     units = Units(videos.targets)
     # What is right for each row, of several labels and values; class ids come with the clips.
