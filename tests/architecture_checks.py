@@ -16,6 +16,7 @@ LAYERS = {
     "__main__": 14,
     "cli": 13,
     "data_commands": 12,
+    "evaluate_command": 12,
     "footage_commands": 12,
     "recipe_commands": 12,
     "training_commands": 12,

@@ -349,7 +349,9 @@ def _clip_rows(
 ) -> Iterator[Tensor]:
     """Yield the rows of the clips with these `[W, T]` frames, a batch at a time."""
     for clips in clip_batches(reader.frames, indices, loaded.processor, batch_size=batch_size):
-        yield _encoded(loaded, normalized(clips, loaded.processor, device=loaded.model.device), pooling)
+        channels = loaded.model.config.num_channels
+        pixel_values = normalized(clips, loaded.processor, device=loaded.model.device, num_channels=channels)
+        yield _encoded(loaded, pixel_values, pooling)
 
 
 def _time_spans(

@@ -245,8 +245,9 @@ class Predictor:
         Returns:
             float64 `[b, K]` on the CPU.
         """
-        device = self.model.device
-        pixel_values = normalized(clips, self.processor, device=device).to(self.model.dtype)
+        device, num_channels = self.model.device, self.model.config.num_channels
+        pixel_values = normalized(clips, self.processor, device=device, num_channels=num_channels)
+        pixel_values = pixel_values.to(self.model.dtype)
         with autocast(device, self._dtype):
             logits: Tensor = self._forward(pixel_values).logits
         return logits.cpu().double()  # after cpu(): not every device has float64
