@@ -18,7 +18,8 @@ from videomae.monitor.held_out import hold_out
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe
 from videomae.train.configs import PlanConfig
 from videomae.train.cost import ClipCost, classification_clip_cost, duration_text, pretraining_clip_cost
-from videomae.train.finetune import build_classifier, training_and_validation
+from videomae.train.finetune import build_classifier
+from videomae.train.labelled import training_and_validation
 from videomae.train.memory import StepMemory, step_memory
 from videomae.train.pretrain import build_model
 from videomae.train.step import StepPlan, muon_matrices, plan_steps
@@ -72,6 +73,7 @@ def memory_of(
         visible=clip.visible,
         decoded=clip.decoded,
         bf16=_computes_in_bf16(recipe),
+        cuda=_device(recipe) == "cuda",
         num_parameters=sum(one.numel() for one in model.parameters()),
         num_matrix_values=sum(one.numel() for one in model.parameters() if one.ndim > 1),
         muon_values=sum(one.numel() for name, one in model.named_parameters() if name in matrices),
@@ -94,14 +96,17 @@ def _model(recipe: PretrainRecipe | FinetuneRecipe) -> VideoMAEForPreTraining | 
         return build_classifier(recipe, ("class",))[0]
 
 
+def _device(recipe: PretrainRecipe | FinetuneRecipe) -> str:
+    """Return the type of a run's device, which need not be here."""
+    return recipe.loop.device if recipe.loop.device != "auto" else pick_device("auto").type
+
+
 def _computes_in_bf16(recipe: PretrainRecipe | FinetuneRecipe) -> bool:
     """Tell the precision of a run, also of one for a device that is not here."""
-    device, precision = recipe.loop.device, recipe.loop.precision
-    if precision == "auto" and device == "cuda":
-        return True
+    precision = recipe.loop.precision
     if precision != "auto":
         return precision == "bf16"
-    return compute_dtype(precision, pick_device(device)) == torch.bfloat16
+    return _device(recipe) == "cuda" or compute_dtype(precision, pick_device(recipe.loop.device)) == torch.bfloat16
 
 
 def _clips_at_once(recipe: PretrainRecipe | FinetuneRecipe, plan: StepPlan, processes: int) -> int:

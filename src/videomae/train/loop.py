@@ -15,6 +15,7 @@ from videomae.monitor.learning import LearningMonitor
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe
 from videomae.train.cost import RunCost
 from videomae.train.gradients import Gradients
+from videomae.train.measuring import Measuring
 from videomae.train.session import Session
 from videomae.train.step import StepPlan, update_weights
 
@@ -32,6 +33,7 @@ def train_steps(
     cost: RunCost,
     interrupt: Interrupt,
     monitor: LearningMonitor | None = None,
+    measuring: Measuring | None = None,
 ) -> None:
     """Train from the step that the session is at to the last one.
 
@@ -47,6 +49,7 @@ def train_steps(
         cost: Of the run.
         interrupt: Where a stop is asked for.
         monitor: Measures whether pre-training learns; in the first process alone.
+        measuring: Validates fine-tuning; in all processes.
 
     Raises:
         VideoMAEError: If too many videos are bad, training diverges or a file cannot be written.
@@ -64,6 +67,8 @@ def train_steps(
         with uncompiled():  # what is measured now and then, on other shapes, is not worth a compilation
             for line in monitor.start(start, session.recent) if monitor is not None else ():
                 progress.say(line)
+        if measuring is not None and measuring.is_due(start):  # a stop came between the step and its validation
+            measuring.validate(start, progress.say, interrupt)
         for step in range(start + 1, plan.total + 1):
             loss = norm = None
             with interrupt.discardable():
@@ -86,6 +91,8 @@ def train_steps(
                 with uncompiled():
                     for line in monitor.measure(step, session.recent):
                         progress.say(line)
+            if measuring is not None and measuring.is_due(step):
+                measuring.validate(step, progress.say, interrupt)
             if step % loop.checkpoint_steps == 0 or step == plan.total:
                 session.save()
         session.finish_saving()

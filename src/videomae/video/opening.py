@@ -107,7 +107,13 @@ def size_of(path: Path) -> int:
         return -1
 
 
-def open_reader(video: EncodedVideo, *, store: IndexStore | None = None, fps: float | None = None) -> Reader:
+def open_reader(
+    video: EncodedVideo,
+    *,
+    store: IndexStore | None = None,
+    fps: float | None = None,
+    allow_truncated: bool = False,
+) -> Reader:
     """Open a video or a part of one.
 
     Args:
@@ -115,6 +121,7 @@ def open_reader(video: EncodedVideo, *, store: IndexStore | None = None, fps: fl
             names in one, such as `clip/img_{:05}.jpg`. A path with `#t=START,END` after it, seconds, is a part of it.
         store: Keeps what is known of the files of a collection; it changes nothing but speed.
         fps: Frames a second to read it at, see `ResampledReader`; None: its own frames.
+        allow_truncated: Read a file that ends before what it promises as far as it goes.
 
     Raises:
         VideoReadError: If it cannot be read, or no frame of it is shown between the two times.
@@ -122,10 +129,10 @@ def open_reader(video: EncodedVideo, *, store: IndexStore | None = None, fps: fl
     local, start, end = local_path(video), None, None
     reader: Reader
     if local is None:
-        reader = VideoReader(video)
+        reader = VideoReader(video, allow_truncated=allow_truncated)
     else:
         path, start, end = split_part(local)
-        reader = _open_whole(path, store)
+        reader = _open_whole(path, store, allow_truncated)
     try:
         if start is not None or end is not None:
             reader = PartReader(reader, start_seconds=start, end_seconds=end)
@@ -135,13 +142,13 @@ def open_reader(video: EncodedVideo, *, store: IndexStore | None = None, fps: fl
         raise
 
 
-def _open_whole(path: Path, store: IndexStore | None) -> Reader:
+def _open_whole(path: Path, store: IndexStore | None, allow_truncated: bool) -> Reader:
     if path.is_dir():
         return PictureReader(path)
     folder, template = split_template(path)
     if template is not None and folder.is_dir() and not path.exists():
         return PictureReader(folder, template)
-    return VideoReader(path, store=store)
+    return VideoReader(path, store=store, allow_truncated=allow_truncated)
 
 
 class PartReader(Closing):
