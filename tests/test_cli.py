@@ -26,15 +26,15 @@ from videomae.video.sampling import ClipConfig
 from videomae.video.write import write_video
 
 RECIPE_PARTS = {
-    "pretrain": "augment clip data decoder_init init loop mask model monitor optim schedule".split(),
-    "finetune": "augment clip data evaluation head init loop mix model optim schedule".split(),
+    "pretrain": "augment clip data decoder_init init loop mask model monitor optim parallel schedule".split(),
+    "finetune": "augment clip data evaluation head init loop mix model optim parallel schedule".split(),
 }
 OPTIONS = {
     "demo": "data out overwrite seed".split(),
-    "pretrain": "out overwrite resume".split(),
-    "finetune": "out overwrite resume".split(),
+    "pretrain": "dry-run out overwrite plan resume".split(),
+    "finetune": "dry-run out overwrite plan resume".split(),
     "evaluate": "batch_size clip device out precision split views workers".split(),
-    "predict": "clip device json num_views top_k".split(),
+    "predict": "clip device json num_views precision top_k".split(),
     "probe": "attentive cache clip device folds model out overwrite seed split workers".split(),
     "features": "clip device model out pool step_frames".split(),
     "reconstruct": "device mask model out seed".split(),
@@ -79,7 +79,7 @@ def options_of(name: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
 
 
 def test_subcommands_are_the_frozen_list() -> None:
-    assert sorted(SUBCOMMANDS) == sorted([*OPTIONS, "data", "weights"])
+    assert sorted(SUBCOMMANDS) == sorted([*OPTIONS, "data", "recipes", "weights"])
 
 
 def test_weights_are_inspected_and_converted_there_and_back(

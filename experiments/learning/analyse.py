@@ -1,6 +1,7 @@
-"""Turn the raw predictions of `run.py` into accuracies with intervals: `python -m experiments.learning.analyse DIR`.
+"""Turn raw predictions of `run.py` into accuracies with intervals: `python -m experiments.learning.analyse DIR...`.
 
-DIR holds `results.json` of `run.py main`, and `labels.json` with the labels of the test clips of each set and fold.
+The first DIR holds `labels.json` with the labels of the test clips of each set and fold, each DIR `results.json` of
+`run.py main` or `seed`, of another pre-training. Several are averaged clip by clip; what not all have is left out.
 In each fold every arm is at the rate that was best on its validation clips. Intervals are 95 % percentile bootstrap:
 over the test clips of the motion set (all seeds of a clip together), over groups for the real sets. A difference is
 paired by clip.
@@ -24,34 +25,44 @@ Cell = dict[str, NDArray[np.float64]]
 def main() -> None:
     """Print the table and write `summary.json` beside the results."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
-    results = json.loads((folder / "results.json").read_text())
-    truth = json.loads((folder / "labels.json").read_text())
+    parser.add_argument("folders", type=Path, nargs="+")
+    folders = parser.parse_args().folders
+    runs = [json.loads((folder / "results.json").read_text()) for folder in folders]
+    truth = json.loads((folders[0] / "labels.json").read_text())
     table: list[dict[str, Any]] = []
-    kinds = [("fine-tuning", results["finetuning"])]
-    for probe in sorted({row["probe"] for row in results["probes"]}):
-        for layer in sorted({str(row["layer"]) for row in results["probes"]}):
-            rows = [row for row in results["probes"] if row["probe"] == probe and str(row["layer"]) == layer]
-            if rows:
-                kinds.append((f"{probe}, layer {layer}", rows))
+    kinds = [("fine-tuning", [run["finetuning"] for run in runs])]
+    for probe in sorted({row["probe"] for row in runs[0]["probes"]}):
+        for layer in sorted({str(row["layer"]) for row in runs[0]["probes"]}):
+            found = [
+                [row for row in run["probes"] if (row["probe"], str(row["layer"])) == (probe, layer)] for run in runs
+            ]
+            kinds.append((f"{probe}, layer {layer}", found))
     for kind, rows in kinds:
         for name in ("motion", "fight", "drone_infrared"):
             for count in (5, 20, "all"):
-                chosen = [row for row in rows if row["set"] == name and row["per_class"] == count]
-                if chosen:
+                chosen = [[row for row in one if (row["set"], row["per_class"]) == (name, count)] for one in rows]
+                if all(chosen):
                     table.append(cell(kind, name, count, chosen, truth[name]))
-    (folder / "summary.json").write_text(json.dumps(table, indent=1))
+    if len(folders) == 1:
+        (folders[0] / "summary.json").write_text(json.dumps(table, indent=1))
     for line in table:
         print(json.dumps(line))
 
 
 def cell(
-    kind: str, name: str, count: int | str, rows: list[dict[str, Any]], truth: list[dict[str, Any]]
+    kind: str, name: str, count: int | str, runs: list[list[dict[str, Any]]], truth: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Return accuracies of all arms and the differences from the pre-trained one."""
-    arms = {arm: correct(rows, arm, truth) for arm in dict.fromkeys(row["arm"] for row in rows)}
-    folds = set.intersection(*(set(one) for one in arms.values() if one))
+    """Return accuracies of the arms that all runs have, and the differences from the pre-trained one."""
+    arms: dict[str, dict[int, NDArray[np.float64]]] = {}
+    for arm in dict.fromkeys(row["arm"] for row in runs[0]):
+        found = [correct(rows, arm, truth) for rows in runs]
+        if all(found):
+            arms[arm] = {
+                fold: np.concatenate([one[fold] for one in found])
+                for fold in found[0]
+                if all(fold in one for one in found)
+            }
+    folds = set.intersection(*(set(one) for one in arms.values()))
     rng = np.random.default_rng(0)
     groups = np.concatenate([np.array(truth[fold]["groups"]) for fold in sorted(folds)])
     stacked = {arm: np.concatenate([one[fold].mean(axis=0) for fold in sorted(folds)]) for arm, one in arms.items()}

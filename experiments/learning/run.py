@@ -2,8 +2,10 @@
 
     python -m experiments.learning.run ablate --data DATA --out OUT --seconds 100
     python -m experiments.learning.run main   --data DATA --out OUT --seconds 400 --pretrain-seconds 200
+    python -m experiments.learning.run seed   --data DATA --out OUT --seconds 360 --pretrain-steps 7500 --seed 1
 
-`--tiny` shrinks everything, for rehearsal on a CPU.
+`seed` is a shorter `main` from other initial values and other clips, without what does not depend on them. `--tiny`
+shrinks everything, for rehearsal on a CPU.
 """
 
 from __future__ import annotations
@@ -88,11 +90,13 @@ def _plain(value: Any) -> Any:
 def main() -> None:
     """Run one of the two experiments."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("ablate", "main"))
+    parser.add_argument("what", choices=("ablate", "main", "seed"))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--pretrain-seconds", type=float, default=12.0)
+    parser.add_argument("--pretrain-steps", type=int, help="instead of a time")
+    parser.add_argument("--seed", type=int, default=0, help="of the initial values and of the clips")
     parser.add_argument("--settings", default="full")
     parser.add_argument("--change", default="{}", help="JSON of fields of Pretraining that differ")
     parser.add_argument("--tiny", action="store_true")
@@ -109,14 +113,14 @@ def main() -> None:
     settings = replace(settings, batch_size=run.pick(settings.batch_size, 2))
     pool = None
     with run.part("pool"):
-        pool = ClipPool(seed=0, capacity=run.pick(32768, 64), batch=run.pick(256, 8), device=run.device)
+        pool = ClipPool(seed=options.seed, capacity=run.pick(32768, 64), batch=run.pick(256, 8), device=run.device)
         run.results["pool_clips_per_second"] = pool.fill()
         print("clips per second", run.results["pool_clips_per_second"])
     assert pool is not None, "no clips"
     if options.what == "ablate":
         ablate(run, pool, options.pretrain_seconds)
     else:
-        long_run(run, pool, settings, options.pretrain_seconds)
+        long_run(run, pool, settings, options)
     run.results["total_seconds"] = time.perf_counter() - run.begin
     if run.device.type == "cuda":
         run.results["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
@@ -241,13 +245,15 @@ def load_sets(run: Run, names: tuple[str, ...]) -> dict[str, Labelled]:
 # ---- the encoder that ships, and what it is worth ------------------------------------------------------------------
 
 
-def long_run(run: Run, pool: ClipPool, settings: Pretraining, seconds: float) -> None:
+def long_run(run: Run, pool: ClipPool, settings: Pretraining, options: argparse.Namespace) -> None:
     """Pre-train for long, write the weights, then measure."""
     from PIL import Image
 
-    model = None
+    model, short, seed = None, options.what == "seed", options.seed
+    steps = run.pick(options.pretrain_steps, 3)
     with run.part("pretrain"):
-        model, log = pretrain(settings, pool, seed=0, seconds=seconds, max_steps=run.pick(None, 3), renew_every=4)
+        seconds = options.pretrain_seconds
+        model, log = pretrain(settings, pool, seed=seed, seconds=seconds, max_steps=steps, renew_every=4)
         run.results["pretraining"] = {**log, "settings": asdict(settings)}
         print({k: v for k, v in log.items() if k != "log"}, flush=True)
         torch.save({name: one.half().cpu() for name, one in model.state_dict().items()}, run.out / "encoder_fp16.pt")
@@ -255,7 +261,7 @@ def long_run(run: Run, pool: ClipPool, settings: Pretraining, seconds: float) ->
     procedural = held_out(pool, run.pick(512, 8))
     del pool
     data = load_sets(run, ("motion", "fight", "drone_infrared"))
-    untrained = new_model(settings, seed=0).to(run.device)
+    untrained = new_model(settings, seed=seed).to(run.device)
     with run.part("reconstruction"):
         sets = {"procedural": procedural}
         for name, one in data.items():
@@ -270,11 +276,11 @@ def long_run(run: Run, pool: ClipPool, settings: Pretraining, seconds: float) ->
             run.results["reconstruction"][name] = found
             print(name, found, flush=True)
             Image.fromarray(contact_sheet(model, clips[:6], COMMON_MASK).numpy()).save(run.out / f"seen_{name}.png")
-    encoders: dict[str, VideoMAEForPreTraining | None] = {"pretrained": model, "untrained": untrained}
+    encoders: Encoders = {"pretrained": model, "untrained": untrained}
     run.results["probes"] = []
     for name, one in data.items():
         with run.part(f"probes {name}"):
-            probes(run, encoders, one)
+            probes(run, encoders, one, layers=(None,) if short else (None, 4))
     run.results["finetuning"] = []
     plan: list[tuple[str, int | None]] = [
         ("motion", 5),
@@ -286,6 +292,9 @@ def long_run(run: Run, pool: ClipPool, settings: Pretraining, seconds: float) ->
         ("fight", 20),
         ("drone_infrared", 20),
     ]
+    if short:
+        plan = [("motion", 5), ("fight", None), ("drone_infrared", None), ("motion", None)]
+    encoders |= {} if short else {"scratch": None}
     for name, per_class in plan:
         with run.part(f"fine-tune {name} {'all' if per_class is None else per_class}"):
             if per_class == 0:
@@ -294,12 +303,15 @@ def long_run(run: Run, pool: ClipPool, settings: Pretraining, seconds: float) ->
                 finetune_set(run, encoders, data[name], per_class)
 
 
-def probes(run: Run, encoders: dict[str, VideoMAEForPreTraining | None], data: Labelled) -> None:
-    """Probe frozen features of each encoder, of the last layer and a middle one."""
+Encoders = dict[str, VideoMAEForPreTraining | None]
+
+
+def probes(run: Run, encoders: Encoders, data: Labelled, *, layers: tuple[int | None, ...]) -> None:
+    """Probe frozen features of each encoder, of the last layer (None) or one in the middle."""
     K = len(data.classes)
     for arm, model in encoders.items():
         assert model is not None
-        for layer in (None, 4):
+        for layer in layers:
             tokens = frozen_tokens(model, data, layer=layer)
             for fold, split in enumerate(data.splits[: run.pick(5, 1)]):
                 for per_class in (5, 20, None) if data.name == "motion" else (20, None):
@@ -328,11 +340,8 @@ def probes(run: Run, encoders: dict[str, VideoMAEForPreTraining | None], data: L
 FINETUNE_STEPS: dict[Any, int] = {5: 160, 20: 240, None: 300}
 
 
-def finetune_set(
-    run: Run, encoders: dict[str, VideoMAEForPreTraining | None], data: Labelled, per_class: int | None
-) -> None:
+def finetune_set(run: Run, arms: Encoders, data: Labelled, per_class: int | None) -> None:
     """Fine-tune each arm; each at its own best rate, chosen on validation clips with the first seed of each fold."""
-    arms = {**encoders, "scratch": None}
     steps = run.pick(FINETUNE_STEPS[per_class] if data.name == "motion" else 150, 2)
     tuner = FineTuner(data, batch_size=run.pick(32, 4), max_steps=400)
     rates = FINETUNE_RATES if data.name == "motion" else FINETUNE_RATES[:3]
@@ -356,16 +365,9 @@ def finetune_set(
                     )
                 chosen = max(found, key=lambda row: row["val"])
                 best = best or chosen
-                print(
-                    data.name,
-                    per_class,
-                    f"fold {fold}",
-                    arm,
-                    f"seed {seed} lr {chosen['lr']:g}",
-                    f"{100 * accuracy(chosen, data, split.test):.1f}",
-                    f"{chosen['seconds']:.2f} s",
-                    flush=True,
-                )
+                right = f"{100 * accuracy(chosen, data, split.test):.1f}"
+                words = (f"fold {fold}", arm, f"seed {seed} lr {chosen['lr']:g}", right, f"{chosen['seconds']:.2f} s")
+                print(data.name, per_class, *words, flush=True)
 
 
 def long_scratch(run: Run, data: Labelled) -> None:

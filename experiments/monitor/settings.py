@@ -16,6 +16,8 @@ from videomae.data.procedural import ProceduralVideos
 from videomae.data.synthetic import write_motion_videos
 from videomae.recipes.schema import PretrainRecipe, load_recipe
 from videomae.video.decode import VideoReader
+from videomae.video.index_store import IndexStore
+from videomae.video.probe import VideoInfo
 from videomae.video.write import write_video
 
 SIZE = 32  # pixels
@@ -89,13 +91,14 @@ def write_set(folder: Path, kind: str, *, seed: int, count: int = 320) -> Path:
 class KeptReader:
     """A reader of whole videos that decodes each once, so that runs of small models are not all decoding."""
 
-    kept: ClassVar[dict[str, NDArray[np.uint8]]] = {}
+    kept: ClassVar[dict[str, tuple[VideoInfo, NDArray[np.uint8]]]] = {}
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, store: IndexStore | None = None, fps: float | None = None) -> None:
+        assert fps is None, "kept frames have no times"
         if path not in self.kept:
             with VideoReader(path) as reader:
-                self.kept[path] = reader.frames(range(len(reader)))
-        self.video = self.kept[path]
+                self.kept[path] = reader.info, reader.frames(range(len(reader)))
+        self.info, self.video = self.kept[path]
 
     def __enter__(self) -> Self:
         return self

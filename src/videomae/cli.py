@@ -26,12 +26,15 @@ from videomae.command_options import (
     parsed,
     parsed_with_model,
     plain_warnings,
-    recipe_and_options,
     told_default,
 )
 from videomae.data_commands import DATA_PARTS
+from videomae.engine.configs import InferencePrecision
+from videomae.recipe_commands import RECIPES_PARTS
+from videomae.training_commands import finetune, pretrain
 
 EXIT_USER_ERROR = 2
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, as of a program that the signal ends
 EXIT_INTERRUPTED = 130
 
 
@@ -60,34 +63,6 @@ def demo(arguments: list[str]) -> int:
 
     report = run_demo(options.out, data=options.data, seed=options.seed, overwrite=options.overwrite)
     print(f"report: {report}")
-    return 0
-
-
-def pretrain(arguments: list[str]) -> int:
-    """Pre-train on a folder of unlabelled videos."""
-    from videomae.recipes.schema import PretrainRecipe
-
-    recipe, options = recipe_and_options("pretrain", PretrainRecipe, arguments, about=pretrain.__doc__)
-
-    from videomae.train.pretrain import pretrain as train
-
-    folder = train(recipe, out=options.out, overwrite=options.overwrite, resume=options.resume)
-    print(f"model: {folder}")
-    return 0
-
-
-def finetune(arguments: list[str]) -> int:
-    """Fine-tune a classifier on labelled videos: from --init, else the shipped model; --init null: random weights."""
-    from videomae.recipes.schema import FinetuneRecipe
-
-    recipe, options = recipe_and_options("finetune", FinetuneRecipe, arguments, about=finetune.__doc__)
-
-    from videomae.train.finetune import finetune as train
-
-    result = train(recipe, out=options.out, overwrite=options.overwrite, resume=options.resume)
-    for line in result.evaluation.summary():
-        print(line)
-    print(f"model: {result.model_folder}")
     return 0
 
 
@@ -135,11 +110,12 @@ def predict(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     add_clip(parser)
     add_device(parser)
+    parser.add_argument("--precision", type=InferencePrecision, default="fp32", help="fp32, or faster: bf16, int8")
     options = parsed(parser, arguments)
 
     from videomae.inference.predictor import Predictor, predict_files
 
-    predictor = Predictor(options.model, clip=options.clip, device=options.device)
+    predictor = Predictor(options.model, clip=options.clip, device=options.device, precision=options.precision)
     return predict_files(
         predictor, options.videos, top_k=options.top_k, num_views=options.num_views, json=options.json
     )
@@ -259,6 +235,11 @@ def data(arguments: list[str]) -> int:
     return _part_of("data", DATA_PARTS, arguments)
 
 
+def recipes(arguments: list[str]) -> int:
+    """List the packaged recipes, or show one, explained value by value."""
+    return _part_of("recipes", RECIPES_PARTS, arguments)
+
+
 def _part_of(name: str, parts: dict[str, Callable[[list[str]], int]], arguments: list[str]) -> int:
     """Run the part of a subcommand that the first argument names."""
     first = " ".join(arguments[:1])
@@ -341,9 +322,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         with plain_warnings():
-            return subcommand.run(arguments[1:])
+            status = subcommand.run(arguments[1:])
+        sys.stdout.flush()  # here, where it may fail
+        return status
     except VideoMAEError as error:
         return _fail(" ".join(str(error).split()))
+    except BrokenPipeError:  # such as of `videomae recipes list | head`: what it printed was enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes at exit
+        return EXIT_BROKEN_PIPE
     except KeyboardInterrupt as stop:
         return getattr(stop, "exit_status", EXIT_INTERRUPTED)
 
@@ -356,6 +342,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "predict": Subcommand("classify videos", predict),
     "probe": Subcommand("measure a frozen encoder on labelled videos, save a linear classifier on it", probe),
     "features": Subcommand("feature vectors of videos, in one file", features),
+    "recipes": Subcommand("list and explain the packaged recipes", recipes),
     "data": Subcommand("generate videos; import, check or prepare a collection", data),
     "weights": Subcommand("inspect a checkpoint of any known layout, or convert it", weights),
     "reconstruct": Subcommand("draw what a pre-trained model predicts behind its mask", reconstruct),

@@ -146,15 +146,21 @@ def recipe_and_options(name: str, kind: Any, arguments: list[str], *, about: str
         with_videos,
     )
     from videomae.recipes.schema import parse_recipe, recipe_parser
+    from videomae.train.configs import PlanConfig
 
     parser = recipe_parser(kind, prog=f"videomae {name}")
     parser.usage = f"videomae {name} VIDEOS --out RUN [--config RECIPE] [OPTIONS]"  # the options fill pages
     parser.description = about
     parser.epilog = EPILOGS.get(name)
     parser.add_argument("videos", nargs="?", help="folder or manifest of the videos: the same as --data.train")
-    parser.add_argument("--out", type=Path, required=True, help="run folder: recipe, metrics, checkpoints, model")
+    needs_out = "--dry-run" not in arguments
+    parser.add_argument(
+        "--out", type=Path, required=needs_out, help="run folder: recipe, metrics, checkpoints, model"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the run that is in --out")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --out")
+    parser.add_argument("--dry-run", action="store_true", help="say what the run would take, and do nothing")
+    parser.add_class_arguments(PlanConfig, "plan")
     given = with_recipe_file(kind, with_videos(arguments))
     check_model_option(given)
     before: list[str] = []

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from videomae.data.samples import BadVideo, SampleKey
+from videomae.engine.copying import DeviceCopies
 from videomae.errors import ConfigError
 
 
@@ -44,9 +44,9 @@ class Batch:
         """Return which samples the clips are; call it on the CPU, elsewhere it waits for the device."""
         return [SampleKey(self.epoch, index, self.repeat) for index in self.indices.tolist()]
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
-        """Return the batch with all tensors on a device; non_blocking helps from pinned memory only."""
-        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+    def copied(self, copies: DeviceCopies) -> Batch:
+        """Return the batch with all tensors on a device, copied beside what that still computes."""
+        return self._with_tensors(copies)
 
     def pin_memory(self) -> Batch:
         """Return the batch with all tensors in page-locked memory; torch's loader calls this."""

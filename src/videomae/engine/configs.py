@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from videomae.errors import ConfigError
 
 Precision = Literal["auto", "bf16", "fp32"]
+InferencePrecision = Literal["auto", "bf16", "fp32", "int8"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 OptimizerName = Literal["adamw", "muon"]
 ScheduleShape = Literal["cosine", "constant"]

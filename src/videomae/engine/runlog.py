@@ -24,6 +24,7 @@ from videomae.errors import ConfigError, RunError
 from videomae.ownership import LOCK_FILE, owned
 
 MARKER_NAME = "run.json"
+HISTORY_FILE = "history.jsonl"  # when a run was started and resumed
 MARKER = {"kind": "videomae run", "format_version": 1}
 # JSON has no such numbers, and null would hide which one it was: they are written as these strings.
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}

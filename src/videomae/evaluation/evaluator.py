@@ -23,7 +23,7 @@ from videomae.data.datasets import BadVideo
 from videomae.data.manifest import Manifest
 from videomae.data.scan import scan_labelled
 from videomae.data.splits import measured_rows, rows_of_split
-from videomae.engine.precision import DeviceName, autocast, compute_dtype
+from videomae.engine.precision import DeviceName, autocast
 from videomae.engine.progress import TrainingProgress
 from videomae.engine.workers import running_workers, start_worker
 from videomae.errors import RunError, VideoReadError
@@ -33,6 +33,7 @@ from videomae.evaluation.results import EvaluationConfig, EvaluationResult, Vide
 from videomae.evaluation.views import VideoViews, check_views, read_views
 from videomae.inference.clips import normalized
 from videomae.inference.files import check_output
+from videomae.inference.int8 import in_precision
 from videomae.inference.loaded import check_clip, load_trained
 from videomae.inference.scores import scores_of, usual_activation
 from videomae.model.classification import VideoMAEForVideoClassification
@@ -212,7 +213,7 @@ class _ViewMerger:
         self.processor = processor
         self.batch_size = config.batch_size
         self.num_views = config.views.num_clips * config.views.num_crops
-        self.dtype = compute_dtype(config.precision, model.device)
+        self.forward, self.dtype = in_precision(model, config.precision)
         self.probabilities: FloatArray = np.zeros((num_videos, model.config.num_labels))
         """`[n, K]` float64, complete after `flush`."""
         self._pending: list[tuple[int, float, Tensor]] = []
@@ -236,7 +237,7 @@ class _ViewMerger:
         self._pending = []
         pixel_values = normalized(torch.stack(clips), self.processor, device=self.model.device)  # [B, T, C, H, W]
         with autocast(self.model.device, self.dtype):
-            logits = self.model(pixel_values).logits
+            logits = self.forward(pixel_values).logits
         activation = usual_activation(self.model.config)
         rows = scores_of(logits.cpu().double(), activation).numpy()  # [B, K]; cpu(): not every device has float64
         for number, weight, row in zip(numbers, weights, rows, strict=True):

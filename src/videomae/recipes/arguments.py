@@ -15,7 +15,7 @@ from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe, recipe_init,
 from videomae.weights.shipped import DEFAULT_MODEL, unnamed_model
 
 # Options that take no value; every other one takes the next argument, or stands before an equals sign.
-FLAGS = frozenset({"-h", "--help", "--overwrite", "--resume", "--print_config"})
+FLAGS = frozenset({"-h", "--help", "--overwrite", "--resume", "--dry-run", "--print_config"})
 # What a chosen recipe says of the model is only right as a whole.
 WHOLE_MODEL = ("--model", "--model.preset")
 

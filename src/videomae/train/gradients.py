@@ -16,6 +16,7 @@ from torch import Tensor
 
 from videomae.data.batches import Batch, Shard, micro_batches
 from videomae.data.samples import BadVideo, SampleKey
+from videomae.engine.copying import DeviceCopies
 from videomae.engine.distributed import Ranks
 from videomae.engine.interrupt import Interrupt, StopRequested
 from videomae.engine.parallel import SpreadModel
@@ -82,6 +83,7 @@ class Gradients:
         self._spread, self._ranks = spread, ranks
         self._batch_size, self._seed, self._device = batch_size, seed, device
         self._forward, self._count = forward, count
+        self._copies = DeviceCopies(device)
         places = Shard(ranks.rank, ranks.world_size).places(batch_size)
         self._places = torch.tensor(places)
         self._parts = [torch.tensor(part) for part in micro_batches(len(places), micro_batch)]
@@ -130,7 +132,7 @@ class Gradients:
         Returns:
             The loss of the whole step, 0-d, on the device.
         """
-        inputs, keys = batch.to(self._device, non_blocking=True), batch.keys()
+        inputs, keys = batch.copied(self._copies), batch.keys()
         if not self._divided:
             torch.manual_seed(derive_seed(self._seed, "step", step))  # drop path: a function of the step
             loss, _ = self._forward(inputs, keys, step)

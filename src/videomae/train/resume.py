@@ -17,7 +17,7 @@ import torch
 
 from videomae import __version__
 from videomae.engine.precision import DeviceName, Precision, compute_dtype, pick_device
-from videomae.engine.runlog import MetricsLog
+from videomae.engine.runlog import HISTORY_FILE, MetricsLog
 from videomae.errors import CheckpointError, ConfigError, RunError
 from videomae.recipes.schema import (
     FOLDERS,
@@ -31,8 +31,6 @@ from videomae.recipes.schema import (
     recipe_to_dict,
     unknown_fields,
 )
-
-HISTORY_FILE = "history.jsonl"
 
 SPEED = "changes nothing but speed"
 LATER_LOSSES = "changes the run from here on: later losses differ from the uninterrupted run's"
