@@ -10,6 +10,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import torch._dynamo  # noqa: F401  # a second of every process that optimizes: here once, for those that are forked
+
 PATIENCE_SECONDS = 240.0
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,10 @@ from videomae.data.batches import Shard
 from videomae.data.loader import epoch_order
 from videomae.data.scan import scan_unlabelled
 from videomae.data.synthetic import write_motion_videos
+from videomae.engine.interrupt import StopRequested
 from videomae.engine.runlog import MetricsLog
 from videomae.errors import ConfigError
+from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe
 from videomae.train.finetune import finetune
 from videomae.train.pretrain import pretrain
@@ -28,7 +33,7 @@ COMMON = ["--loop.batch_size", str(BATCH), "--loop.precision", "fp32", "--loop.m
 COMMON += ["--schedule.steps", str(STEPS), "--loop.checkpoint_steps", "50", "--loop.log_steps", "10"]
 PRETRAIN = [*COMMON, "--model.overrides.drop_path_rate", "0.2", "--mask.decoder_kind", "running_cell"]
 FINETUNE = [*COMMON, "--head.dropout", "0.2", "--head.drop_path_rate", "0.2"]
-FINETUNE += ["--mix.mixup_alpha", "0.8", "--mix.cutmix_alpha", "1.0", "--augment.erasing_prob", "0.5"]
+FINETUNE += ["--schedule.steps", "20", "--mix.mixup_alpha", "0.8", "--mix.cutmix_alpha", "1.0", "--augment.erasing_prob", "0.5"]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +87,7 @@ def test_processes_and_micro_batches_give_the_losses_of_one_process_also_where_o
         words += ["--data.val", str(videos)]
     train(make(*words), tmp_path / "alone")
     alone = numbers(tmp_path / "alone")
-    assert alone["step"] == list(range(1, STEPS + 1))
+    assert alone["step"] == list(range(1, (STEPS if kind == "pretrain" else 20) + 1))
     assert alone["clips"][0] == BATCH - 2
     assert max(alone["clips"]) == BATCH
     for processes, parallel, micro_batch in others:
@@ -134,3 +139,50 @@ def test_what_cannot_be_shared_is_refused_before_the_run_folder_is_made(
 def test_mixing_in_micro_batches_of_one_clip_is_refused(finetune_recipe: Recipes, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"mix pairs of clips, .* leaves a clip alone: use an even number of clips"):
         train(finetune_recipe("--mix.mixup_alpha", "0.8", "--loop.micro_batch", "1"), tmp_path / "run")
+
+
+class Signalled(VideoMAEForPreTraining):
+    """Sends a signal to the second process in its fourth step."""
+
+    num_calls = 0
+
+    def forward(self, *arguments: Any, **settings: Any) -> Any:
+        Signalled.num_calls += 1
+        if Signalled.num_calls == 4 and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return super().forward(*arguments, **settings)
+
+
+def stop(recipe: PretrainRecipe, out: Path) -> None:
+    with pytest.raises(StopRequested) as stopped:
+        pretrain(recipe, out=out, model_class=Signalled)
+    assert stopped.value.exit_status == 128 + signal.SIGUSR1
+
+
+def go_on(recipe: PretrainRecipe, out: Path) -> None:
+    pretrain(recipe, out=out, resume=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "others"), [("ddp", 4), ("fsdp", 1)])
+def test_a_signal_to_one_process_stops_all_after_the_same_step_and_any_number_of_processes_goes_on(
+    kind: str, others: int, pretrain_recipe: Recipes, videos: Path, tmp_path: Path
+) -> None:
+    words = ["--data.train", str(videos), "--parallel.kind", kind, "--loop.precision", "fp32"]
+    words += ["--loop.batch_size", "4", "--loop.max_bad_fraction", "0.3", "--loop.checkpoint_steps", "100"]
+    recipe = pretrain_recipe(*words)
+    in_processes(2, train, recipe, tmp_path / "whole")
+    in_processes(2, stop, recipe, tmp_path / "same")
+    (checkpoint,) = (tmp_path / "same" / "checkpoints").iterdir()
+    assert checkpoint.stem == "checkpoint-00000004"
+    shutil.copytree(tmp_path / "same", tmp_path / "others")
+
+    in_processes(2, go_on, recipe, tmp_path / "same")
+    for name in ("metrics.jsonl", "model/model.safetensors"):
+        assert (tmp_path / "same" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+    in_processes(others, go_on, recipe, tmp_path / "others")
+    expected, found = numbers(tmp_path / "whole"), numbers(tmp_path / "others")
+    assert found == {name: pytest.approx(values, rel=CLOSE) for name, values in expected.items()}
+    started, resumed = MetricsLog.read(tmp_path / "others" / "history.jsonl")
+    assert (started["processes"], resumed["processes"], resumed["step"]) == (2, others, 4)
