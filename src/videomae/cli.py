@@ -110,7 +110,7 @@ def predict(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     add_clip(parser)
     add_device(parser)
-    parser.add_argument("--precision", type=InferencePrecision, default="fp32", help="fp32, or faster: bf16, int8")
+    parser.add_argument("--precision", type=InferencePrecision, default="auto", help="bf16 where it is fast; or int8")
     options = parsed(parser, arguments)
 
     from videomae.inference.predictor import Predictor, predict_files

@@ -72,6 +72,7 @@ def memory_of(
         visible=clip.visible,
         decoded=clip.decoded,
         bf16=_computes_in_bf16(recipe),
+        cuda=_device(recipe) == "cuda",
         num_parameters=sum(one.numel() for one in model.parameters()),
         num_matrix_values=sum(one.numel() for one in model.parameters() if one.ndim > 1),
         muon_values=sum(one.numel() for name, one in model.named_parameters() if name in matrices),
@@ -94,14 +95,17 @@ def _model(recipe: PretrainRecipe | FinetuneRecipe) -> VideoMAEForPreTraining | 
         return build_classifier(recipe, ("class",))[0]
 
 
+def _device(recipe: PretrainRecipe | FinetuneRecipe) -> str:
+    """Return the type of a run's device, which need not be here."""
+    return recipe.loop.device if recipe.loop.device != "auto" else pick_device("auto").type
+
+
 def _computes_in_bf16(recipe: PretrainRecipe | FinetuneRecipe) -> bool:
     """Tell the precision of a run, also of one for a device that is not here."""
-    device, precision = recipe.loop.device, recipe.loop.precision
-    if precision == "auto" and device == "cuda":
-        return True
+    precision = recipe.loop.precision
     if precision != "auto":
         return precision == "bf16"
-    return compute_dtype(precision, pick_device(device)) == torch.bfloat16
+    return _device(recipe) == "cuda" or compute_dtype(precision, pick_device(recipe.loop.device)) == torch.bfloat16
 
 
 def _clips_at_once(recipe: PretrainRecipe | FinetuneRecipe, plan: StepPlan, processes: int) -> int:

@@ -22,6 +22,7 @@ from videomae.data.mix import Mixing
 from videomae.data.scan import scan_labelled
 from videomae.data.skip_list import without_skipped
 from videomae.data.splits import check_apart, measured_rows, not_used_lines, train_and_val, training_rows
+from videomae.engine.compiled import is_worth_compiling, uncompiled
 from videomae.engine.distributed import Ranks, joined
 from videomae.engine.interrupt import graceful_interrupt
 from videomae.engine.precision import autocast, compute_dtype, pick_device
@@ -111,7 +112,8 @@ def _finetune(
     size = recipe.model.image_size
     dataset = FinetuningDataset(train, clip=recipe.clip, size=size, augment=recipe.augment, seed=loop.seed)
     mean, std = (torch.tensor(one, device=device) for one in (IMAGENET_MEAN, IMAGENET_STD))
-    augment = DeviceAugment(recipe.augment, seed=loop.seed, mean=mean, std=std)
+    compiles = is_worth_compiling(loop.compile, device)
+    augment = DeviceAugment(recipe.augment, seed=loop.seed, mean=mean, std=std, compiles=compiles)
     smoothing = recipe.head.label_smoothing
     mixing = Mixing(recipe.mix, seed=loop.seed, num_classes=len(train.classes), label_smoothing=smoothing)
     plan = plan_steps(recipe, num_videos=len(train.rows))
@@ -185,6 +187,7 @@ def _finetune(
         def evaluated() -> EvaluationResult:
             with (
                 interrupt.discardable(),
+                uncompiled(),
                 TrainingProgress("evaluating", total_steps=len(val.rows)) as progress,
             ):
                 return evaluate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch.utils.data import DataLoader
 
 from videomae.data.loader import Batch, in_steps
+from videomae.engine.compiled import uncompiled
 from videomae.engine.interrupt import Interrupt
 from videomae.engine.optim import RunOptimizer, clip_and_norm
 from videomae.engine.parallel import SpreadModel
@@ -60,8 +61,9 @@ def train_steps(
         session.save_on_stop(),
     ):
         batches = in_steps(groups, start_step=start, repeats=recipe.augment.repeats)
-        for line in monitor.start(start, session.recent) if monitor is not None else ():
-            progress.say(line)
+        with uncompiled():  # what is measured now and then, on other shapes, is not worth a compilation
+            for line in monitor.start(start, session.recent) if monitor is not None else ():
+                progress.say(line)
         for step in range(start + 1, plan.total + 1):
             loss = norm = None
             with interrupt.discardable():
@@ -81,8 +83,9 @@ def train_steps(
                 progress.say(line)
             if monitor is not None and monitor.is_due(step):
                 session.flush()
-                for line in monitor.measure(step, session.recent):
-                    progress.say(line)
+                with uncompiled():
+                    for line in monitor.measure(step, session.recent):
+                        progress.say(line)
             if step % loop.checkpoint_steps == 0 or step == plan.total:
                 session.save()
         session.finish_saving()

@@ -24,7 +24,9 @@ class StepMemory:
     """Bytes of a training step on one device, by what they hold."""
 
     weights: int
-    """Float32 weights and, under bf16, their copies."""
+    """Float32 weights."""
+    copies: int
+    """Of matrices in bf16, until their gradients are known."""
     optimizer: int
     """Two moments of every weight, or one of a matrix that Muon updates."""
     gradients: int
@@ -40,14 +42,14 @@ class StepMemory:
     def peak(self) -> int:
         """The most at one time: gradients grow while activations go, so both are never there in full."""
         always = self.weights + self.optimizer + self.clips
-        return always + max(self.activations + self.loss, self.gradients)
+        return always + max(self.copies + self.activations + self.loss, self.gradients)
 
     def line(self) -> str:
         """Return the sum and its parts for people."""
         parts = ", ".join(
             f"{name} {value / GIB:.2f}"
             for name, value in (
-                ("weights", self.weights),
+                ("weights", self.weights + self.copies),
                 ("optimizer", self.optimizer),
                 ("gradients", self.gradients),
                 ("clips", self.clips),
@@ -66,6 +68,7 @@ def step_memory(
     bf16: bool,
     num_parameters: int,
     num_matrix_values: int,
+    cuda: bool = False,
     muon_values: int = 0,
     shards: int = 1,
 ) -> StepMemory:
@@ -79,6 +82,8 @@ def step_memory(
         bf16: Whether it is computed in bf16.
         num_parameters: Values of all weights.
         num_matrix_values: Of these, values of matrices, which are copied under bf16.
+        cuda: Whether on a GPU, where autocast norms in float32 and keeps what they read, a value more for each norm
+            under bf16, and where attention's result is kept once more in the order of the tokens.
         muon_values: Values that Muon updates, with one moment each.
         shards: Devices among which FSDP2 divides weights, moments and gradients; 1 with DDP. The block that is being
             computed, which is whole then, is not counted.
@@ -86,20 +91,23 @@ def step_memory(
     size = 2 if bf16 else FLOAT32
     grid = native_grid(config)
     P, D, E = config.values_per_tubelet, config.hidden_size, config.decoder_hidden_size
+    norm, again = int(cuda and bf16), int(cuda)  # values that a norm, and attention, keep more
+    states = STATES + 2 * norm + again
     kept = visible * P * size  # tubelets, for the gradient of the projection
-    kept += config.num_hidden_layers * block_bytes(D, config.intermediate_size, visible, size)
-    kept += 2 * visible * D * size  # the last state, and that normalized
+    kept += config.num_hidden_layers * block_bytes(D, config.intermediate_size, visible, size, states=states)
+    kept += (2 + norm) * visible * D * size  # the last state, and that normalized
     loss = 0
     if decoded:
         tokens, mlp, depth = visible + decoded, config.decoder_intermediate_size, config.decoder_num_hidden_layers
-        kept += (depth - 1) * block_bytes(E, mlp, tokens, size)
-        kept += 4 * tokens * E * size  # the last block's input, that normalized, keys and values
-        kept += (5 * E + 2 * mlp) * decoded * size + 2 * decoded * E * size  # its outputs, and the last norm's
+        kept += (depth - 1) * block_bytes(E, mlp, tokens, size, states=states)
+        kept += (4 + norm) * tokens * E * size  # the last block's input, that normalized, keys and values
+        kept += ((7 + 2 * norm + again) * E + 2 * mlp) * decoded * size  # its outputs, and the last norm's
         kept += 2 * decoded * P * FLOAT32  # predictions and targets in float32
         loss = decoded * P * (FLOAT32 + (2 * size if bf16 else 0))  # the gradient; under bf16 again, with the logits
     copied = num_matrix_values - P * D  # not the tubelet projection: clips have no gradient
     return StepMemory(
-        weights=(num_parameters * FLOAT32 + (copied * size if bf16 else 0)) // shards,
+        weights=num_parameters * FLOAT32 // shards,
+        copies=(copied * size if bf16 else 0) // shards,
         optimizer=(2 * num_parameters - muon_values) * FLOAT32 // shards,
         gradients=num_parameters * FLOAT32 // shards,
         clips=clips * grid.num_tokens * P * (1 + FLOAT32),
@@ -108,7 +116,7 @@ def step_memory(
     )
 
 
-def block_bytes(width: int, intermediate: int, tokens: int, size: int) -> int:
+def block_bytes(width: int, intermediate: int, tokens: int, size: int, *, states: int = STATES) -> int:
     """Return what a block keeps of one clip.
 
     Args:
@@ -116,5 +124,6 @@ def block_bytes(width: int, intermediate: int, tokens: int, size: int) -> int:
         intermediate: Width of the MLP.
         tokens: N.
         size: Bytes of a value.
+        states: Values of the width that it keeps for each token.
     """
-    return (STATES * width + 2 * intermediate) * tokens * size
+    return (states * width + 2 * intermediate) * tokens * size

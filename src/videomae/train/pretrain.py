@@ -21,6 +21,7 @@ from videomae.data.procedural_source import ProceduralDataset
 from videomae.data.scan import scan_unlabelled
 from videomae.data.skip_list import without_skipped
 from videomae.data.splits import not_used_lines, training_rows
+from videomae.engine.compiled import is_worth_compiling
 from videomae.engine.distributed import Ranks, joined
 from videomae.engine.interrupt import graceful_interrupt
 from videomae.engine.precision import autocast, compute_dtype, pick_device
@@ -99,7 +100,8 @@ def _pretrain(
     model = model.to(device).train()
     dataset = training_data(recipe, manifest, native_grid(model.config), device=device)
     mean, std = (torch.tensor(one, device=device) for one in (IMAGENET_MEAN, IMAGENET_STD))
-    augment = DeviceAugment(recipe.augment, seed=loop.seed, mean=mean, std=std)
+    compiles = is_worth_compiling(loop.compile, device)
+    augment = DeviceAugment(recipe.augment, seed=loop.seed, mean=mean, std=std, compiles=compiles)
     plan = plan_steps(recipe, num_videos=len(manifest.rows))
     cost_of_clip = pretraining_clip_cost(model.config, recipe)
     spread = spread_model(model, recipe, ranks, dtype=dtype)

@@ -50,6 +50,7 @@ MAY_CHANGE = {
     "loop.max_bad_fraction": GIVES_UP,
     "loop.max_skipped_steps": GIVES_UP,
     "loop.micro_batch": ROUNDING,
+    "loop.compile": LATER_LOSSES,
     "loop.precision": LATER_LOSSES,
     "loop.workers": SPEED,
     "optim.base_lr": LATER_LOSSES,
