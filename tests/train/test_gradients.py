@@ -33,7 +33,8 @@ COMMON = ["--loop.batch_size", str(BATCH), "--loop.precision", "fp32", "--loop.m
 COMMON += ["--schedule.steps", str(STEPS), "--loop.checkpoint_steps", "50", "--loop.log_steps", "10"]
 PRETRAIN = [*COMMON, "--model.overrides.drop_path_rate", "0.2", "--mask.decoder_kind", "running_cell"]
 FINETUNE = [*COMMON, "--head.dropout", "0.2", "--head.drop_path_rate", "0.2"]
-FINETUNE += ["--schedule.steps", "20", "--mix.mixup_alpha", "0.8", "--mix.cutmix_alpha", "1.0", "--augment.erasing_prob", "0.5"]
+FINETUNE += ["--schedule.steps", "20", "--optim.ema_decay", "0.9"]
+FINETUNE += ["--mix.mixup_alpha", "0.8", "--mix.cutmix_alpha", "1.0", "--augment.erasing_prob", "0.5"]
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +171,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step_and_any_number_of
 ) -> None:
     words = ["--data.train", str(videos), "--parallel.kind", kind, "--loop.precision", "fp32"]
     words += ["--loop.batch_size", "4", "--loop.max_bad_fraction", "0.3", "--loop.checkpoint_steps", "100"]
+    words += ["--optim.ema_decay", "0.7", "--loop.activation_checkpointing", "true"]
     recipe = pretrain_recipe(*words)
     in_processes(2, train, recipe, tmp_path / "whole")
     in_processes(2, stop, recipe, tmp_path / "same")

@@ -22,6 +22,7 @@ from videomae.data.mix import Mixing
 from videomae.data.scan import scan_labelled
 from videomae.data.skip_list import without_skipped
 from videomae.data.splits import check_apart, measured_rows, not_used_lines, train_and_val, training_rows
+from videomae.engine.average import WeightAverage
 from videomae.engine.compiled import is_worth_compiling, uncompiled
 from videomae.engine.distributed import Ranks, joined
 from videomae.engine.interrupt import graceful_interrupt
@@ -150,7 +151,9 @@ def _finetune(
         return FinetuneResult(folder, load_evaluation(evaluation_file))
     for line in origin_lines(report):
         print(line)
-    start = session.restore(spread, optimizer)
+    decay = recipe.optim.ema_decay
+    average = None if decay is None else WeightAverage(model, decay)
+    start = session.restore(spread, optimizer, average)
     cost = run_cost(cost_of_clip, model, plan, loop, num_videos=len(train.rows), start_step=start)
     for line in (*cost.lines(), *spread_lines(ranks, recipe)):
         print(line)
@@ -176,6 +179,7 @@ def _finetune(
             session=session,
             cost=cost,
             interrupt=interrupt,
+            average=average,
         )
 
         # ---- the result --------------------------------------------------------------------------------------

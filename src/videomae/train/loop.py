@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch.utils.data import DataLoader
 
 from videomae.data.loader import Batch, in_steps
+from videomae.engine.average import WeightAverage
 from videomae.engine.compiled import uncompiled
 from videomae.engine.interrupt import Interrupt
 from videomae.engine.optim import RunOptimizer, clip_and_norm
@@ -31,6 +32,7 @@ def train_steps(
     session: Session,
     cost: RunCost,
     interrupt: Interrupt,
+    average: WeightAverage | None = None,
     monitor: LearningMonitor | None = None,
 ) -> None:
     """Train from the step that the session is at to the last one.
@@ -46,6 +48,7 @@ def train_steps(
         session: Restored.
         cost: Of the run.
         interrupt: Where a stop is asked for.
+        average: Of the weights; it is the model's after the last step.
         monitor: Measures whether pre-training learns; in the first process alone.
 
     Raises:
@@ -77,6 +80,8 @@ def train_steps(
             with session.updating(step):
                 if loss is not None and norm is not None:
                     update_weights(optimizer, lr=plan.lr(step), loss=loss, grad_norm=norm)
+                    if average is not None:
+                        average.update()
             read = session.log_step(whole, plan, loss=loss, grad_norm=norm)
             progress.update(step, num_clips=whole.num_readable, loss=read, learning_rate=plan.lr(step))
             for line in duration.after(step, synchronized=read is not None):
@@ -89,3 +94,5 @@ def train_steps(
             if step % loop.checkpoint_steps == 0 or step == plan.total:
                 session.save()
         session.finish_saving()
+        if average is not None:
+            average.install()

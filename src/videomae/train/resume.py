@@ -43,6 +43,7 @@ MAY_CHANGE = {
     "data.skip": "changes only the evaluation: the videos that are trained on are proved to be the same",
     "data.val": EVALUATION,
     "evaluation": EVALUATION,
+    "loop.activation_checkpointing": ROUNDING,
     "loop.checkpoint_steps": SPEED,
     "loop.device": LATER_LOSSES,
     "loop.keep_checkpoints": SPEED,
