@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -43,7 +42,7 @@ def main() -> None:
             found.append((round(time.monotonic() - begin), round(resident_mb(process.pid), 1)))
             summary = Path(f"{options.out}.log").read_text(encoding="utf-8").splitlines()[-1:]
             options.out.write_text(json.dumps({"seconds_and_mb": found, "last_line": summary}, indent=1))
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # not SIGINT, which is ignored in what a shell starts in the background
         process.wait()
     late = [memory for seconds, memory in found if seconds >= 120] or [0.0]
     print(f"{found[0][1]} MB at first, {late[0]} to {late[-1]} MB from minute 2 to {found[-1][0] / 60:.0f}")

@@ -137,16 +137,6 @@ def test_reconstruct_writes_an_image(models: Path, labelled_folder: Path, tmp_pa
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
-def test_evaluate_prints_accuracy_and_writes_every_video(
-    models: Path, labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "result.json"
-    views = ["--views.num_clips", "2", "--views.num_crops", "1", "--workers", "0"]
-    assert main(["evaluate", str(models / "fine"), str(labelled_folder), *views, "--out", str(out)]) == 0
-    assert "top-1" in capsys.readouterr().out
-    assert len(json.loads(out.read_text())["videos"]) == 6
-
-
 BAD_INPUT = {
     "no such subcommand": (["predikt"], "unknown subcommand 'predikt': did you mean 'predict'?"),
     "no such option": (["predict", "M", "V", "--topk", "3"], "--topk"),

@@ -69,6 +69,7 @@ def test_a_protocol_by_name_is_its_clips_and_crops(
         command = ["evaluate", model, str(grouped / "one.csv"), "--protocol", name, "--out", str(out), *QUICK]
         assert main(command) == 0
         result = load_evaluation(out)
+        assert len(result.rows) == 6
         assert (result.clip.kind, result.config.views.num_clips, result.config.views.num_crops) == (kind, *views)
     assert "95 % interval over 3 groups" in capsys.readouterr().out
     assert main([*command, "--views.num_clips", "2"]) == 2

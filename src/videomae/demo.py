@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from videomae.data.remote_folder import joined
 from videomae.data.synthetic import MOTION_CLASSES, write_motion_videos
 from videomae.engine.progress import TrainingProgress
 from videomae.engine.runlog import MetricsLog
@@ -315,7 +316,8 @@ def _reconstructions(out: Path, results: _Results) -> Section:
     shown = [("after half a minute on clips like these", trained, row) for row in reversed(spread)]
     shown.append(("before that, as shipped", shipped, spread[-1]))
     pictures = [
-        (name, reconstruct_video(model, Path(evaluation.root) / row.path, mask=mask)) for name, model, row in shown
+        (name, reconstruct_video(model, joined(Path(evaluation.root), row.path), mask=mask))
+        for name, model, row in shown
     ]
     section = reconstruction_section(pictures)
     return Section("What the model sees, and what it fills in", [*section.blocks, *_errors(results.history)])

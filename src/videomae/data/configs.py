@@ -147,7 +147,7 @@ class GenerateConfig:
 
 
 ImportKind = Literal[
-    "folder", "classes", "videomae", "kinetics", "ssv2", "ucf101", "hmdb51", "videofolder", "multilabel"
+    "folder", "classes", "videomae", "kinetics", "ssv2", "ucf101", "hmdb51", "videofolder", "multilabel", "webdataset"
 ]
 
 
@@ -162,6 +162,6 @@ class ImportConfig:
     template: str | None = None
     """Names of the pictures in folders of frames that videomae lists, such as img_{:05}.jpg; null: all pictures."""
     labels: Path | None = None
-    """Class names: the labels file of ssv2, null: beside SOURCE; a text file, one a line, for the ids of videomae."""
+    """Class names: the labels file of ssv2, null: beside SOURCE; a text file, one a line, for ids of the others."""
     overwrite: bool = False
     """Replace the manifest that is there."""

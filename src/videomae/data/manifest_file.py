@@ -1,13 +1,14 @@
 """Manifest files: CSV or Parquet with a row for each video. `labels.csv` in a folder of videos is one.
 
 The columns with a meaning are `COLUMNS`; others are carried along. Paths are relative to the file's folder, or
-absolute. A CSV without a first line of names is read as a list, see `data/list_file.py`.
+absolute, or addresses. A CSV without a first line of names is read as a list, see `data/list_file.py`.
 """
 
 from __future__ import annotations
 
 import csv
 import gc
+import io
 import json
 import math
 import os
@@ -19,7 +20,9 @@ from typing import Any, NamedTuple
 
 from videomae.data.list_file import is_list, parse_list
 from videomae.data.manifest import Manifest, VideoRow
+from videomae.data.remote_folder import content_of, is_remote_file, joined, opened_text
 from videomae.errors import ManifestError
+from videomae.video.addresses import is_remote, video_path
 from videomae.video.opening import is_there, split_part
 
 LABELS_FILE = "labels.csv"
@@ -66,7 +69,7 @@ class Table(NamedTuple):
 
 def is_manifest_file(path: Path) -> bool:
     """Tell whether a path is that of a manifest file, by its suffix."""
-    return path.suffix.lower() in MANIFEST_SUFFIXES and path.is_file()
+    return path.suffix.lower() in MANIFEST_SUFFIXES and (is_remote(path) or path.is_file())
 
 
 @contextmanager
@@ -89,7 +92,7 @@ def read_manifest(path: Path, *, labelled: bool, several: bool = False, check_fi
     own order.
 
     Args:
-        path: The file.
+        path: The file, or its address.
         labelled: Whether every row must have one label, but for those of the split test, and a value in each of the
             columns group and split that there are.
         several: Whether labelled rows may have any number of labels in a column of them, none among them.
@@ -98,6 +101,7 @@ def read_manifest(path: Path, *, labelled: bool, several: bool = False, check_fi
     Raises:
         ManifestError: If the file cannot be read, has no column of paths or no row, or one of its rows is at fault.
     """
+    path = video_path(path)
     table = read_table(path)
     path_column = next((name for name in PATH_NAMES if name in table.columns), None)
     if path_column is None or (labelled and not {LABEL, LABELS} & set(table.columns)):
@@ -114,7 +118,7 @@ def read_manifest(path: Path, *, labelled: bool, several: bool = False, check_fi
     names = [_label_names(table, row, one_each=one_each) for row in table.rows]
     classes, ids = _classes(table, {name for own in names for name in own})
     is_several = any(len(own) != 1 for own in names) and LABELS in table.columns
-    folder = Path(os.path.expanduser(path)).parent
+    folder = path.expanduser().parent
     needed = (path_column, *(name for name in (GROUP, SPLIT) if labelled and name in table.columns))
     carried = [name for name in table.columns if name not in COLUMNS and name != path_column]
     has_times = bool({START, END} & set(table.columns))
@@ -125,7 +129,7 @@ def read_manifest(path: Path, *, labelled: bool, several: bool = False, check_fi
         values = row.values
         labels = tuple(ids[name] for name in own)
         text = values[path_column]
-        video, start, end = folder / text, *(_times(table, row) if has_times else (None, None))
+        video, start, end = joined(folder, text), *(_times(table, row) if has_times else (None, None))
         if start is None and end is None and "#t=" in text:
             video, start, end = split_part(video)
         found = VideoRow(
@@ -180,7 +184,7 @@ def parse_seconds(text: str) -> float | None:
 def _read_csv(path: Path) -> Table:
     """Read UTF-8 text, with or without the mark at the beginning that spreadsheets write."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
+        with opened_text(path) as stream:
             first = next((line for line in stream if line.strip()), "")
             names = [name.strip() for name in next(csv.reader([first]), [])]
             stream.seek(0)
@@ -218,7 +222,7 @@ def _table_of_list(path: Path, lines: Sequence[str]) -> Table:
 def _read_parquet(path: Path) -> Table:
     pyarrow, parquet = parquet_modules(path)
     try:
-        table = parquet.read_table(path)
+        table = parquet.read_table(io.BytesIO(content_of(path)) if is_remote(path) else path)
     except (OSError, pyarrow.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise ManifestError(f"{path} cannot be read as Parquet ({reason}): write it again") from None
@@ -268,10 +272,11 @@ def _text(value: Any) -> str:
 
 def _classes_beside(path: Path) -> tuple[str, ...] | None:
     beside = path.with_name(path.stem + CLASSES_SUFFIX)
-    if not beside.is_file():
+    if not (is_remote_file(beside) if is_remote(beside) else beside.is_file()):
         return None
     try:
-        lines = beside.read_text(encoding="utf-8-sig").splitlines()
+        with opened_text(beside) as stream:
+            lines = stream.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(
             f"{beside} cannot be read ({error}): write one class name a line, as UTF-8 text"

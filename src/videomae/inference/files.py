@@ -8,8 +8,10 @@ from pathlib import Path
 
 from videomae.data.datasets import BadVideo
 from videomae.data.manifest_file import is_manifest_file
+from videomae.data.remote_folder import is_remote_folder
 from videomae.data.scan import scan_unlabelled
 from videomae.errors import ConfigError, ManifestError, WeightsError
+from videomae.video.addresses import is_remote, video_path
 from videomae.video.index_store import IndexStore, index_store
 from videomae.video.opening import split_part
 from videomae.video.probe import VIDEO_SUFFIXES
@@ -23,8 +25,8 @@ def list_videos(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path | BadV
     A folder without any, or a manifest file at fault, is yielded as a `BadVideo` with the reason. Another file is not
     opened, whatever its suffix.
     """
-    for path in map(Path, paths):
-        if not path.is_dir() and not is_manifest_file(path):
+    for path in map(video_path, paths):
+        if not (path.is_dir() or is_manifest_file(path) or is_remote_folder(path)):
             yield path
             continue
         try:
@@ -48,10 +50,10 @@ def list_inputs(videos: Iterable[str | os.PathLike[str]]) -> Iterator[Path | str
 
 def collection_store(paths: Iterable[str | os.PathLike[str]]) -> IndexStore | None:
     """Return what keeps the frame indices of the videos of the first folder or manifest file; None without one."""
-    for path in map(Path, paths):
+    for path in map(video_path, paths):
         if is_manifest_file(path):
             return index_store(path.expanduser().parent)
-        if path.is_dir():
+        if path.is_dir() or is_remote_folder(path):
             return index_store(path)
     return None
 
@@ -74,6 +76,8 @@ def split_model(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     """
     first, *rest = arguments
     path = Path(first)
+    if is_remote(first):
+        return None, list(arguments)
     if path.is_dir() and first != DEFAULT_MODEL:
         is_model = _holds_model(path)
         if is_model and _holds_videos(path):

@@ -39,7 +39,7 @@ from videomae.inference.loaded import LoadedModel, load_encoder
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.encoder import encode
 from videomae.video.index_store import IndexStore
-from videomae.video.opening import open_reader
+from videomae.video.opening import open_reader, version_of
 from videomae.video.sampling import ClipConfig, clip_indices
 
 MAX_SIDE = 4  # positions kept along each side of a time slice
@@ -110,11 +110,7 @@ def model_key(loaded: Frozen) -> str:
 
 def video_key(manifest: Manifest, row: VideoRow) -> str:
     """Return a name for the file of a video, by its path in the data set, its size and its time of change."""
-    try:
-        stat = row.path.stat()
-        state = (stat.st_size, stat.st_mtime_ns)
-    except OSError:
-        state = (-1, -1)  # reading it will tell
+    state = version_of(row.path) or (-1, -1)  # reading it will tell
     text = repr((manifest.relative_path(row), *state))
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from videomae.data.configs import ProblemType
 from videomae.errors import ConfigError
+from videomae.video.addresses import video_path
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,10 @@ class FinetuneData:
     """The one part to train a model for, from 1 to folds; null: all, one after the other."""
 
     def __post_init__(self) -> None:
-        """Check that folds are whole and leave something to train on."""
+        """Make addresses whole that a path has lost a slash of; check that folds leave something to train on."""
+        for name in ("train", "val", "test"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else video_path(value))
         if self.folds is not None and self.folds < 2:
             raise ConfigError(f"data.folds is {self.folds}; use at least 2, or null to divide by val_fraction")
         if self.fold is not None and (self.folds is None or not 1 <= self.fold <= self.folds):

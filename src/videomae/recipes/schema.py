@@ -26,6 +26,7 @@ from videomae.monitor.configs import MonitorConfig
 from videomae.recipes.finetune_parts import FinetuneData as FinetuneData
 from videomae.recipes.finetune_parts import HeadConfig as HeadConfig
 from videomae.recipes.finetune_parts import LoraConfig as LoraConfig
+from videomae.video.addresses import video_path
 from videomae.video.sampling import ClipConfig
 
 RECIPE_FILE = "recipe.yaml"
@@ -82,9 +83,13 @@ class PretrainData:
     """Where the videos are."""
 
     train: Path
-    """A folder of videos, of any depth, a manifest file, one video, or `procedural:` for generated clips."""
+    """A folder of videos of any depth, a manifest file, one video, their address, or `procedural:`, drawn clips."""
     skip: Path | None = None
     """A list of videos to leave out, one path a line, such as skip.txt of `videomae data check`."""
+
+    def __post_init__(self) -> None:
+        """Make an address whole again that a path has lost a slash of."""
+        object.__setattr__(self, "train", video_path(self.train))
 
 
 @dataclass(frozen=True)

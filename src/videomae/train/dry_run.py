@@ -78,6 +78,8 @@ def memory_of(
         num_matrix_values=sum(one.numel() for one in model.parameters() if one.ndim > 1),
         muon_values=sum(one.numel() for name, one in model.named_parameters() if name in matrices),
         shards=processes if recipe.parallel.kind == "fsdp" else 1,
+        averaged=recipe.optim.ema_decay is not None,
+        checkpointed=recipe.loop.activation_checkpointing,
     )
 
 

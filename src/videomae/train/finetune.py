@@ -17,6 +17,7 @@ from videomae.data.configs import ProblemType
 from videomae.data.datasets import FinetuningDataset, SampleKey
 from videomae.data.device_augment import DeviceAugment
 from videomae.data.loader import Batch, Shard, train_loader
+from videomae.engine.average import WeightAverage
 from videomae.engine.compiled import is_worth_compiling
 from videomae.engine.distributed import Ranks, joined
 from videomae.engine.interrupt import graceful_interrupt
@@ -159,7 +160,9 @@ def _finetune(
         return FinetuneResult(folder, load_evaluation(evaluation_file), load_last_evaluation(session.folder.path))
     for line in [*origin_lines(report), *problem_lines(videos.targets), *trained_lines]:
         print(line)
-    start = session.restore(spread, optimizer)
+    decay = recipe.optim.ema_decay
+    average = None if decay is None else WeightAverage(model, decay)
+    start = session.restore(spread, optimizer, average)
     cost = run_cost(cost_of_clip, model, plan, loop, num_videos=len(train.rows), start_step=start)
     for line in (*cost.lines(), *spread_lines(ranks, recipe)):
         print(line)
@@ -188,6 +191,7 @@ def _finetune(
             cost=cost,
             interrupt=interrupt,
             measuring=measuring,
+            average=average,
         )
 
         # ---- the result --------------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ class Measuring:
         self.session.flush()  # the records of the steps before this one come first
 
         def validated() -> tuple[str, tuple[float, int]]:
-            with interrupt.discardable():
+            with interrupt.discardable(), uncompiled():
                 return self._validated(model, step)
 
         with interrupt.alone():
@@ -148,7 +148,7 @@ class Measuring:
         model = whole_model(self.spread, self.model_class, self.ranks)
 
         def finished() -> Outcome:
-            with interrupt.discardable():
+            with interrupt.discardable(), uncompiled():
                 return self._finished(model)
 
         return self.ranks.first(finished)

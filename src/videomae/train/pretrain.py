@@ -21,6 +21,7 @@ from videomae.data.procedural_source import ProceduralDataset
 from videomae.data.scan import scan_unlabelled
 from videomae.data.skip_list import without_skipped
 from videomae.data.splits import not_used_lines, training_rows
+from videomae.engine.average import WeightAverage
 from videomae.engine.compiled import is_worth_compiling
 from videomae.engine.distributed import Ranks, joined
 from videomae.engine.interrupt import graceful_interrupt
@@ -132,7 +133,9 @@ def _pretrain(
         return folder
     for line in (*not_used_lines(all_videos, training_rows(all_videos)), *origin_lines(report)):
         print(line)
-    start = session.restore(spread, optimizer)
+    decay = recipe.optim.ema_decay
+    average = None if decay is None else WeightAverage(model, decay)
+    start = session.restore(spread, optimizer, average)
     monitor = None
     if recipe.parallel.kind == "fsdp" and recipe.monitor.enabled:
         print("monitor: nothing is measured, since parallel.kind is fsdp: no process has the whole model")
@@ -170,6 +173,7 @@ def _pretrain(
             session=session,
             cost=cost,
             interrupt=interrupt,
+            average=average,
             monitor=monitor,
         )
 

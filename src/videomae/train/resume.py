@@ -44,6 +44,7 @@ MAY_CHANGE = {
     "data.val": EVALUATION,
     "data.test": EVALUATION,
     "evaluation": EVALUATION,
+    "loop.activation_checkpointing": ROUNDING,
     "loop.checkpoint_steps": SPEED,
     "loop.device": LATER_LOSSES,
     "loop.keep_checkpoints": SPEED,

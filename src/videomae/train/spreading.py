@@ -50,6 +50,8 @@ def spread_model(
         )
     if ranks.world_size == 1:
         interruptible_backward(model.parameters())
+    if recipe.loop.activation_checkpointing:
+        model.activation_checkpointing_enable()
     if is_worth_compiling(recipe.loop.compile, next(model.parameters()).device):
         compile_parts(model)
     blocks = [module for module in model.modules() if isinstance(module, VideoMAELayer)]
