@@ -43,6 +43,12 @@ def finetune(arguments: list[str]) -> int:
     result = train(recipe, out=options.out, overwrite=options.overwrite, resume=options.resume)
     for line in result.evaluation.summary():
         print(line)
+    if recipe.data.folds is not None and recipe.data.fold is None:
+        from videomae.report.evaluation_page import write_evaluation_page
+
+        page = write_evaluation_page(options.out, result.evaluation, model=str(options.out))
+        print(f"models: {options.out}/fold-*/model\nreport: {page}")
+        return 0
     print(f"model: {result.model_folder}")
     if not is_other:
         _told_page(options.out)

@@ -41,3 +41,11 @@ def test_the_average_becomes_the_model_when_it_is_installed_and_a_saved_one_goes
     assert torch.equal(model.weight, average.values["weight"])
     with pytest.raises(KeyError):
         other.load({})
+
+
+def test_the_models_own_weights_are_back_after_the_average_was_in_their_place() -> None:
+    model, average, history = trained(0.5, 3)
+    with pytest.raises(RuntimeError, match="stop"), average.installed():
+        assert torch.equal(model.weight, average.values["weight"])
+        raise RuntimeError("stop")
+    assert torch.equal(model.weight, history[-1])

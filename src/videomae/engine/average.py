@@ -7,6 +7,9 @@ Source: Polyak and Juditsky 1992; with a constant decay as in the fine-tuning of
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -39,6 +42,17 @@ class WeightAverage:
         """Write the average into the model, whose own weights are lost."""
         for name, weight in self._weights.items():
             own_part(weight.detach()).copy_(own_part(self.values[name]))
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Have the average in the model for the block, and its own weights back after it."""
+        own = {name: own_part(weight.detach()).clone() for name, weight in self._weights.items()}
+        self.install()
+        try:
+            yield
+        finally:
+            for name, weight in self._weights.items():
+                own_part(weight.detach()).copy_(own[name])
 
     @torch.no_grad()
     def load(self, values: dict[str, Tensor]) -> None:

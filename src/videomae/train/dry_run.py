@@ -18,7 +18,8 @@ from videomae.monitor.held_out import hold_out
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe
 from videomae.train.configs import PlanConfig
 from videomae.train.cost import ClipCost, classification_clip_cost, duration_text, pretraining_clip_cost
-from videomae.train.finetune import build_classifier, training_and_validation
+from videomae.train.finetune import build_classifier
+from videomae.train.labelled import training_and_validation
 from videomae.train.memory import StepMemory, step_memory
 from videomae.train.pretrain import build_model
 from videomae.train.step import StepPlan, muon_matrices, plan_steps

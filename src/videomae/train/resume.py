@@ -42,6 +42,7 @@ MAY_CHANGE = {
     "data.train": "changes nothing: the videos are proved to be the same",
     "data.skip": "changes only the evaluation: the videos that are trained on are proved to be the same",
     "data.val": EVALUATION,
+    "data.test": EVALUATION,
     "evaluation": EVALUATION,
     "loop.activation_checkpointing": ROUNDING,
     "loop.checkpoint_steps": SPEED,
@@ -62,9 +63,14 @@ MAY_NOT_CHANGE = {
     "augment": "every video would be cropped otherwise than before",
     "clip": "the model has been trained on clips of the other kind",
     "decoder_init": "the run has started from the other values",
+    "data.fold": "it decides which videos are trained on",
+    "data.folds": "it decides which videos are trained on",
+    "data.sampling": "it decides in which order the videos come",
     "data.val_fraction": "it decides which videos are trained on",
+    "data.values": "the model would learn something else",
     "head": "it is part of the model and its loss",
     "init": "the run has started from the other weights",
+    "lora": "it decides which weights are trained",
     "loop.batch_size": "steps, epochs and learning rates follow from it",
     "loop.seed": "every random draw follows from it",
     "mask": "the loss would be another one",
@@ -74,6 +80,7 @@ MAY_NOT_CHANGE = {
     "parallel": "the checkpoints of the two kinds differ",
     "optim": "the checkpoint holds the optimizer's state for the other value",
     "schedule": "the learning rate of every step, of those done too, follows from the length of the run",
+    "validation": "it decides which weights are the best so far",
 }
 
 

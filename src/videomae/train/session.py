@@ -10,7 +10,7 @@ import platform
 import shlex
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -201,7 +201,13 @@ class Session:
         self.step, self._can_save = step, True
 
     def log_step(
-        self, whole: WholeStep, plan: StepPlan, *, loss: Tensor | None, grad_norm: Tensor | None
+        self,
+        whole: WholeStep,
+        plan: StepPlan,
+        *,
+        loss: Tensor | None,
+        grad_norm: Tensor | None,
+        noted: Mapping[str, float] | None = None,
     ) -> float | None:
         """Count the step that is done and keep its numbers; every `log_steps` read and write them.
 
@@ -210,6 +216,7 @@ class Session:
             plan: For epoch and learning rate.
             loss: 0-d; None where no video of the batch could be read.
             grad_norm: 0-d; None likewise.
+            noted: Further numbers for the record of the step.
 
         Returns:
             The last loss, if losses were read.
@@ -222,6 +229,7 @@ class Session:
             "epoch": round(plan.epoch(self.step), 4),
             "lr": plan.lr(self.step),
             "clips": whole.num_readable,
+            **(noted or {}),
         }
         videos = [self._names[index] for index in whole.indices]
         self._pending.add(record, loss=loss, grad_norm=grad_norm, videos=videos)
