@@ -36,7 +36,8 @@ OPTIONS = {
     "evaluate": "batch_size clip device out precision split views workers".split(),
     "predict": "clip device json num_views top_k".split(),
     "probe": "attentive cache clip device folds model out overwrite seed split workers".split(),
-    "features": "clip device model out pool step_frames".split(),
+    "features": "batch_size clip device model out pool precision resume shard step step_frames window "
+    "workers".split(),
     "reconstruct": "device mask model out seed".split(),
 }
 SIZES = {

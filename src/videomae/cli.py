@@ -30,6 +30,7 @@ from videomae.command_options import (
     told_default,
 )
 from videomae.data_commands import DATA_PARTS
+from videomae.index_commands import features
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -179,40 +180,6 @@ def probe(arguments: list[str]) -> int:
     for line in [*result.lines(), f"report: {page}", f"model: {options.out / 'model'}"]:
         print(line)
     return 0
-
-
-def features(arguments: list[str]) -> int:
-    """Compute feature vectors of videos and write them to one safetensors file."""
-    from videomae.inference.configs import Pooling
-
-    parser = command_parser("features", features)
-    add_model(parser)
-    add_videos(parser, model_first=True)
-    parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
-    parser.add_argument(
-        "--pool", type=Pooling, default="clip", help="one vector for each clip, frame, tubelet, token"
-    )
-    parser.add_argument("--step_frames", type=int, help="cover the whole video with clips this many frames apart")
-    add_clip(parser)
-    add_device(parser)
-    options, model = parsed_with_model(parser, arguments)
-
-    from videomae.inference.features import write_features
-
-    written = write_features(
-        model,
-        options.videos,
-        options.out,
-        pooling=options.pool,
-        step_frames=options.step_frames,
-        clip=options.clip,
-        device=options.device,
-    )
-    for bad in written.bad:
-        print(f"error: {bad.reason}", file=sys.stderr)
-    for path, shape in written.shapes:
-        print(f"{path}: {list(shape)}")
-    return EXIT_USER_ERROR if written.bad else 0
 
 
 def reconstruct(arguments: list[str]) -> int:
