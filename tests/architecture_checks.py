@@ -28,7 +28,7 @@ LAYERS = {
     "monitor": 7,
     "model": 6,
     "search": 8,
-    "anomaly": 8,
+    "anomaly": 9,
     "explain": 8,
     "index_commands": 12,
     "collection": 6,

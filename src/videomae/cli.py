@@ -30,7 +30,7 @@ from videomae.command_options import (
     told_default,
 )
 from videomae.data_commands import DATA_PARTS
-from videomae.index_commands import features
+from videomae.index_commands import anomaly, dedupe, explain, features, search
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -323,8 +323,12 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "predict": Subcommand("classify videos", predict),
     "probe": Subcommand("measure a frozen encoder on labelled videos, save a linear classifier on it", probe),
     "features": Subcommand("feature vectors of videos, in one file", features),
+    "search": Subcommand("places in indexed footage that are like a clip", search),
+    "dedupe": Subcommand("videos that show the same, also cut, resized or at another speed", dedupe),
+    "anomaly": Subcommand("what is unusual, after footage in which nothing is", anomaly),
     "data": Subcommand("generate videos; import, check or prepare a collection", data),
     "weights": Subcommand("inspect a checkpoint of any known layout, or convert it", weights),
+    "explain": Subcommand("draw where in a clip a classifier's decision comes from", explain),
     "reconstruct": Subcommand("draw what a pre-trained model predicts behind its mask", reconstruct),
 }
 

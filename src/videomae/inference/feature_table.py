@@ -180,7 +180,7 @@ class TableParts:
         spans = np.concatenate([one.spans for one in rows]) if rows else np.empty((0, 2))
         flat = pa.array(np.ascontiguousarray(vectors).reshape(-1), pa.float32())
         paths = [as_text(one.path) for one, count in zip(rows, counts, strict=True) for _ in range(count)]
-        numbers = [np.arange(count) for count in counts] or [np.empty(0)]
+        numbers = [np.arange(count) for count in counts] or [np.empty(0, np.int64)]
         return pa.table({
             "path": pa.array(paths, pa.string()),
             "start": pa.array(spans[:, 0], pa.float64()),
