@@ -23,7 +23,7 @@ def scene(seed: int, num_frames: int = 60, side: int = 64) -> Frames:
     """Draw a textured background over which two blocks wander."""
     rng = np.random.default_rng(seed)
     small = rng.integers(30, 220, (6, 8, 3), dtype=np.uint8)
-    back = np.asarray(Image.fromarray(small).resize((side * 4 // 3, side), Image.Resampling.BICUBIC))
+    back = np.asarray(Image.fromarray(small).resize((88, side), Image.Resampling.BICUBIC))
     frames = np.repeat(back[None], num_frames, axis=0).copy()
     for color in rng.integers(0, 255, (2, 3)):
         places = np.cumsum(rng.normal(0, 3, (num_frames, 2)), axis=0) + rng.integers(10, side - 20, 2)
@@ -83,9 +83,6 @@ def test_a_part_of_two_seconds_in_the_middle_is_aligned() -> None:
 
 
 def test_different_takes_of_a_still_camera_are_no_copies() -> None:
-    one, other = (scene(6) for _ in range(2))
-    other = np.roll(other, 25, axis=0)
-    other[:, 20:36, 20:36] = scene(7)[:, 20:36, 20:36]
     back = scene(6)[0]
     takes = []
     for seed in (1, 2):  # the same background, other movement
@@ -95,7 +92,6 @@ def test_different_takes_of_a_still_camera_are_no_copies() -> None:
             frame[y : y + 12, x : x + 12] = 255
         takes.append(FramePrints(prints_of(frames.mean(axis=-1).astype(np.uint8)), 0.0))
     assert find_copies(takes) == []
-    assert one.shape == other.shape
 
 
 def test_black_frames_show_nothing_and_a_black_video_is_no_copy_of_another() -> None:
@@ -106,7 +102,7 @@ def test_black_frames_show_nothing_and_a_black_video_is_no_copy_of_another() -> 
 
 def test_bars_are_cut_from_what_is_compared(folder: Path) -> None:
     frames = altered(scene(0), bar=10).mean(axis=-1).astype(np.uint8)
-    assert content_box(frames) == (10, 74, 0, 85)
+    assert content_box(frames) == (10, 74, 0, 88)
     prints = frame_prints(folder / "0-fast.mp4")
     assert prints.seconds == pytest.approx(54 / 1.1 / FRAME_RATE, abs=1.0)
     assert prints.values.shape == (round(prints.seconds * RATE), 143)

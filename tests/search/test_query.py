@@ -26,15 +26,14 @@ WINDOWS = WindowChoice(step_seconds=0.3)
 
 @pytest.fixture(scope="module")
 def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixteen motion videos of 32 pixels and 32 frames; `copies/` holds re-encoded, darker copies of two of them."""
+    """Sixteen motion videos of 32 pixels and 32 frames; `copies/` holds re-encoded copies of two of them."""
     root = tmp_path_factory.mktemp("footage")
     write_motion_videos(root / "videos", videos_per_class=2, size=32, num_frames=32)
     (root / "copies").mkdir()
     for name in ("left/left_0000", "up/up_0001"):
         with VideoReader(root / "videos" / f"{name}.mp4") as reader:
             frames = np.stack(list(reader.all_frames()))
-        copy = np.clip(frames.astype(np.float32) * 0.9 + 5, 0, 255).astype(np.uint8)
-        write_video(root / "copies" / f"{Path(name).name}.mp4", copy, quality=30)
+        write_video(root / "copies" / f"{Path(name).name}.mp4", frames, quality=30)
     return root
 
 

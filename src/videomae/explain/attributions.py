@@ -39,6 +39,10 @@ def rollout(encoder: VideoMAEModel, pixel_values: Tensor) -> Tensor:
 def gradient_attention(model: VideoMAEForVideoClassification, pixel_values: Tensor, label_id: int) -> Tensor:
     """Return attention times its gradient for a class, positive parts alone, through all layers.
 
+    The layers' part is that of the source. It says which tokens an output token has looked at; which output tokens
+    the class is read from, in a model that pools their mean, is told by their value times its gradient. Without that
+    the map misses what reaches the output without attention, through the residual connections.
+
     Needs memory for the attention of all layers and its gradient: 2.8 GB for a base model and 16 frames of 224
     pixels.
 
@@ -46,16 +50,18 @@ def gradient_attention(model: VideoMAEForVideoClassification, pixel_values: Tens
     """
     with torch.enable_grad():
         # A leaf that needs a gradient, so that the attentions are in the graph also where all weights are frozen.
-        output = model(pixel_values.detach().requires_grad_(), output_attentions=True)
-        attentions = output.attentions
-        gradients = torch.autograd.grad(output.logits[0, label_id], attentions)
+        pixels = pixel_values.detach().clone().requires_grad_()
+        output = model(pixels, output_attentions=True, output_hidden_states=True)
+        last = output.hidden_states[-1]  # [1, N, D]
+        *gradients, of_last = torch.autograd.grad(output.logits[0, label_id], (*output.attentions, last))
     encoder = model.videomae
-    relevance = torch.eye(attentions[0].shape[-1], device=pixel_values.device)
-    for attention, gradient in zip(attentions, gradients, strict=True):
+    relevance = torch.eye(last.shape[1], device=pixel_values.device)
+    for attention, gradient in zip(output.attentions, gradients, strict=True):
         positive = (attention.detach()[0].float() * gradient[0].float()).clamp_min(0).mean(dim=0)
         relevance = relevance + positive @ relevance
-    relevance = relevance - torch.eye(len(relevance), device=pixel_values.device)
-    return _on_grid(_of_output(relevance, encoder), encoder, pixel_values)
+    read = (last.detach()[0] * of_last[0]).sum(dim=1).float().clamp_min(0)  # [N]
+    values = read @ relevance
+    return _on_grid(values[1:] if encoder.config.use_cls_token else values, encoder, pixel_values)
 
 
 @torch.no_grad()
