@@ -1,9 +1,9 @@
 """Videos that show the same, in part or whole, at another time or speed.
 
-Two videos are compared frame by frame. First those pairs are found of which some frames look alike. For each of them,
-every speed from 0.9 to 1.1 and every offset is tried: the frames that would then be shown together are compared by
-their change, the frame minus the mean over the video, since the frames of a camera that stands still look alike at
-any offset. The best alignment counts if both the change and the look agree over it.
+Two videos are compared frame by frame. First those pairs are found of which some frames look alike. For each of
+them, speeds from 0.9 to 1.1 and every offset are tried, by Fourier transforms along time: the frames that would then
+be shown together are compared by their change, the frame minus the mean over the video, since the frames of a camera
+that stands still look alike at any offset. The best alignment counts if both the change and the look agree over it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from videomae.search.frame_prints import RATE, FramePrints
 
-SPEEDS = np.linspace(0.9, 1.1, 17)
+COARSE_SPEEDS = (0.9, 0.95, 1.0, 1.05, 1.1)
+FINE_STEPS = (-0.025, -0.0125, 0.0125, 0.025)  # tried around the best of those
+MAX_SPEED = 1.125
 MIN_OVERLAP_SECONDS = 1.6
 MIN_OVERLAP = 0.4  # of the shorter video
 MIN_LOOK = 0.8  # mean cosine of frames shown together
@@ -26,7 +28,7 @@ STILL = 0.001  # mean squared change, of frames of unit length, below which noth
 USUAL_SPEED = 0.1  # what a speed of 1.1 must gain, times 0.1, over the original one
 ALIKE = 0.8  # cosine from which two frames look alike
 MIN_ALIKE = 0.3  # fraction of the frames of the shorter video
-BLOCK = 4096  # frames compared with all others at a time
+BLOCK_VALUES = 5 * 10**7  # similarities in memory at a time
 
 FloatArray = NDArray[np.float32]
 
@@ -85,36 +87,38 @@ def align(first: FloatArray, second: FloatArray) -> tuple[float, int, int, float
     if min(n, m) < least:
         return None
     changes = [_change(values) for values in (first, second)]
-    products = changes[0] @ changes[1].T  # [n, m]
-    energies = [np.square(change).sum(axis=1) for change in changes]
-    still = min(float(energy.mean()) for energy in energies) < STILL
-    if still:  # every offset fits: the change says nothing
-        products = first @ second.T
-        energies = [np.square(values).sum(axis=1) for values in (first, second)]
-    best: tuple[float, float, int] | None = None
-    offsets = np.arange(-n - n // 8, m + n // 8)  # [o]
-    rows = np.arange(n)
-    for speed in SPEEDS:
-        columns = np.rint(speed * rows)[:, None].astype(np.int64) + offsets  # [n, o]
-        inside = (columns >= 0) & (columns < m)
-        columns = columns.clip(0, m - 1)
-        both = np.where(inside, products[rows[:, None], columns], 0.0).sum(axis=0)
-        shares = (np.where(inside, energies[0][:, None], 0.0) + np.where(inside, energies[1][columns], 0.0)).sum(
-            axis=0
-        )
-        counts = inside.sum(axis=0)
-        enough = counts >= least
-        if not enough.any():
-            continue
+    if min(float(np.square(change).sum(axis=1).mean()) for change in changes) < STILL:
+        changes = [first, second]  # every offset fits: the change says nothing
+    energies = [np.square(change).sum(axis=1) for change in changes]  # [n], [m]
+    length = 1 << int(n * MAX_SPEED + m + 1).bit_length()  # no wrapping round in the transforms
+    second_spectrum = np.fft.rfft(changes[1], length, axis=0)  # [l, P]
+    second_energy = np.fft.rfft(energies[1], length)
+    second_shown = np.fft.rfft(np.ones(m), length)
+
+    def best_shift(speed: float) -> tuple[float, float, int] | None:
+        """Return rank, speed and offset of the best offset at one speed."""
+        stretched = np.rint(np.arange(round(speed * n)) / speed).astype(np.int64)
+        rows = np.minimum(stretched, n - 1)
+        both = np.fft.irfft((np.fft.rfft(changes[0][rows], length, axis=0).conj() * second_spectrum).sum(1), length)
+        shown = np.fft.rfft(np.ones(len(rows)), length).conj()
+        counts = np.rint(np.fft.irfft(shown * second_shown, length))
+        energy = np.fft.irfft(np.fft.rfft(energies[0][rows], length).conj() * second_shown, length)
+        energy += np.fft.irfft(shown * second_energy, length)
         # Unlike a correlation this falls where the changes differ in size: slow motion looks the same at any speed.
-        alike = 2 * both / np.maximum(shares, 1e-9) - USUAL_SPEED * abs(speed - 1.0)
-        ranks = np.where(enough, alike * np.sqrt(counts), -np.inf)
+        alike = 2 * both / np.maximum(energy, 1e-6) - USUAL_SPEED * abs(speed - 1.0)
+        ranks = np.where(counts >= least, alike * np.sqrt(np.maximum(counts, 0)), -np.inf)
         place = int(ranks.argmax())
-        if best is None or ranks[place] > best[0]:
-            best = (float(ranks[place]), float(speed), int(offsets[place]))
-    if best is None:
+        if counts[place] < least:
+            return None
+        return float(ranks[place]), speed, place if place < m else place - length
+
+    tried = [found for speed in COARSE_SPEEDS if (found := best_shift(speed)) is not None]
+    if not tried:
         return None
-    _, speed, shift = best
+    middle = max(tried)[1]
+    tried += [found for step in FINE_STEPS if (found := best_shift(middle + step)) is not None]
+    _, speed, shift = max(tried)
+    rows = np.arange(n)
     columns = np.rint(speed * rows).astype(np.int64) + shift
     inside = (columns >= 0) & (columns < m)
     together = first[rows[inside]], second[columns[inside]]
@@ -161,10 +165,11 @@ def _candidates(videos: Sequence[FloatArray]) -> Iterator[tuple[int, int]]:
     halves = [values[::2] for values in videos]
     owners = np.repeat(np.arange(len(videos)), [len(half) for half in halves])
     half = np.concatenate(halves)
-    for start in range(0, len(half), BLOCK):
-        similar = half[start : start + BLOCK] @ every.T  # [b, F]
+    block = max(1, BLOCK_VALUES // len(every))
+    for start in range(0, len(half), block):
+        similar = half[start : start + block] @ every.T  # [b, F]
         alike = np.maximum.reduceat(similar, starts, axis=1) >= ALIKE  # [b, V]
-        np.add.at(counts, owners[start : start + BLOCK], alike)
+        np.add.at(counts, owners[start : start + block], alike)
     shortest = np.minimum.outer([len(values) for values in videos], [len(values) for values in videos]) / 2
     pairs = np.argwhere((counts >= MIN_ALIKE * shortest) | (MIN_ALIKE * shortest <= counts.T))
     yield from ((one, other) for one, other in pairs.tolist() if one < other)
