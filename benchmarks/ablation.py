@@ -19,13 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.contenders import SIZES, pretraining_task
+from benchmarks.contenders import SIZES, Setting, pretraining_task
 from benchmarks.measure import time_in_turn
-from videomae.model import cpu_attention, layers, pretraining
+from videomae import pixel_loss
+from videomae.model import cpu_attention, layers
 from videomae.model.embeddings import VideoMAEEmbeddings
 from videomae.model.layers import run_layers
 from videomae.model.outputs import VideoMAEDecoderOutput
-from videomae.model.pretraining import VideoMAEDecoder, VideoMAEForPreTraining
+from videomae.model.pretraining import VideoMAEDecoder
 from videomae.patches import NORM_EPS, TubeletSize, gather_tokens, gather_tubelets, patch_statistics
 from videomae.presets import IMAGENET_MEAN, IMAGENET_STD
 
@@ -69,21 +70,22 @@ def decode_everything(self: VideoMAEDecoder, hidden_states: Tensor, return_token
     return VideoMAEDecoderOutput(logits=self.head(self.norm(decoded)))
 
 
-def norm_in_float32(self: nn.LayerNorm, tokens: Tensor) -> Tensor:
-    """Normalise a float32 copy."""
-    return F.layer_norm(tokens.float(), self.normalized_shape, self.weight, self.bias, self.eps).to(tokens.dtype)
+def norm_in_bfloat16(norm: nn.Module, tokens: Tensor) -> Tensor:
+    """Normalise the tokens in their own dtype."""
+    normalized: Tensor = norm(tokens)
+    return normalized
 
 
 @torch.no_grad()
-def plain_targets(self: VideoMAEForPreTraining, pixel_values: Tensor, decoded_indices: Tensor) -> Tensor:
+def plain_targets(pixel_values: Tensor, decoded_indices: Tensor, size: TubeletSize, *, normalized: bool) -> Tensor:
     """Undo the ImageNet normalisation, then normalise each tubelet, not in place, channel fastest throughout."""
-    size = TubeletSize(self.config.tubelet_size, *self.config.patch_height_width)
+    num_channels = pixel_values.shape[2]
     pixels = gather_tubelets(pixel_values, decoded_indices, size).flatten(3).transpose(2, 3)  # [B, M, s, C]
     undone = pixels * torch.tensor(IMAGENET_STD) + torch.tensor(IMAGENET_MEAN)
-    statistics = patch_statistics(undone.flatten(2), self.config.num_channels)
-    pixels = undone.flatten(2).unflatten(-1, (-1, self.config.num_channels))  # [B, N, s, C]
-    normalized: Tensor = (pixels - statistics.mean) / (statistics.std + NORM_EPS)
-    return normalized.flatten(2)
+    statistics = patch_statistics(undone.flatten(2), num_channels)
+    pixels = undone.flatten(2).unflatten(-1, (-1, num_channels))  # [B, N, s, C]
+    whitened: Tensor = (pixels - statistics.mean) / (statistics.std + NORM_EPS)
+    return whitened.flatten(2)
 
 
 def plain_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -107,11 +109,11 @@ DECISIONS: dict[str, tuple[Change, ...]] = {
         (VideoMAEEmbeddings, "forward", embed_in_float32),
         (VideoMAEDecoder, "forward", decode_in_float32),
     ),
-    "LayerNorm in float32": ((nn.LayerNorm, "forward", norm_in_float32),),
+    "LayerNorm in bfloat16": ((layers, "normalized", norm_in_bfloat16),),
     "all tubelets embedded": ((VideoMAEEmbeddings, "forward", embed_everything),),
     "last decoder block whole": ((VideoMAEDecoder, "forward", decode_everything),),
-    "targets not in place": ((VideoMAEForPreTraining, "targets", plain_targets),),
-    "loss by single operations": ((pretraining, "reconstruction_loss", plain_loss),),
+    "targets not in place": ((pixel_loss, "pixel_targets", plain_targets),),
+    "loss by single operations": ((pixel_loss, "reconstruction_loss", plain_loss),),
 }
 
 
@@ -126,9 +128,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     cpu = torch.device("cpu")
-    task = pretraining_task(options.size, batch=options.batch, device=cpu)
-    rows = [(undone, with_changes(task.ours.run, changes)) for undone, changes in DECISIONS.items()]
-    rows.append(("transformers", task.theirs.run))
+    task = pretraining_task(options.size, Setting(cpu, torch.bfloat16), batch=options.batch)
+    ours, theirs = (one.run for one in task.contenders)
+    rows = [(undone, with_changes(ours, changes)) for undone, changes in DECISIONS.items()]
+    rows.append(("transformers", theirs))
     rows = [row for row in rows if options.only in row[0]]
     if not rows:
         parser.error(f"--only is {options.only!r}, which no row contains: {', '.join(DECISIONS)}, transformers")
@@ -136,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("|" + " --- |" * 5)
     for undone, changed in rows:
         print(undone, "...", file=sys.stderr, flush=True)
-        as_it_is, other = time_in_turn(task.ours.run, changed, warmup=1, rounds=options.rounds, device=cpu)
+        as_it_is, other = time_in_turn(ours, changed, warmup=1, rounds=options.rounds, device=cpu)
         longer = [b / a for a, b in zip(as_it_is.processor, other.processor, strict=True)]
         figures = f"{statistics.median(longer):.3f} [{min(longer):.3f}, {max(longer):.3f}]"
         print(f"| {undone} | {options.size} | {options.batch} | {min(other.processor):.3f} | {figures} |", flush=True)

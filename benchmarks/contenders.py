@@ -1,28 +1,35 @@
-"""The two sides of a comparison: our models and transformers', with equal weights, and what each is asked to do.
+"""The contenders of a comparison: our models and transformers', with equal weights, and what each is asked to do.
 
-Each side is called as its users call it, ours as `train/pretrain.py` does. Knows nothing of clocks.
+Each is called as its users call it, ours as the training loops do, and once more with its blocks compiled. Knows
+nothing of clocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.flops import classification_flops, pretraining_flops
+from videomae.engine.compiled import compile_each
 from videomae.engine.optim import OptimConfig, build_optimizer, param_groups
 from videomae.engine.precision import autocast
-from videomae.masking import MaskIndices, tube_masks
+from videomae.inference.int8 import in_int8
+from videomae.masking import MaskConfig, MaskIndices, draw_masks
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
 from videomae.model.embeddings import native_grid
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.patches import membership
+from videomae.train.compiled import compile_parts
+from videomae.train.flops import pretraining_flops as flops_of
 from videomae.weights.layouts import to_transformers
 
+Compiled = Literal["none", "blocks", "whole"]
 MASK_RATIO = 0.9
 NUM_LABELS = 400  # Kinetics-400
 # Matrix multiplications round to bfloat16, 8 bits of mantissa, in another order on either side.
@@ -45,98 +52,184 @@ _TINY = VideoMAEConfig(
 )
 SIZES: dict[str, VideoMAEConfig] = {
     "tiny": _TINY,
+    "laptop": VideoMAEConfig(
+        image_size=64,
+        patch_size=8,
+        hidden_size=256,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        intermediate_size=1024,
+        decoder_hidden_size=128,
+        decoder_num_hidden_layers=2,
+        decoder_num_attention_heads=4,
+        decoder_intermediate_size=512,
+    ),
     "S": VideoMAEConfig.preset("small"),
     "B": VideoMAEConfig.preset("base"),
     "L": VideoMAEConfig.preset("large"),
     "H": VideoMAEConfig.preset("huge"),
     "g": VideoMAEConfig.preset("giant"),
 }
-"""Sizes by letter: the published networks, and a tiny one for tests. Large and huge have decoders of 12 blocks."""
+"""Sizes by name: the published models, that of the recipes laptop and demo, a tiny one for tests. Large and huge have
+decoders of 12 blocks."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One side of one task."""
+    """One way of doing a task."""
 
+    name: str
+    """Whose it is, and what is compiled."""
+    is_ours: bool
+    """Whether it is this package's."""
     run: Callable[[], Tensor]
     """Do the task once; returns the loss, or the logits."""
     flops_per_clip: int
-    """What the task takes on this side, from `benchmarks.flops`."""
+    """What the task takes, from `benchmarks.flops`."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What both sides are asked to do, on equal inputs with equal weights."""
+    """What all are asked to do, on equal inputs with equal weights."""
 
     name: str
-    """pretrain: forward, backward and optimiser step. classify: forward pass without gradients."""
-    ours: Contender
-    """This package."""
-    theirs: Contender
-    """Transformers."""
+    """What is done."""
+    batch: int
+    """Clips per call."""
+    contenders: tuple[Contender, ...]
+    """Ours and theirs."""
     difference: float
-    """Relative difference of the two losses, or of the logits, before the first step."""
+    """Relative difference of ours from theirs in the losses, or logits, before the first step."""
 
 
-def pretraining_task(size: str, *, batch: int, device: torch.device, compiled: bool = False) -> Task:
+@dataclass(frozen=True)
+class Setting:
+    """Where and how all contenders of a task compute."""
+
+    device: torch.device
+    dtype: torch.dtype
+    """Of the matrix multiplications."""
+    compiled: tuple[Compiled, ...] = ("none",)
+    """What of each model is compiled: a contender for each."""
+
+
+def pretraining_task(size: str, setting: Setting, *, batch: int, mask: MaskConfig | None = None) -> Task:
     """Build the pre-training step of both sides.
 
     Args:
         size: A key of `SIZES`.
+        setting: Where and how.
         batch: B.
-        device: Where to run.
-        compiled: Compile both models with torch.compile.
+        mask: Ours, such as with decoder masking, which transformers has not: it then predicts every hidden token.
 
     Raises:
-        AssertionError: If the two losses differ by more than bfloat16's rounding.
+        AssertionError: If the two losses differ by more than rounding; with decoder masking they are not compared.
     """
-    config = SIZES[size].replace(use_mean_pooling=False)
+    config, device = SIZES[size].replace(use_mean_pooling=False), setting.device
     torch.manual_seed(0)
-    ours = VideoMAEForPreTraining(config)
-    theirs = _with_weights_of(ours, transformers_model("VideoMAEForPreTraining", config))
+    weights = VideoMAEForPreTraining(config).state_dict()
     pixels, masks = random_batch(config, batch=batch, device=device)
     hidden = ~membership(masks.visible, native_grid(config).num_tokens)
-    ours_loss = _loss(
-        ours.to(device).train(),
-        {"pixel_values": pixels, "visible_indices": masks.visible, "decoded_indices": masks.decoded},
-        compiled=compiled,
-    )
-    theirs_loss = _loss(
-        theirs.to(device).train(), {"pixel_values": pixels, "bool_masked_pos": hidden}, compiled=compiled
-    )
-    difference = _difference(
-        ours_loss().detach(), theirs_loss().detach(), tolerance=LOSS_TOLERANCE, what=f"{size} losses"
-    )
-    return Task(
-        name="pretrain",
-        ours=Contender(
-            _training_step(ours, ours_loss),
-            pretraining_flops(config, variant="exact", ratio=MASK_RATIO).step,
-        ),
-        theirs=Contender(
-            _training_step(theirs, theirs_loss),
-            pretraining_flops(config, variant="naive", ratio=MASK_RATIO).step,
-        ),
-        difference=difference,
-    )
+    is_same = mask is None or mask.decoder_kind == "all"
+    if mask is not None:
+        _, masks = random_batch(config, batch=batch, device=device, mask=mask)
+    counts = {"visible": masks.visible.shape[1], "decoded": masks.decoded.shape[1]}
+    contenders, losses = [], []
+    for what in setting.compiled:
+        for is_ours in (True, False):
+            model = _model("VideoMAEForPreTraining", config, weights, is_ours=is_ours).to(device).train()
+            inputs = {"pixel_values": pixels}
+            if is_ours:
+                inputs |= {"visible_indices": masks.visible, "decoded_indices": masks.decoded}
+                flops = flops_of(config, **counts).step
+            else:
+                inputs |= {"bool_masked_pos": hidden}
+                flops = pretraining_flops(config, variant="naive", ratio=MASK_RATIO).step
+            forward = compile_model(model, what)
+
+            def loss_of(forward: Callable[..., Any] = forward, inputs: dict[str, Tensor] = inputs) -> Tensor:
+                loss: Tensor = forward(**inputs).loss
+                return loss
+
+            run = _training_step(model, loss_of, setting)
+            contenders.append(Contender(_name(is_ours, what), is_ours, run, flops))
+            if what == "none" and is_same:
+                with torch.no_grad(), autocast(device, setting.dtype):
+                    losses.append(loss_of())
+    name = "pretrain" if is_same else "pretrain, half decoded"
+    return Task(name, batch, tuple(contenders), _difference(losses, LOSS_TOLERANCE, what=f"{size} losses"))
 
 
-def classification_task(size: str, *, batch: int, device: torch.device, compiled: bool = False) -> Task:
+def finetuning_task(size: str, setting: Setting, *, batch: int) -> Task:
+    """Build the fine-tuning step of both sides; arguments as for `pretraining_task`."""
+    labels = torch.randint(NUM_LABELS, (batch,), generator=torch.Generator().manual_seed(1)).to(setting.device)
+
+    def step(model: nn.Module, forward: Callable[..., Any], pixels: Tensor) -> Callable[[], Tensor]:
+        model.train()
+        return _training_step(model, lambda: F.cross_entropy(forward(pixels).logits.float(), labels), setting)
+
+    return _classifiers("finetune", size, setting, batch=batch, make=step)
+
+
+def classification_task(size: str, setting: Setting, *, batch: int) -> Task:
     """Build the classification forward pass of both sides; arguments as for `pretraining_task`.
 
     Raises:
-        AssertionError: If the two sides' logits differ by more than bfloat16's rounding.
+        AssertionError: If the two sides' logits differ by more than rounding.
     """
+
+    def step(model: nn.Module, forward: Callable[..., Any], pixels: Tensor) -> Callable[[], Tensor]:
+        def run() -> Tensor:
+            with torch.inference_mode(), autocast(pixels.device, setting.dtype):
+                logits: Tensor = forward(pixels).logits
+            return logits.float()
+
+        return run
+
+    return _classifiers("classify", size, setting, batch=batch, make=step)
+
+
+def _classifiers(
+    name: str,
+    size: str,
+    setting: Setting,
+    *,
+    batch: int,
+    make: Callable[[nn.Module, Callable[..., Any], Tensor], Callable[[], Tensor]],
+) -> Task:
     config = SIZES[size].replace(num_labels=NUM_LABELS)
     torch.manual_seed(0)
-    ours = VideoMAEForVideoClassification(config)
-    theirs = _with_weights_of(ours, transformers_model("VideoMAEForVideoClassification", config))
-    pixels, _ = random_batch(config, batch=batch, device=device)
-    ours_run = _logits(ours.to(device).eval(), pixels, compiled=compiled)
-    theirs_run = _logits(theirs.to(device).eval(), pixels, compiled=compiled)
-    difference = _difference(ours_run(), theirs_run(), tolerance=LOGITS_TOLERANCE, what=f"{size} logits")
-    flops = classification_flops(config).forward
-    return Task("classify", Contender(ours_run, flops), Contender(theirs_run, flops), difference)
+    weights = VideoMAEForVideoClassification(config).state_dict()
+    pixels, _ = random_batch(config, batch=batch, device=setting.device)
+    flops = classification_flops(config)
+    contenders, logits = [], []
+    for what in setting.compiled:
+        for is_ours in (True, False):
+            model = _model("VideoMAEForVideoClassification", config, weights, is_ours=is_ours)
+            model.to(setting.device).eval()
+            if what == "none":
+                with torch.no_grad(), autocast(setting.device, setting.dtype):
+                    logits.append(model(pixels).logits.float())
+            run = make(model, compile_model(model, what), pixels)
+            operations = flops.step if name == "finetune" else flops.forward
+            contenders.append(Contender(_name(is_ours, what), is_ours, run, operations))
+            if name == "classify" and is_ours and what == "none" and setting.device.type == "cpu":
+                rounded = in_int8(model)
+                run = make(rounded, rounded, pixels)
+                contenders.append(Contender("ours, int8", is_ours, run, operations))
+    return Task(name, batch, tuple(contenders), _difference(logits, LOGITS_TOLERANCE, what=f"{size} logits"))
+
+
+def compile_model(model: nn.Module, what: Compiled) -> Callable[..., Any]:
+    """Compile a model of either side, and return what calls it."""
+    match what:
+        case "none":
+            return model
+        case "whole":
+            return torch.compile(model, dynamic=False)
+    if compile_parts(model) == 0:
+        compile_each(one for one in model.modules() if type(one).__name__ == "VideoMAELayer")
+    return model
 
 
 def transformers_model(name: str, config: VideoMAEConfig, *, attention: str = "sdpa") -> nn.Module:
@@ -151,57 +244,49 @@ def transformers_model(name: str, config: VideoMAEConfig, *, attention: str = "s
     return model
 
 
-def random_batch(config: VideoMAEConfig, *, batch: int, device: torch.device) -> tuple[Tensor, MaskIndices]:
-    """Return pixels `[B, T, C, H, W]`, standard normal and never zero inputs, and tube masks, the same every time."""
+def random_batch(
+    config: VideoMAEConfig, *, batch: int, device: torch.device, mask: MaskConfig | None = None
+) -> tuple[Tensor, MaskIndices]:
+    """Return pixels `[B, T, C, H, W]`, standard normal and never zero inputs, and masks, the same every time."""
     generator = torch.Generator().manual_seed(0)
     height, width = config.image_height_width
     shape = (batch, config.num_frames, config.num_channels, height, width)
     pixels = torch.randn(shape, generator=generator)
-    masks = tube_masks(native_grid(config), MASK_RATIO, batch=batch, generator=generator)
+    wanted = MaskConfig(ratio=MASK_RATIO) if mask is None else mask
+    masks = draw_masks(wanted, native_grid(config), batch=batch, generator=generator)
     return pixels.to(device), MaskIndices(masks.visible.to(device), masks.decoded.to(device))
 
 
-def _with_weights_of(ours: nn.Module, theirs: nn.Module) -> nn.Module:
+def _name(is_ours: bool, what: Compiled) -> str:
+    suffix = {"none": "", "blocks": ", blocks compiled", "whole": ", compiled whole"}[what]
+    return ("ours" if is_ours else "transformers") + suffix
+
+
+def _model(name: str, config: VideoMAEConfig, weights: dict[str, Tensor], *, is_ours: bool) -> nn.Module:
+    if is_ours:
+        cls = VideoMAEForPreTraining if name == "VideoMAEForPreTraining" else VideoMAEForVideoClassification
+        ours = cls(config)
+        ours.load_state_dict(weights)
+        return ours
+    theirs = transformers_model(name, config)
     # In memory transformers 5 calls the biases query.bias and value.bias; its files say q_bias and v_bias.
     theirs.load_state_dict(
         {
             key.replace(".q_bias", ".query.bias").replace(".v_bias", ".value.bias"): tensor
-            for key, tensor in to_transformers(ours.state_dict()).items()
+            for key, tensor in to_transformers(weights).items()
         }
     )
     return theirs
 
 
-def _loss(model: nn.Module, inputs: dict[str, Tensor], *, compiled: bool) -> Callable[[], Tensor]:
-    forward: Callable[..., Any] = torch.compile(model) if compiled else model
-    device = inputs["pixel_values"].device
-
-    def run() -> Tensor:
-        with autocast(device, torch.bfloat16):
-            loss: Tensor = forward(**inputs).loss
-        return loss
-
-    return run
-
-
-def _logits(model: nn.Module, pixels: Tensor, *, compiled: bool) -> Callable[[], Tensor]:
-    forward: Callable[..., Any] = torch.compile(model) if compiled else model
-
-    def run() -> Tensor:
-        with torch.inference_mode(), autocast(pixels.device, torch.bfloat16):
-            logits: Tensor = forward(pixels).logits
-        return logits.float()
-
-    return run
-
-
-def _training_step(model: nn.Module, loss_of_batch: Callable[[], Tensor]) -> Callable[[], Tensor]:
+def _training_step(model: nn.Module, loss_of_batch: Callable[[], Tensor], setting: Setting) -> Callable[[], Tensor]:
     spared = [name for name, _ in model.named_parameters() if name.endswith("mask_token")]
     groups = param_groups(model.named_parameters(), weight_decay=OPTIMIZER.weight_decay, no_decay=spared)
     optimizer = build_optimizer(groups, OPTIMIZER)
 
     def run() -> Tensor:
-        loss = loss_of_batch()
+        with autocast(setting.device, setting.dtype):
+            loss = loss_of_batch()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -210,7 +295,10 @@ def _training_step(model: nn.Module, loss_of_batch: Callable[[], Tensor]) -> Cal
     return run
 
 
-def _difference(ours: Tensor, theirs: Tensor, *, tolerance: float, what: str) -> float:
+def _difference(found: Sequence[Tensor], tolerance: float, *, what: str) -> float:
+    if len(found) != 2:
+        return float("nan")
+    ours, theirs = found
     difference = float((ours - theirs).norm() / theirs.norm())
     if not difference <= tolerance:
         raise AssertionError(

@@ -1,4 +1,4 @@
-"""Clocks and memory: two functions timed in turn in one process, and the peak memory of one call.
+"""Clocks and memory: functions timed in turn in one process, and the peak memory of one call.
 
 Knows nothing of models.
 """
@@ -41,26 +41,26 @@ class Ratio:
     """Best round."""
 
 
-def time_in_turn(
-    ours: Callable[[], object], theirs: Callable[[], object], *, warmup: int, rounds: int, device: torch.device
-) -> tuple[Times, Times]:
-    """Time two functions in turn; every other round the second goes first, so that a drift hits both alike.
+def time_in_turn(*runs: Callable[[], object], warmup: int, rounds: int, device: torch.device) -> tuple[Times, ...]:
+    """Time functions in turn; every other round in the opposite order, so that a drift hits all alike.
 
     Args:
-        ours: Called once a round.
-        theirs: Called once a round.
+        *runs: Each is called once a round.
         warmup: Rounds before the clock starts.
         rounds: Rounds that count.
         device: Waited for before and after each call.
+
+    Returns:
+        The times of each function.
     """
-    seconds: tuple[list[tuple[float, float]], ...] = ([], [])
+    seconds: tuple[list[tuple[float, float]], ...] = tuple([] for _ in runs)
     for number in range(warmup + rounds):
-        for side in (0, 1) if number % 2 == 0 else (1, 0):
-            one = _seconds((ours, theirs)[side], device)
+        order = range(len(runs)) if number % 2 == 0 else reversed(range(len(runs)))
+        for place in order:
+            one = _seconds(runs[place], device)
             if number >= warmup:
-                seconds[side].append(one)
-    mine, other = (Times(*(tuple(clock) for clock in zip(*side, strict=True))) for side in seconds)
-    return mine, other
+                seconds[place].append(one)
+    return tuple(Times(*(tuple(clock) for clock in zip(*side, strict=True))) for side in seconds)
 
 
 def ratio(ours: tuple[float, ...], theirs: tuple[float, ...]) -> Ratio:
@@ -92,6 +92,14 @@ def peak_memory(run: Callable[[], object], device: torch.device) -> int | None:
     before = _status_bytes("VmRSS")
     run()
     return _status_bytes("VmHWM") - before
+
+
+def product_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the operations a second of large matrix multiplications of random numbers, the best of some."""
+    side = 8192 if device.type == "cuda" else 2048
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    (times,) = time_in_turn(lambda: left @ right, warmup=2, rounds=6, device=device)
+    return 2.0 * side**3 / min(times.wall)
 
 
 def _seconds(run: Callable[[], object], device: torch.device) -> tuple[float, float]:

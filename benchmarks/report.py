@@ -1,7 +1,4 @@
-"""What a comparison found, as JSON for machines and as a Markdown table for people.
-
-Knows nothing of models or clocks.
-"""
+"""What a comparison found, as JSON for machines and as a Markdown table for people."""
 
 from __future__ import annotations
 
@@ -9,60 +6,98 @@ import json
 import os
 import platform
 import statistics
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from benchmarks.measure import Ratio, Times
+from benchmarks.contenders import Task
+from benchmarks.measure import Ratio, Times, ratio
 
 PACKAGES = ("transformers", "numpy")
 CPU_FLAGS = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "amx_tile", "bf16", "sve_bf16")
 
 
 @dataclass(frozen=True)
-class Side:
-    """One side of one row."""
+class Row:
+    """One contender at one task."""
 
+    task: str
+    """What is done."""
+    size: str
+    """Name of the model."""
+    batch: int
+    """Clips per call."""
+    contender: str
+    """Whose, and what of it is compiled."""
+    is_ours: bool
+    """Whether it is this package's."""
     times: Times
     """Of each round."""
     clips_per_second: float
-    """From the median wall-clock time."""
+    """From the median time."""
     teraflops_per_second: float
-    """Operations that the side must do over its median time."""
+    """Operations that it must do over its median time."""
+    share_of_products: float
+    """The same over what matrix multiplications reach here."""
     peak_memory_bytes: int | None
     """Growth within one call; None: not measured here."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One size and one task."""
-
-    size: str
-    """Letter of the network."""
-    task: str
-    """pretrain or classify."""
-    batch: int
-    """Clips per call."""
-    compiled: bool
-    """Whether both models went through torch.compile."""
-    ours: Side
-    """This package."""
-    theirs: Side
-    """Transformers."""
-    wall_ratio: Ratio
-    """How many times faster ours is, by the wall clock."""
-    processor_ratio: Ratio | None
-    """The same by processor time, which other processes disturb less; None on a GPU."""
+    first_call_seconds: float
+    """Of the first call, in which compilation happens."""
+    faster: Ratio | None
+    """How many times as fast as the best of the other side, by the clock that counts here; None for theirs."""
+    faster_by_the_wall: Ratio | None
+    """The same by the wall clock."""
     difference: float
-    """Relative difference of the two losses, or logits, before the first step."""
+    """Relative difference of the two sides' losses, or logits, before the first step."""
 
 
-def side(times: Times, *, batch: int, flops_per_clip: int, peak_memory_bytes: int | None) -> Side:
-    """Return one side's figures."""
-    clips_per_second = batch / statistics.median(times.wall)
-    return Side(times, clips_per_second, clips_per_second * flops_per_clip / 1e12, peak_memory_bytes)
+def rows_of(
+    task: Task,
+    size: str,
+    times: Sequence[Times],
+    memory: Sequence[int | None],
+    first_calls: Sequence[float],
+    *,
+    products: float,
+    device: torch.device,
+) -> list[Row]:
+    """Return a row for each contender of a task.
+
+    On a CPU the processor's time counts, divided by the threads: other processes disturb it less than the wall
+    clock's. Ours are compared with the fastest setting of the other side.
+    """
+    counting = [one.wall if device.type != "cpu" else one.processor for one in times]
+    theirs = [place for place, one in enumerate(task.contenders) if not one.is_ours]
+    best = min(theirs, key=lambda place: statistics.median(counting[place])) if theirs else None
+    found = []
+    for place, one in enumerate(task.contenders):
+        rate = task.batch / statistics.median(times[place].wall)
+        operations = rate * one.flops_per_clip
+        compared = one.is_ours and best is not None
+        found.append(
+            Row(
+                task=task.name,
+                size=size,
+                batch=task.batch,
+                contender=one.name,
+                is_ours=one.is_ours,
+                times=times[place],
+                clips_per_second=rate,
+                teraflops_per_second=operations / 1e12,
+                share_of_products=operations / products,
+                peak_memory_bytes=memory[place],
+                first_call_seconds=first_calls[place],
+                faster=ratio(counting[place], counting[best]) if compared and best is not None else None,
+                faster_by_the_wall=(
+                    ratio(times[place].wall, times[best].wall) if compared and best is not None else None
+                ),
+                difference=task.difference,
+            )
+        )
+    return found
 
 
 def machine(device: torch.device) -> dict[str, object]:
@@ -100,7 +135,8 @@ def cpu_name() -> str:
 
 def cpu_flags() -> list[str]:
     """Return those of the processor's vector and matrix abilities that matter to bfloat16 matrix multiplications."""
-    found = torch.cpu.get_capabilities()
+    capabilities = getattr(torch.cpu, "get_capabilities", None)  # not in torch 2.11
+    found = {} if capabilities is None else capabilities()
     return [flag for flag in CPU_FLAGS if found.get(flag)]
 
 
@@ -123,43 +159,31 @@ def markdown(rows: list[Row], facts: dict[str, object]) -> str:
 
 
 LEGEND = (
-    "Bfloat16 autocast, SDPA on transformers' side, clips of random pixels, tube mask 0.9, equal weights.",
-    "Both sides run in turn in one process; clips/s from the median round; times faster: median of the rounds and",
-    "[lowest, highest], by the wall clock and, on a CPU, by processor time, which other processes disturb less.",
-    "TFLOP/s counts what each side must compute (`benchmarks/flops.py`); memory is the growth within one call.",
+    "Clips of random pixels, tube mask 0.9, equal weights, fused AdamW, SDPA on transformers' side. All contenders",
+    "of a task run in turn in one process; clips/s from the median round. *Faster*: than the fastest setting of",
+    "transformers, median of the rounds [lowest, highest], on a CPU by processor time, which other processes disturb",
+    "less; then by the wall clock. TFLOP/s counts what each must compute (`benchmarks/flops.py`); its share is of",
+    "what large matrix multiplications reach in the same run. GB is the growth within one call.",
 )
 
 
 def table(rows: list[Row]) -> list[str]:
     """Return the lines of the table."""
-    head = (
-        "size",
-        "task",
-        "batch",
-        "clips/s ours",
-        "theirs",
-        "times faster",
-        "by processor time",
-        "TFLOP/s ours",
-        "theirs",
-        "GB ours",
-        "theirs",
-        "difference",
-    )
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    head = "task size batch contender clips/s TFLOP/s share GB first_call faster wall difference".split()
+    lines = ["| " + " | ".join(head).replace("_", " ") + " |", "|" + " --- |" * len(head)]
     for row in rows:
         cells = (
+            row.task,
             row.size,
-            row.task + (", compiled" if row.compiled else ""),
             str(row.batch),
-            f"{row.ours.clips_per_second:.3g}",
-            f"{row.theirs.clips_per_second:.3g}",
-            _ratio(row.wall_ratio),
-            _ratio(row.processor_ratio),
-            f"{row.ours.teraflops_per_second:.3g}",
-            f"{row.theirs.teraflops_per_second:.3g}",
-            _gigabytes(row.ours.peak_memory_bytes),
-            _gigabytes(row.theirs.peak_memory_bytes),
+            row.contender,
+            f"{row.clips_per_second:.3g}",
+            f"{row.teraflops_per_second:.3g}",
+            f"{100 * row.share_of_products:.0f} %",
+            _gigabytes(row.peak_memory_bytes),
+            f"{row.first_call_seconds:.0f} s",
+            _ratio(row.faster),
+            _ratio(row.faster_by_the_wall),
             f"{row.difference:.1e}",
         )
         lines.append("| " + " | ".join(cells) + " |")

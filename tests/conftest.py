@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from videomae.video.write import write_video
 
-pytest_plugins = ["model_folders"]
+pytest_plugins = ["loopback_s3", "model_folders"]
 
 TESTS = Path(__file__).parent
 # Whose results are floating-point numbers: the marker `numeric`, which .ci/instruction_sets.py runs under every

@@ -26,13 +26,18 @@ from videomae.command_options import (
     parsed,
     parsed_with_model,
     plain_warnings,
-    recipe_and_options,
     told_default,
 )
 from videomae.data_commands import DATA_PARTS
+from videomae.engine.configs import InferencePrecision
+from videomae.evaluate_command import evaluate
+from videomae.footage_commands import stream, timeline
 from videomae.index_commands import anomaly, dedupe, explain, features, search
+from videomae.recipe_commands import RECIPES_PARTS
+from videomae.training_commands import finetune, pretrain
 
 EXIT_USER_ERROR = 2
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, as of a program that the signal ends
 EXIT_INTERRUPTED = 130
 
 
@@ -64,68 +69,6 @@ def demo(arguments: list[str]) -> int:
     return 0
 
 
-def pretrain(arguments: list[str]) -> int:
-    """Pre-train on a folder of unlabelled videos."""
-    from videomae.recipes.schema import PretrainRecipe
-
-    recipe, options = recipe_and_options("pretrain", PretrainRecipe, arguments, about=pretrain.__doc__)
-
-    from videomae.train.pretrain import pretrain as train
-
-    folder = train(recipe, out=options.out, overwrite=options.overwrite, resume=options.resume)
-    print(f"model: {folder}")
-    return 0
-
-
-def finetune(arguments: list[str]) -> int:
-    """Fine-tune a classifier on labelled videos: from --init, else the shipped model; --init null: random weights."""
-    from videomae.recipes.schema import FinetuneRecipe
-
-    recipe, options = recipe_and_options("finetune", FinetuneRecipe, arguments, about=finetune.__doc__)
-
-    from videomae.train.finetune import finetune as train
-
-    result = train(recipe, out=options.out, overwrite=options.overwrite, resume=options.resume)
-    for line in result.evaluation.summary():
-        print(line)
-    print(f"model: {result.model_folder}")
-    return 0
-
-
-def evaluate(arguments: list[str]) -> int:
-    """Measure a classifier on labelled videos, averaging several views of each."""
-    from videomae.data.configs import SplitName
-    from videomae.evaluation.configs import EvaluationConfig
-
-    parser = command_parser("evaluate", evaluate)
-    parser.add_argument("model", help=MODEL_HELP)
-    parser.add_argument("data", type=Path, help=LABELLED_HELP)
-    parser.add_argument("--split", type=SplitName | None, help="which rows; default: test, else val, else all")
-    parser.add_class_arguments(EvaluationConfig)
-    add_clip(parser)
-    add_device(parser)
-    parser.add_argument("--out", type=Path, help="JSON file for the result of every video")
-    options = parsed(parser, arguments)
-
-    from videomae.evaluation.evaluator import evaluate_folder
-
-    config = EvaluationConfig(
-        views=options.views, batch_size=options.batch_size, workers=options.workers, precision=options.precision
-    )
-    result = evaluate_folder(
-        options.model,
-        options.data,
-        split=options.split,
-        clip=options.clip,
-        config=config,
-        device=options.device,
-        output=options.out,
-    )
-    for line in result.summary():
-        print(line)
-    return 0
-
-
 def predict(arguments: list[str]) -> int:
     """Classify videos: the most probable classes of each."""
     parser = command_parser("predict", predict)
@@ -136,11 +79,12 @@ def predict(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     add_clip(parser)
     add_device(parser)
+    parser.add_argument("--precision", type=InferencePrecision, default="auto", help="bf16 where it is fast; or int8")
     options = parsed(parser, arguments)
 
     from videomae.inference.predictor import Predictor, predict_files
 
-    predictor = Predictor(options.model, clip=options.clip, device=options.device)
+    predictor = Predictor(options.model, clip=options.clip, device=options.device, precision=options.precision)
     return predict_files(
         predictor, options.videos, top_k=options.top_k, num_views=options.num_views, json=options.json
     )
@@ -226,6 +170,11 @@ def data(arguments: list[str]) -> int:
     return _part_of("data", DATA_PARTS, arguments)
 
 
+def recipes(arguments: list[str]) -> int:
+    """List the packaged recipes, or show one, explained value by value."""
+    return _part_of("recipes", RECIPES_PARTS, arguments)
+
+
 def _part_of(name: str, parts: dict[str, Callable[[list[str]], int]], arguments: list[str]) -> int:
     """Run the part of a subcommand that the first argument names."""
     first = " ".join(arguments[:1])
@@ -308,9 +257,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         with plain_warnings():
-            return subcommand.run(arguments[1:])
+            status = subcommand.run(arguments[1:])
+        sys.stdout.flush()  # here, where it may fail
+        return status
     except VideoMAEError as error:
         return _fail(" ".join(str(error).split()))
+    except BrokenPipeError:  # such as of `videomae recipes list | head`: what it printed was enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes at exit
+        return EXIT_BROKEN_PIPE
     except KeyboardInterrupt as stop:
         return getattr(stop, "exit_status", EXIT_INTERRUPTED)
 
@@ -326,6 +280,9 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "search": Subcommand("places in indexed footage that are like a clip", search),
     "dedupe": Subcommand("videos that show the same, also cut, resized or at another speed", dedupe),
     "anomaly": Subcommand("what is unusual, after footage in which nothing is", anomaly),
+    "timeline": Subcommand("when what happens in videos of any length: events, curves, a page", timeline),
+    "stream": Subcommand("classify a camera, a stream, a pipe or a file played as live", stream),
+    "recipes": Subcommand("list and explain the packaged recipes", recipes),
     "data": Subcommand("generate videos; import, check or prepare a collection", data),
     "weights": Subcommand("inspect a checkpoint of any known layout, or convert it", weights),
     "explain": Subcommand("draw where in a clip a classifier's decision comes from", explain),

@@ -22,8 +22,8 @@ LABELLED_HELP = "a folder with one folder of videos for each class or with label
 COLLECTION_HELP = "folder of videos, of class folders or with labels.csv, a manifest (.csv, .parquet), or one video"
 
 EPILOGS = {
-    "finetune": "Not among the options: class weights, frozen layers, LoRA, several labels for a clip, "
-    "gradient accumulation. For these give the model to transformers' Trainer, PEFT or a custom loop, as they "
+    "finetune": "Several labels for a video, values, class weights, frozen blocks, LoRA and cross-validation: see "
+    "docs/evaluation.md. Other losses and loops: give the model to transformers' Trainer or a custom loop, as they "
     "take their own models, and its folder to this command's --init or to videomae evaluate and predict: see "
     "docs/transformers.md."
 }
@@ -50,7 +50,10 @@ def add_videos(parser: ArgumentParser, *, model_first: bool = False) -> None:
     # As text where one may be a model: as a path, ./default would be default.
     kind = str if model_first else Path
     parser.add_argument(
-        "videos", type=kind, nargs="+", help=f"video files, folders of them, manifests (.csv, .parquet){first}"
+        "videos",
+        type=kind,
+        nargs="+",
+        help=f"video files, folders of them, manifests (.csv, .parquet), or addresses such as s3://bucket/videos{first}",
     )
 
 
@@ -105,11 +108,12 @@ def parsed_with_model(parser: ArgumentParser, arguments: Sequence[str]) -> tuple
     options = parsed(parser, arguments)
 
     from videomae.inference.files import split_model
+    from videomae.video.addresses import video_path
 
     model, videos = options.model, options.videos
     if model is None:
         model, videos = split_model(videos)
-    options.videos = [Path(video) for video in videos]
+    options.videos = [video_path(video) for video in videos]
     return options, model if model is not None else told_default("--model")
 
 
@@ -146,15 +150,21 @@ def recipe_and_options(name: str, kind: Any, arguments: list[str], *, about: str
         with_videos,
     )
     from videomae.recipes.schema import parse_recipe, recipe_parser
+    from videomae.train.configs import PlanConfig
 
     parser = recipe_parser(kind, prog=f"videomae {name}")
     parser.usage = f"videomae {name} VIDEOS --out RUN [--config RECIPE] [OPTIONS]"  # the options fill pages
     parser.description = about
     parser.epilog = EPILOGS.get(name)
     parser.add_argument("videos", nargs="?", help="folder or manifest of the videos: the same as --data.train")
-    parser.add_argument("--out", type=Path, required=True, help="run folder: recipe, metrics, checkpoints, model")
+    needs_out = "--dry-run" not in arguments
+    parser.add_argument(
+        "--out", type=Path, required=needs_out, help="run folder: recipe, metrics, checkpoints, model"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the run that is in --out")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --out")
+    parser.add_argument("--dry-run", action="store_true", help="say what the run would take, and do nothing")
+    parser.add_class_arguments(PlanConfig, "plan")
     given = with_recipe_file(kind, with_videos(arguments))
     check_model_option(given)
     before: list[str] = []

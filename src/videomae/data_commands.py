@@ -79,17 +79,19 @@ def check(arguments: list[str]) -> int:
 def prepare(arguments: list[str]) -> int:
     """Encode a collection again, small and quick to read; exit status 1 where a video could not be read."""
     from videomae.collection.configs import PrepareConfig
+    from videomae.engine.configs import JobEngine
 
     parser = command_parser("data prepare", prepare)
     parser.add_argument("source", type=Path, help=COLLECTION_HELP)
     parser.add_argument("out", type=Path, help="folder of the prepared videos and their manifest.csv")
     parser.add_class_arguments(PrepareConfig)
     parser.add_argument("--workers", type=int | None, help="processes; default: one for each processor")
+    parser.add_argument("--engine", type=JobEngine, default="local", help="ray: on a Ray cluster (videomae[ray])")
     parser.add_argument("--shard", type=str | None, help="i/n: every n-th video only, i from 0 to n - 1")
     parser.add_argument("--overwrite", action="store_true", help="prepare again what has other settings")
     options = vars(parsed(parser, arguments))
-    source, out, workers, shard, overwrite = (
-        options.pop(name) for name in ("source", "out", "workers", "shard", "overwrite")
+    source, out, workers, shard, overwrite, engine = (
+        options.pop(name) for name in ("source", "out", "workers", "shard", "overwrite", "engine")
     )
 
     from videomae.collection.configs import check_workers
@@ -103,6 +105,7 @@ def prepare(arguments: list[str]) -> int:
         workers=workers,
         shard=parse_shard(shard),
         overwrite=overwrite,
+        engine=engine,
     )
     for line in result.lines():
         print(line)

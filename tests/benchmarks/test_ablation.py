@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 from benchmarks.ablation import DECISIONS, main, with_changes
-from benchmarks.contenders import LOSS_TOLERANCE, pretraining_task
+from benchmarks.contenders import LOSS_TOLERANCE, Setting, pretraining_task
 
 from benchmarks import attention
 
@@ -16,8 +16,9 @@ def test_undoing_a_decision_is_met_by_the_step_and_leaves_the_loss(undone: str) 
         (owner, name, noting(value, name, met) if callable(value) else value)
         for owner, name, value in DECISIONS[undone]
     )
+    setting = Setting(torch.device("cpu"), torch.bfloat16)
     as_it_is, changed = (
-        with_changes(pretraining_task("tiny", batch=2, device=torch.device("cpu")).ours.run, changes)()
+        with_changes(pretraining_task("tiny", setting, batch=2).contenders[0].run, changes)()
         for changes in ((), watched)
     )
     assert changed.item() == pytest.approx(as_it_is.item(), rel=LOSS_TOLERANCE)

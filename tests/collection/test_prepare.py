@@ -24,6 +24,7 @@ from videomae.data.manifest import Manifest, VideoRow
 from videomae.data.scan import scan_labelled
 from videomae.data.synthetic import motion_frames
 from videomae.errors import ConfigError, RunError
+from videomae.ownership import owned
 from videomae.video.decode import VideoReader
 from videomae.video.encoded import EncodedFile
 from videomae.video.index_store import FOLDER, IndexStore
@@ -167,6 +168,22 @@ def test_names_that_would_meet_keep_their_endings(tmp_path: Path) -> None:
     ]
 
 
+def test_a_shard_is_prepared_by_one_process_at_a_time(collection: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with owned(out, what="data prepare of shard 1/3", name=".prepare/.lock-1-of-3"):
+        with pytest.raises(RunError, match="out is in use by another data prepare of shard 1/3"):
+            prepare(collection, out, shard=(1, 3))
+        assert prepare(collection, out, shard=(0, 3)).num_videos == 2
+
+
+def test_a_refused_folder_gets_no_lock(collection: Path, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("x", encoding="utf-8")
+    with pytest.raises(ConfigError, match="holds other files"):
+        prepare(collection, tmp_path / "full")
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
+
+
 def test_shards_are_named_by_two_numbers() -> None:
     assert parse_shard("0/4") == (0, 4)
     assert parse_shard(None) is None
@@ -213,6 +230,9 @@ def test_a_run_that_is_ended_in_the_middle_goes_on_where_it_was(tmp_path: Path, 
     command = [sys.executable, "-m", "videomae", "data", "prepare", str(tmp_path / "v"), str(out), "--workers", "2"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         wait_until(lambda: len(list(out.glob("*.mp4"))) >= 3 and bool(list(out.glob("*.tmp"))))
+        for shard in (None, (0, 2)):
+            with pytest.raises(RunError, match=rf"out is in use by another data prepare \(process {process.pid} on"):
+                prepare_collection(tmp_path / "v", out, shard=shard)
         process.send_signal(number)
         code = process.wait(30)
     assert code == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]

@@ -21,6 +21,7 @@ from videomae.data.datasets import BadVideo, ClipSample, FinetuningDataset, Pret
 from videomae.data.loader import Batch, epoch_order, in_steps, steps_per_epoch, train_loader
 from videomae.data.scan import scan_labelled, scan_unlabelled
 from videomae.data.synthetic import write_motion_videos
+from videomae.engine.copying import DeviceCopies
 from videomae.errors import ConfigError
 from videomae.masking import MaskConfig
 from videomae.patches import TokenGrid
@@ -175,12 +176,12 @@ def test_a_batch_of_bad_videos_alone_has_its_full_size(tmp_path: Path) -> None:
     assert batch.clips.dtype == torch.uint8
     assert batch.num_readable == 0
     assert len(batch.bad) == 3
-    assert len(batch.to("cpu").bad) == 3
+    assert len(batch.copied(DeviceCopies(torch.device("cpu"))).bad) == 3
 
 
 def test_batches_move_to_a_device_whole(pretraining: PretrainingDataset) -> None:
     batch = next(iter(loader(pretraining)))
-    moved = batch.to("meta")
+    moved = batch.copied(DeviceCopies(torch.device("meta")))
     tensors = (moved.clips, moved.labels, moved.indices, moved.readable, moved.visible, moved.decoded)
     assert [tensor.device.type for tensor in tensors if tensor is not None] == ["meta"] * 6
     assert (moved.epoch, moved.bad) == (batch.epoch, batch.bad)

@@ -332,6 +332,17 @@ def test_settings_out_of_range_are_refused(classifier_folder: Path, video: Path)
         extract_features(classifier_folder, [video], step_frames=4, clip=clip, device="cpu")
 
 
+def test_features_of_a_frame_rate_are_the_same_in_memory_and_in_a_file(
+    classifier_folder: Path, video: Path, tmp_path: Path
+) -> None:
+    clip = ClipConfig(num_frames=4, stride=1, fps=5.0)  # the video has 20 frames a second
+    kept = extract_features(classifier_folder, [video], clip=clip, device="cpu").videos[0]
+    write_features(classifier_folder, [video], tmp_path / "x.safetensors", clip=clip, device="cpu")
+    assert torch.equal(kept.features, load_features(tmp_path / "x.safetensors").videos[0].features)
+    plain = ClipConfig(num_frames=4, stride=1)
+    assert not torch.equal(kept.features, one(classifier_folder, video, "clip", clip=plain)[0])
+
+
 def test_reader_is_closed_again(classifier_folder: Path, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[bool] = []
     close = VideoReader.close
@@ -346,11 +357,11 @@ def test_a_stopped_extraction_says_that_nothing_is_written_and_how_to_keep_what_
     opened: list[Path] = []
 
     class Stopped(VideoReader):
-        def __init__(self, path: Path, *, store: IndexStore | None = None) -> None:
+        def __init__(self, path: Path, *, store: IndexStore | None = None, **settings: bool) -> None:
             if opened:
                 raise KeyboardInterrupt
             opened.append(path)
-            super().__init__(path, store=store)
+            super().__init__(path, store=store, **settings)
 
     monkeypatch.setattr(opening, "VideoReader", Stopped)
     with (

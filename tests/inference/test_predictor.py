@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from videomae.evaluation.evaluator import evaluate
 from videomae.evaluation.results import EvaluationConfig
 from videomae.evaluation.views import ViewsConfig
 from videomae.inference.predictor import Predictor, predict_files, print_prediction
+from videomae.video import decode
 from videomae.video.decode import read_clip
 from videomae.video.sampling import ClipConfig, centre_clip, view_clips
 from videomae.video.write import write_video
@@ -174,6 +176,26 @@ def test_all_good_files_give_status_zero_and_a_table_of_each(
     assert printed.out.count(prediction.labels[1]) == 2
     assert prediction.labels[2] not in printed.out
     assert f"frames {prediction.frame_indices[0][0]} to {prediction.frame_indices[0][-1]}" in printed.out
+
+
+def test_a_folder_is_opened_without_reading_packets_the_second_time(
+    predictor: Predictor,
+    video: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        shutil.copy(video, tmp_path / name)
+    indexed: list[str] = []
+    index_video = decode.index_video
+    monkeypatch.setattr(decode, "index_video", lambda file: (indexed.append(file.name), index_video(file))[1])
+    found = []
+    for _ in range(2):
+        assert predict_files(predictor, [tmp_path], json=True) == 0
+        found.append(capsys.readouterr().out)
+    assert found[0] == found[1]
+    assert len(indexed) == 2
 
 
 def test_folder_means_its_videos_and_an_empty_one_is_reported(

@@ -23,7 +23,6 @@ from videomae.model.pretraining import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     VideoMAEForPreTraining,
-    reconstruction_loss,
 )
 from videomae.patches import NORM_EPS, complement, membership, patch_statistics, patchify, split_by_mask
 
@@ -179,19 +178,6 @@ def test_decoded_tokens_that_the_encoder_saw_carry_no_loss_over_the_whole_batch(
     assert (output.loss - per_token[counted].mean()).abs().item() < 1e-6
     output.loss.backward()
     assert torch.isfinite(output.loss)
-
-
-@pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
-def test_reconstruction_loss_is_a_weighted_mean_in_float32(dtype: torch.dtype) -> None:
-    logits, targets = torch.randn(2, 3, 4, dtype=torch.bfloat16), torch.randn(2, 3, 4)
-    weights = torch.tensor([[1, 0, 1], [0, 0, 1]]).to(dtype)
-    squared = (logits.float() - targets).square().mean(-1)
-    expected = (squared[0, 0] + squared[0, 2] + squared[1, 2]) / 3
-    loss = reconstruction_loss(logits, targets, weights)
-    assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, expected)
-    everything = reconstruction_loss(logits, targets, torch.ones_like(weights))
-    torch.testing.assert_close(everything, reconstruction_loss(logits, targets))
 
 
 # Refusals.

@@ -13,6 +13,8 @@ from videomae.data.procedural import ProceduralVideos
 from videomae.data.scan import scan_unlabelled
 from videomae.monitor.configs import MonitorConfig
 from videomae.monitor.held_out import FIRST_PROCEDURAL, MAX_SEEN, centre_clips, hold_out
+from videomae.video.encoded import EncodedFile
+from videomae.video.index_store import IndexStore
 from videomae.video.sampling import ClipConfig
 
 
@@ -119,6 +121,10 @@ def test_clips_of_videos_that_can_be_read_come_with_their_rows(labelled_folder: 
     clips, kept = centre_clips((rows[0], broken, rows[1]), ClipConfig(num_frames=8, stride=1), size=32)
     assert list(clips.shape) == [2, 8, 3, 32, 32]
     assert kept == list(rows)
+    store = IndexStore(tmp_path, (tmp_path / "index",))
+    again, _ = centre_clips((rows[0], broken, rows[1]), ClipConfig(num_frames=8, stride=1), size=32, store=store)
+    assert torch.equal(clips, again)
+    assert store.get(EncodedFile(rows[0].path)) is not None
 
 
 def test_groups_of_a_manifest_file_and_parts_of_one_video_are_on_one_side(tmp_path: Path) -> None:

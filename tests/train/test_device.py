@@ -17,8 +17,9 @@ from videomae.engine.workers import running_workers
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe
-from videomae.train import finetune as finetune_module
-from videomae.train import pretrain as pretrain_module
+from videomae.train import loop as loop_module
+from videomae.train.finetune import finetune
+from videomae.train.pretrain import pretrain
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
@@ -81,20 +82,20 @@ def assert_one_step_was_skipped(run: Path) -> None:
 def test_a_pretraining_step_does_not_wait_for_the_gpu(
     pretrain_recipe: Callable[..., PretrainRecipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pretrain_module, "running_workers", watched)
+    monkeypatch.setattr(loop_module, "running_workers", watched)
     recipe = pretrain_recipe(*WORDS, "--schedule.steps", str(STEPS), "--optim.clip_grad", "1.0")
     model_class = with_bad_step(VideoMAEForPreTraining, "loss")
-    pretrain_module.pretrain(recipe, out=tmp_path / "run", model_class=model_class)
+    pretrain(recipe, out=tmp_path / "run", model_class=model_class)
     assert_one_step_was_skipped(tmp_path / "run")
 
 
 def test_a_fine_tuning_step_does_not_wait_for_the_gpu(
     finetune_recipe: Callable[..., FinetuneRecipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finetune_module, "running_workers", watched)
+    monkeypatch.setattr(loop_module, "running_workers", watched)
     recipe = finetune_recipe(*WORDS, "--schedule.steps", str(STEPS), "--optim.clip_grad", "1.0")
     model_class = with_bad_step(VideoMAEForVideoClassification, "logits")
-    finetune_module.finetune(recipe, out=tmp_path / "run", model_class=model_class)
+    finetune(recipe, out=tmp_path / "run", model_class=model_class)
     assert_one_step_was_skipped(tmp_path / "run")
 
 

@@ -25,7 +25,7 @@ from videomae.processing.pixels import normalize
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe
 from videomae.report.sections import training_section
 from videomae.sharing.record import load_record
-from videomae.train import pretrain as pretrain_module
+from videomae.train import loop as loop_module
 from videomae.train.finetune import finetune
 from videomae.train.pretrain import build_model, pretrain, training_data
 
@@ -127,7 +127,7 @@ def test_training_that_diverges_stops_names_the_videos_and_has_saved_finite_weig
 def test_weights_that_are_not_finite_are_not_saved(
     pretrain_recipe: Pretrain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    update = pretrain_module.update_weights
+    update = loop_module.update_weights
 
     def poison(optimizer: torch.optim.AdamW, **settings: Any) -> None:
         update(optimizer, **settings)
@@ -136,7 +136,7 @@ def test_weights_that_are_not_finite_are_not_saved(
             optimizer.param_groups[0]["params"][0].data[0] = math.nan
 
     poison.calls = 0  # type: ignore[attr-defined]
-    monkeypatch.setattr(pretrain_module, "update_weights", poison)
+    monkeypatch.setattr(loop_module, "update_weights", poison)
     with pytest.raises(
         RunError, match=r"the weights after step 6 are not finite, first [a-z_.0-9]+, and are not saved"
     ):
@@ -282,7 +282,7 @@ def test_an_error_in_a_step_saves_the_step_before_it_and_an_error_in_an_update_d
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(pretrain_module, "update_weights", torn)
+        patch.setattr(loop_module, "update_weights", torn)
         with pytest.raises(RuntimeError, match="out of memory"):
             pretrain(pretrain_recipe(), out=tmp_path / "run", resume=True)
     assert "saved at step 5; resume with: " in capsys.readouterr().err

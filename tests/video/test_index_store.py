@@ -210,13 +210,13 @@ from videomae.video.decode import VideoReader
 root = Path(sys.argv[1])
 store = index_store.IndexStore(root, (root / index_store.FOLDER,))
 VideoReader(root / "0.mp4", store=store).close()
-write = index_store._write_end
+write = index_store.write_end
 def killed(path, content):
     if path.suffix == sys.argv[2]:
         write(path, content[: len(content) // 2])
         os.kill(os.getpid(), signal.SIGKILL)
     write(path, content)
-index_store._write_end = killed
+index_store.write_end = killed
 VideoReader(root / "1.mp4", store=store).close()
 """
     for suffix in (RECORD_SUFFIX, TABLE_SUFFIX):
@@ -287,7 +287,7 @@ def test_the_memory_of_a_store_is_that_of_its_table(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     path = encode_video(tmp_path / "a.mp4")
     VideoReader(path, store=new_store(tmp_path)).close()
-    lines = np.frombuffer(np.random.default_rng(0).bytes(100_000 * 40), module._LINE)
+    lines = np.frombuffer(np.random.default_rng(0).bytes(100_000 * 40), module.LINE)
     (folder / f"many{TABLE_SUFFIX}").write_bytes(lines.tobytes())
     (folder / f"many{RECORD_SUFFIX}").touch()
     store = new_store(tmp_path)

@@ -187,8 +187,8 @@ def fit_parameters(features: Float32, errors: Float32) -> Parameters:
     covariance = LedoitWolf().fit(features.astype(np.float64))
     # A position where nothing ever happens has hardly any spread, and noise there would count as unusual.
     std = errors.std(axis=0)
-    floor = 0.1 * float(np.median(std)) + 1e-6
-    return Parameters(covariance.location_, covariance.precision_, errors.mean(axis=0), np.maximum(std, floor))
+    smallest = 0.1 * float(np.median(std)) + 1e-6
+    return Parameters(covariance.location_, covariance.precision_, errors.mean(axis=0), np.maximum(std, smallest))
 
 
 def raw_scores(parameters: Parameters, features: Float32, errors: Float32) -> tuple[Float64, Float64, Float32]:

@@ -62,7 +62,9 @@ def measure_clips(
         Features `[b, D]` and errors `[b, h, w]`.
     """
     model, b = loaded.model, len(clips)
-    pixel_values = normalized(clips, loaded.processor, device=model.device)  # [b, T, C, H, W]
+    pixel_values = normalized(
+        clips, loaded.processor, device=model.device, num_channels=model.config.num_channels
+    )  # [b, T, C, H, W]
     grid = model.videomae.embeddings.grid_of(pixel_values)
     first = 1 if model.config.use_cls_token else 0
     features = encode(model.videomae, pixel_values).last_hidden_state[:, first:].mean(dim=1)  # [b, D]

@@ -31,6 +31,7 @@ from videomae.data.skip_list import write_skip_list
 from videomae.engine.jobs import JobFailure, num_processors, running_jobs
 from videomae.engine.progress import TrainingProgress
 from videomae.errors import RunError
+from videomae.video.addresses import video_path
 from videomae.video.index_store import IndexStore
 from videomae.video.opening import size_of
 from videomae.video.sampling import ClipConfig
@@ -96,6 +97,7 @@ def check_collection(source: Path, *, against: Path | None = None, config: Check
         StopRequested: After SIGTERM.
     """
     config = config or CheckConfig()
+    source, against = video_path(source), None if against is None else video_path(against)
     manifest = scan_collection(source)
     other = None if against is None else scan_collection(against)
     facts = measure_files(_jobs([manifest] if other is None else [manifest, other]), workers=config.workers)
@@ -207,7 +209,7 @@ def _jobs(manifests: Iterable[Manifest]) -> list[FileJob]:
 
 
 def _limit_seconds(job: FileJob) -> float:
-    return LIMIT_SECONDS + max(size_of(job.path), 0) / LIMIT_BYTES_PER_SECOND
+    return LIMIT_SECONDS + max(size_of(job.path, ask=True), 0) / LIMIT_BYTES_PER_SECOND
 
 
 def _class_counts(manifest: Manifest) -> dict[str, dict[str, int]]:

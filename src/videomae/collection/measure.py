@@ -6,6 +6,7 @@ Runs in processes of its own and imports no torch. What the facts mean is told i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -19,9 +20,9 @@ from numpy.typing import NDArray
 from videomae.collection.fingerprints import NUM_SAMPLES, Fingerprint, fingerprint
 from videomae.errors import NoVideoError, TruncatedVideoError, VideoReadError
 from videomae.video.decode import VideoReader
-from videomae.video.encoded import open_container
+from videomae.video.encoded import EncodedFile, open_container
 from videomae.video.index_store import IndexStore
-from videomae.video.opening import open_reader
+from videomae.video.opening import open_reader, size_of
 from videomae.video.probe import VideoInfo
 from videomae.video.rgb import ByteArray, frame_orientation
 from videomae.video.stream import VideoSource
@@ -79,10 +80,10 @@ def measure_file(job: FileJob) -> FileFacts:
     path = job.path
     facts = FileFacts(path, 0)
     try:
-        facts = replace(facts, size_bytes=path.stat().st_size, digest=content_digest(path))
+        facts = replace(facts, size_bytes=max(size_of(path, ask=True), 0), digest=content_digest(path))
         return _decoded(job, facts)
     except VideoReadError as error:
-        if path.is_file() and ends_inside_a_box(path):
+        if facts.digest is not None and not path.is_dir() and ends_inside_a_box(path):
             reason = f"{path} is truncated: its last part is longer than the rest of the file; copy it again"
             return replace(facts, fault="truncated", reason=reason)
         return replace(facts, fault=_fault(error), reason=_line(error))
@@ -100,24 +101,28 @@ def _fault(error: VideoReadError) -> Fault:
 
 
 def content_digest(path: Path) -> str:
-    """Return the SHA-256 of a file, or of a folder's files with their names."""
+    """Return the SHA-256 of a file, or of a folder's files with their names.
+
+    Raises:
+        VideoReadError: If it cannot be read.
+    """
     digest = sha256()
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+    for part in sorted(path.iterdir()) if path.is_dir() else [path]:
         if path.is_dir():
-            digest.update(file.name.encode("utf-8", "surrogatepass") + b"\0")
-        with file.open("rb") as stream:
-            while chunk := stream.read(CHUNK_BYTES):
-                digest.update(chunk)
+            digest.update(part.name.encode("utf-8", "surrogatepass") + b"\0")
+        with closing(EncodedFile(part)) as file:
+            for position in range(0, file.size_bytes, CHUNK_BYTES):
+                digest.update(file.read_at(position, CHUNK_BYTES))
     return digest.hexdigest()
 
 
 def ends_inside_a_box(path: Path) -> bool:
     """Tell whether an MP4 or MOV file ends before its last outermost box does: what is behind it is missing."""
-    end_of_file, position = path.stat().st_size, 0
-    with path.open("rb") as file:
+    position = 0
+    with closing(EncodedFile(path)) as file:
+        end_of_file = file.size_bytes
         while position + 8 <= end_of_file:
-            file.seek(position)
-            head = file.read(16)
+            head = file.read_at(position, 16)
             size, kind = int.from_bytes(head[:4], "big"), head[4:8]
             if position == 0 and kind not in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
                 return False

@@ -14,11 +14,13 @@ from videomae.collection.rate import ReadRate, reading_rate
 from videomae.collection.source import scan_collection
 from videomae.collection.transcode import PreparedPart, PrepareJob, prepare_file
 from videomae.data.manifest import Manifest, whole_video
-from videomae.engine.jobs import JobFailure, num_processors, running_jobs
+from videomae.engine.configs import JobEngine
+from videomae.engine.jobs import JobFailure
 from videomae.engine.progress import TrainingProgress
+from videomae.engine.ray_jobs import jobs_on
 from videomae.errors import ConfigError, RunError
 from videomae.video.index_store import index_store
-from videomae.video.opening import size_of
+from videomae.video.opening import size_of, version_of
 from videomae.video.sampling import ClipConfig
 
 LIMIT_SECONDS = 600.0  # a video that takes longer, and longer than its size explains, hangs the decoder
@@ -102,6 +104,7 @@ def prepare_collection(
     workers: int | None = None,
     shard: tuple[int, int] | None = None,
     overwrite: bool = False,
+    engine: JobEngine = "local",
 ) -> PrepareResult:
     """Encode all videos of a collection for training, and write their manifest.
 
@@ -111,41 +114,55 @@ def prepare_collection(
         source: A folder of videos, of class folders or with labels.csv, a manifest file, or one video.
         out: Where to write; it may not hold other files.
         config: How to encode.
-        workers: Processes; None: one for each processor.
+        workers: Videos at a time; None: one for each processor, of the cluster where it is one.
         shard: (i, n): do every n-th video only, beginning with the i-th; the last shard writes the whole manifest.
         overwrite: Do all videos again where the settings have changed.
+        engine: Where to work: in processes of this machine, or on a Ray cluster whose machines see the same disks.
 
     Raises:
-        ConfigError: If the settings contradict each other, the collection, or those of before.
+        ConfigError: If the settings contradict each other, the collection, or those of before; or Ray is missing.
         ManifestError: If the source cannot be listed.
-        RunError: If a file cannot be written.
+        RunError: If a file cannot be written, or another process prepares into the folder.
         StopRequested: After SIGTERM.
     """
     config = config or PrepareConfig()
     manifest = scan_collection(source)
     targets = planned_targets(manifest, out)
     _check_plan(manifest, targets, out, config)
-    state = PrepareState(out, shard)
-    state.begin(manifest.file or manifest.root, config, overwrite=overwrite)
+    state, origin = PrepareState(out, shard), manifest.file or manifest.root
+    state.check(origin, config, overwrite=overwrite)  # before anything is written, the lock included
+    with state.owned():
+        state.begin(origin, config, overwrite=overwrite)
+        return _prepare(manifest, state, config, targets, engine, workers=workers, shard=shard)
+
+
+def _prepare(
+    manifest: Manifest,
+    state: PrepareState,
+    config: PrepareConfig,
+    targets: dict[Path, Path],
+    engine: JobEngine,
+    *,
+    workers: int | None,
+    shard: tuple[int, int] | None,
+) -> PrepareResult:
     names = {path: manifest.relative_path(whole_video(row)) for row in manifest.rows for path in (row.path,)}
     notes = state.load()
     known = {path: standing(notes.get(name, ()), path) for path, name in names.items()}
     mine = list(targets) if shard is None else list(targets)[shard[0] :: shard[1]]
     before = [path for path in mine if (done := known[path]) is not None and done.parts]
-    store = index_store(out)
+    store = index_store(state.out)
     jobs = [PrepareJob(path, targets[path], config, store) for path in mine if path not in set(before)]
     with (
         TrainingProgress("preparing videos", total_steps=len(jobs), unit="videos") as progress,
-        running_jobs(
-            prepare_file, jobs, workers=workers or num_processors(), limit_seconds=_limit_seconds
-        ) as finished,
+        jobs_on(engine, prepare_file, jobs, workers=workers, limit_seconds=_limit_seconds) as finished,
     ):
         for number, (job, result) in enumerate(finished, start=1):
             done = _done(names[job.source], job.source, result)
             state.add(done)
             known[job.source] = done
             progress.update(number, num_clips=1)
-    return _result(manifest, out, known, mine, num_before=len(before), shard=shard)
+    return _result(manifest, state.out, known, mine, num_before=len(before), shard=shard)
 
 
 def _result(
@@ -204,15 +221,11 @@ def _check_plan(manifest: Manifest, targets: dict[Path, Path], out: Path, config
 
 
 def _done(name: str, source: Path, result: list[PreparedPart] | JobFailure) -> Done:
-    try:
-        facts = source.stat()
-        size, modified = facts.st_size, facts.st_mtime_ns
-    except OSError:
-        size, modified = 0, 0
+    size, modified = version_of(source) or (0, 0)
     if isinstance(result, JobFailure):
         return Done(name, size, modified, error=result.reason.removeprefix(f"{source} "))
     return Done(name, size, modified, tuple(result))
 
 
 def _limit_seconds(job: PrepareJob) -> float:
-    return LIMIT_SECONDS + max(size_of(job.source), 0) / LIMIT_BYTES_PER_SECOND
+    return LIMIT_SECONDS + max(size_of(job.source, ask=True), 0) / LIMIT_BYTES_PER_SECOND

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ from videomae.atomic import write_text_atomic
 from videomae.collection.configs import PrepareConfig
 from videomae.collection.transcode import PreparedPart
 from videomae.errors import ConfigError, RunError
+from videomae.ownership import LOCK_FILE, owned
+from videomae.video.addresses import video_path
 from videomae.video.index_store import FOLDER as INDEX_FOLDER
+from videomae.video.opening import version_of
 
 FOLDER = ".prepare"
 SETTINGS = "settings.json"
@@ -41,13 +45,10 @@ class Done:
     def holds_for(self, source: Path) -> bool:
         """Tell whether the source is unchanged and all that was written is there."""
         try:
-            facts = source.stat()
             there = all(part.path.stat().st_size == part.size_bytes for part in self.parts)
         except OSError:
             return False
-        return (
-            bool(self.parts) and there and (facts.st_size, facts.st_mtime_ns) == (self.size_bytes, self.modified_ns)
-        )
+        return bool(self.parts) and there and version_of(source) == (self.size_bytes, self.modified_ns)
 
 
 def standing(notes: Sequence[Done], source: Path) -> Done | None:
@@ -69,18 +70,33 @@ class PrepareState:
             shard: (i, n) where this process does every n-th video only.
         """
         self.out = out
+        self._shard = shard
         self._folder = out / FOLDER
         name = "done.jsonl" if shard is None else f"done-{shard[0]}-of-{shard[1]}.jsonl"
         self._file = self._folder / name
 
-    def begin(self, source: Path, config: PrepareConfig, *, overwrite: bool) -> None:
-        """Write the settings, or check that they are those of before.
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Keep others out of the folder: whoever has no shard is alone in it, and each shard has one process.
+
+        Raises:
+            RunError: If another process is there.
+        """
+        with ExitStack() as stack:
+            lock = f"{FOLDER}/{LOCK_FILE}"
+            stack.enter_context(owned(self.out, what="data prepare", shared=self._shard is not None, name=lock))
+            if self._shard is not None:
+                what, name = "data prepare of shard {}/{}", f"{lock}-{{}}-of-{{}}"
+                stack.enter_context(owned(self.out, what=what.format(*self._shard), name=name.format(*self._shard)))
+            yield
+
+    def check(self, source: Path, config: PrepareConfig, *, overwrite: bool) -> dict[str, Any]:
+        """Check that the settings are those of before; writes nothing. Returns them as they are written.
 
         Raises:
             ConfigError: If the folder was prepared from another source or with other settings, or holds other files.
-            RunError: If the settings cannot be written.
         """
-        settings = {"source": str(source.resolve()), **asdict(config)}
+        settings = {"source": str(video_path(source).resolve()), **asdict(config)}
         before = self._settings()
         ours = self._folder.name, INDEX_FOLDER.parts[0]
         foreign = [path for path in self.out.iterdir() if path.name not in ours] if self.out.is_dir() else []
@@ -95,12 +111,24 @@ class PrepareState:
                     f"{self.out} was prepared with {name} {before.get(name)} and now it is {settings.get(name)}: "
                     "choose another folder, or --overwrite to prepare all videos again"
                 )
+        return settings
+
+    def begin(self, source: Path, config: PrepareConfig, *, overwrite: bool) -> None:
+        """Check the settings as `check` does, and write them where they are new.
+
+        Raises:
+            ConfigError: As for `check`.
+            RunError: If the settings cannot be written.
+        """
+        settings, before = self.check(source, config, overwrite=overwrite), self._settings()
+        if before == settings:
+            return
+        try:
             for file in self._folder.glob("done*.jsonl"):
                 file.unlink()
-        if before != settings:
-            try:
-                write_text_atomic(self._folder / SETTINGS, json.dumps(settings, indent=1) + "\n")
-            except OSError as error:
+            write_text_atomic(self._folder / SETTINGS, json.dumps(settings, indent=1) + "\n")
+        except OSError as error:
+            if self._settings() != settings:  # else another shard, started at the same time, was quicker
                 raise RunError(f"cannot write into {self.out}: {error.strerror or error}") from None
 
     def load(self) -> dict[str, list[Done]]:

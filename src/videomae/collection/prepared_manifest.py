@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,8 +27,10 @@ from videomae.data.manifest_file import (
     ordered_labels,
 )
 from videomae.errors import RunError
+from videomae.video.addresses import is_remote
 
 MANIFEST_FILE = "manifest.csv"
+_MEMBER = re.compile(r"(\.tar)?#bytes=\d+-\d+/")  # between an archive and a video in it
 ELSEWHERE = "elsewhere"  # folder for videos that are not below the root of their manifest
 
 
@@ -38,8 +41,10 @@ def planned_targets(manifest: Manifest, out: Path) -> dict[Path, Path]:
     """
     names: dict[Path, str] = {}
     for row in manifest.rows:
-        name = manifest.relative_path(whole_video(row))
-        names[row.path] = f"{ELSEWHERE}/{name.lstrip('/').replace(':', '_')}" if os.path.isabs(name) else name
+        name = _MEMBER.sub("/", manifest.relative_path(whole_video(row)))
+        if os.path.isabs(name) or is_remote(name):
+            name = f"{ELSEWHERE}/{name.replace('://', '/').lstrip('/').replace(':', '_')}"
+        names[row.path] = name
     short = {path: str(Path(name).with_suffix(".mp4").as_posix()) for path, name in names.items()}
     taken = Counter(name.casefold() for name in short.values())
     return {

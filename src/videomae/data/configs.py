@@ -125,6 +125,10 @@ def _check_fraction(name: str, value: float) -> None:
 SplitName = Literal["train", "val", "test", "all"]
 """A part of a data set by name, or all of it."""
 
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+"""What a classifier's outputs are, by transformers' names: a choice between classes, labels of which each may be
+there or not, or values."""
+
 GeneratedKind = Literal["procedural", "motion"]
 
 
@@ -143,7 +147,7 @@ class GenerateConfig:
 
 
 ImportKind = Literal[
-    "folder", "classes", "videomae", "kinetics", "ssv2", "ucf101", "hmdb51", "videofolder", "multilabel"
+    "folder", "classes", "videomae", "kinetics", "ssv2", "ucf101", "hmdb51", "videofolder", "multilabel", "webdataset"
 ]
 
 
@@ -158,6 +162,6 @@ class ImportConfig:
     template: str | None = None
     """Names of the pictures in folders of frames that videomae lists, such as img_{:05}.jpg; null: all pictures."""
     labels: Path | None = None
-    """Class names: the labels file of ssv2, null: beside SOURCE; a text file, one a line, for the ids of videomae."""
+    """Class names: the labels file of ssv2, null: beside SOURCE; a text file, one a line, for ids of the others."""
     overwrite: bool = False
     """Replace the manifest that is there."""

@@ -21,6 +21,7 @@ from videomae.data.import_folders import (
     import_videofolder,
     import_videomae,
 )
+from videomae.data.import_webdataset import import_webdataset
 from videomae.data.listed import Collection, ListedVideo
 from videomae.data.manifest_file import (
     CLASSES_KEY,
@@ -38,6 +39,7 @@ from videomae.data.manifest_file import (
     parquet_modules,
 )
 from videomae.errors import ConfigError, ManifestError
+from videomae.video.addresses import is_remote, video_path
 from videomae.video.opening import is_there
 
 NUM_NAMED = 3  # missing files that are named
@@ -62,6 +64,7 @@ IMPORTERS: Mapping[ImportKind, Importer] = {
     "hmdb51": Importer(import_hmdb51, frozenset({"videos", "split_number"})),
     "videofolder": Importer(import_videofolder),
     "multilabel": Importer(import_multilabel, frozenset({"videos"})),
+    "webdataset": Importer(import_webdataset, frozenset({"labels"})),
 }
 
 
@@ -72,7 +75,7 @@ def import_manifest(kind: ImportKind, source: Path, out: Path, config: ImportCon
 
     Args:
         kind: Format of the collection.
-        source: Its folder or file, see the importers.
+        source: Its folder or file, see the importers; for the kinds folder, classes and webdataset it may be remote.
         out: The file to write, CSV or Parquet by its suffix.
         config: Where the videos are, and what else some formats leave open.
 
@@ -86,8 +89,9 @@ def import_manifest(kind: ImportKind, source: Path, out: Path, config: ImportCon
     importer = IMPORTERS[kind]
     check_options(kind, config)
     check_manifest_output(out, overwrite=config.overwrite)
-    source = source.expanduser()
-    if not source.exists():
+    source = video_path(source).expanduser()
+    is_range = kind == "webdataset" and "{" in source.name
+    if not (is_remote(source) or is_range or source.exists()):
         raise ManifestError(f"{source} does not exist: give the folder or the file of the collection")
     found = importer.read(source, config)
     there = [video for video in found.videos if is_there(video.path)]
@@ -182,7 +186,7 @@ def _table(found: Collection, folder: Path) -> tuple[list[dict[str, str]], list[
     label_column = LABELS if found.has_several else LABEL
     rows = []
     for video in found.videos:
-        path = Path(os.path.abspath(video.path))
+        path = video.path if is_remote(video.path) else Path(os.path.abspath(video.path))
         row = {
             PATH: (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix(),
             label_column: SEPARATOR.join(video.labels),

@@ -14,8 +14,8 @@ in every batch. So the siblings of a clip are in different steps, and a batch ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -23,7 +23,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from videomae.data.datasets import BadVideo, ClipSample, FinetuningDataset, PretrainingDataset, SampleKey
+from videomae.data.balance import balanced_order, occurrences
+from videomae.data.batches import WHOLE
+from videomae.data.batches import Batch as Batch
+from videomae.data.batches import Shard as Shard
+from videomae.data.datasets import (
+    NO_LABEL,
+    BadVideo,
+    ClipSample,
+    FinetuningDataset,
+    PretrainingDataset,
+    SampleKey,
+)
 from videomae.data.procedural_source import ProceduralDataset
 from videomae.engine.seeding import numpy_generator
 from videomae.engine.workers import start_worker
@@ -31,58 +42,6 @@ from videomae.errors import ConfigError
 
 TrainingDataset = PretrainingDataset | FinetuningDataset | ProceduralDataset
 PREFETCH_GROUPS = 2  # ready groups that each worker keeps: torch's own default, made visible
-
-
-@dataclass
-class Batch:
-    """Clips of one step, always as many as asked for; some places may hold no readable clip."""
-
-    clips: Tensor
-    """`[B, T, C, S, S]` uint8; `[B, 0]` where the clips are drawn on the device."""
-    labels: Tensor
-    """`[B]` int64; -1 where there is no label or no readable clip."""
-    indices: Tensor
-    """`[B]` int64, rows of the manifest, those that could not be read included."""
-    readable: Tensor
-    """`[B]` bool; False where a black clip stands for a video that could not be read."""
-    visible: Tensor | None
-    """`[B, V]` int64, tokens that the encoder sees; None without masks."""
-    decoded: Tensor | None
-    """`[B, M]` int64, tokens that the decoder predicts, of a black clip a visible one; None without masks."""
-    bad: list[BadVideo]
-    """Videos that could not be read, told with the first of their clips: empty where `repeat` is above 0."""
-    epoch: int
-    """Pass over the data set, from 0."""
-    repeat: int = 0
-    """Which of the clips that are cut from one decoding, from 0."""
-
-    @property
-    def num_readable(self) -> int:
-        """Clips that count; call it on the CPU, elsewhere it waits for the device."""
-        return int(self.readable.sum())
-
-    def keys(self) -> list[SampleKey]:
-        """Return which samples the clips are; call it on the CPU, elsewhere it waits for the device."""
-        return [SampleKey(self.epoch, index, self.repeat) for index in self.indices.tolist()]
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
-        """Return the batch with all tensors on a device; non_blocking helps from pinned memory only."""
-        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> Batch:
-        """Return the batch with all tensors in page-locked memory; torch's loader calls this."""
-        return self._with_tensors(Tensor.pin_memory)
-
-    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        return replace(
-            self,
-            clips=change(self.clips),
-            labels=change(self.labels),
-            indices=change(self.indices),
-            readable=change(self.readable),
-            visible=None if self.visible is None else change(self.visible),
-            decoded=None if self.decoded is None else change(self.decoded),
-        )
 
 
 def epoch_order(num_samples: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -111,44 +70,6 @@ def steps_per_epoch(num_samples: int, *, batch_size: int, repeats: int = 1) -> i
     return num_samples // batch_size * repeats
 
 
-@dataclass(frozen=True)
-class Shard:
-    """Which part of every global batch this process takes."""
-
-    rank: int = 0
-    """Of this process, from 0."""
-    world_size: int = 1
-    """Processes that share a batch."""
-
-    def places(self, batch_size: int) -> list[int]:
-        """Return the places of the global batch that this rank holds.
-
-        The place that mirrors one of them, B - 1 - i, is among them too, and mirrored in the result: so the partners
-        of mixup, which are mirrored places, are the same clips whatever the number of ranks.
-
-        Args:
-            batch_size: B, of the global batch.
-
-        Returns:
-            `B / world_size` places. An odd number of them, on several ranks, is B / world_size in a row instead.
-
-        Raises:
-            ConfigError: If the ranks cannot share the batch equally, or there is no such rank.
-        """
-        if not 0 <= self.rank < self.world_size:
-            raise ConfigError(f"rank is {self.rank} and world_size {self.world_size}; a rank is in [0, world_size)")
-        if batch_size % self.world_size:
-            raise ConfigError(
-                f"batch_size is {batch_size}, which {self.world_size} ranks cannot share equally: use a multiple of "
-                f"{self.world_size}"
-            )
-        count = batch_size // self.world_size
-        if self.world_size == 1 or count % 2:
-            return list(range(self.rank * count, (self.rank + 1) * count))
-        first = range(self.rank * count // 2, (self.rank + 1) * count // 2)
-        return [*first, *(batch_size - 1 - place for place in reversed(first))]
-
-
 def train_loader(
     dataset: TrainingDataset,
     *,
@@ -158,7 +79,8 @@ def train_loader(
     start_step: int,
     total_steps: int,
     repeats: int = 1,
-    shard: Shard = Shard(),
+    shard: Shard = WHOLE,
+    balanced: bool = False,
 ) -> DataLoader[list[Batch]]:
     """Return an iterable over the batches of a run from `start_step` on, in groups; `in_steps` takes them apart.
 
@@ -174,6 +96,7 @@ def train_loader(
         total_steps: Batches of the whole run, whatever the start.
         repeats: R, clips that are cut from one decoding; a worker holds R batches at once.
         shard: Which part of every batch this process takes.
+        balanced: Whether each class comes equally often, see `balanced_order`; every row has one label then.
 
     Returns:
         A loader of known length. Its memory is pinned where there is CUDA.
@@ -190,7 +113,7 @@ def train_loader(
         raise ConfigError(f"repeats is {repeats}; it must be at least 1, where 1 is one clip of each decoding")
     places = shard.places(batch_size)
     return DataLoader(
-        _Groups(dataset, batch_size=batch_size, places=places, seed=seed, repeats=repeats),
+        _Groups(dataset, batch_size=batch_size, places=places, seed=seed, repeats=repeats, balanced=balanced),
         sampler=range(start_step // repeats, -(-total_steps // repeats) if start_step < total_steps else 0),
         batch_size=None,  # one item is one group: a worker reads all samples of a step
         num_workers=num_workers,
@@ -221,21 +144,36 @@ class _Groups(Dataset[list[Batch]]):
     """The batches of a run by the number of their group."""
 
     def __init__(
-        self, dataset: TrainingDataset, *, batch_size: int, places: list[int], seed: int, repeats: int
+        self,
+        dataset: TrainingDataset,
+        *,
+        batch_size: int,
+        places: list[int],
+        seed: int,
+        repeats: int,
+        balanced: bool,
     ) -> None:
         self._dataset = dataset
         self._batch_size = batch_size
         self._places = places
         self._seed = seed
         self._repeats = repeats
-        self._order: tuple[int, NDArray[np.int64]] | None = None  # epoch and its order: the last one asked for
+        self._labels = None
+        if balanced:
+            labels = [row.label for row in dataset.manifest.rows]
+            self._labels = np.array([NO_LABEL if label is None else label for label in labels], dtype=np.int64)
+        # Epoch, its order, and how often each has come before in it: the last one asked for.
+        self._order: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
 
     def __getitem__(self, group: int) -> list[Batch]:
         epoch, number = divmod(group, steps_per_epoch(len(self._dataset), batch_size=self._batch_size))
         if self._order is None or self._order[0] != epoch:
-            self._order = epoch, epoch_order(len(self._dataset), seed=self._seed, epoch=epoch)
-        chosen = self._order[1][number * self._batch_size :][self._places].tolist()
-        found = [self._dataset.siblings(SampleKey(epoch, index), repeats=self._repeats) for index in chosen]
+            self._order = epoch, *self._order_of(epoch)
+        chosen, before = (one[number * self._batch_size :][self._places].tolist() for one in self._order[1:])
+        found = [
+            self._dataset.siblings(SampleKey(epoch, index, occurrence=again), repeats=self._repeats)
+            for index, again in zip(chosen, before, strict=True)
+        ]
         readable = torch.tensor([not isinstance(one, BadVideo) for one in found])
         bad = [one for one in found if isinstance(one, BadVideo)]
         rows = [
@@ -243,9 +181,19 @@ class _Groups(Dataset[list[Batch]]):
             for index, one in zip(chosen, found, strict=True)
         ]
         return [
-            _collate([row[repeat] for row in rows], readable, [] if repeat else bad, epoch=epoch, repeat=repeat)
+            replace(
+                _collate([row[repeat] for row in rows], readable, [] if repeat else bad, epoch=epoch, repeat=repeat),
+                occurrences=tuple(before) if any(before) else (),
+            )
             for repeat in range(self._repeats)
         ]
+
+    def _order_of(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        if self._labels is None:
+            order = epoch_order(len(self._dataset), seed=self._seed, epoch=epoch)
+            return order, np.zeros_like(order)
+        order = balanced_order(self._labels, seed=self._seed, epoch=epoch)
+        return order, occurrences(order)
 
 
 def _collate(

@@ -94,7 +94,7 @@ class Manifest:
         """Return a SHA-256 that changes when a video is added, removed, renamed, resized or relabelled.
 
         It does not depend on where the folder lies. Contents are not read: an edit that keeps the size stays
-        unseen. The size of a folder of pictures is their number.
+        unseen. The size of a folder of pictures is their number; of a video behind an address nobody is asked.
         """
         digest = sha256()
         for name, row in sorted(((self.relative_path(row), row) for row in self.rows), key=itemgetter(0)):

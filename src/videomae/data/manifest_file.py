@@ -1,13 +1,14 @@
 """Manifest files: CSV or Parquet with a row for each video. `labels.csv` in a folder of videos is one.
 
 The columns with a meaning are `COLUMNS`; others are carried along. Paths are relative to the file's folder, or
-absolute. A CSV without a first line of names is read as a list, see `data/list_file.py`.
+absolute, or addresses. A CSV without a first line of names is read as a list, see `data/list_file.py`.
 """
 
 from __future__ import annotations
 
 import csv
 import gc
+import io
 import json
 import math
 import os
@@ -19,7 +20,9 @@ from typing import Any, NamedTuple
 
 from videomae.data.list_file import is_list, parse_list
 from videomae.data.manifest import Manifest, VideoRow
+from videomae.data.remote_folder import content_of, is_remote_file, joined, opened_text
 from videomae.errors import ManifestError
+from videomae.video.addresses import is_remote, video_path
 from videomae.video.opening import is_there, split_part
 
 LABELS_FILE = "labels.csv"
@@ -66,7 +69,7 @@ class Table(NamedTuple):
 
 def is_manifest_file(path: Path) -> bool:
     """Tell whether a path is that of a manifest file, by its suffix."""
-    return path.suffix.lower() in MANIFEST_SUFFIXES and path.is_file()
+    return path.suffix.lower() in MANIFEST_SUFFIXES and (is_remote(path) or path.is_file())
 
 
 @contextmanager
@@ -82,21 +85,23 @@ def _few_collections() -> Iterator[None]:
 
 
 @_few_collections()
-def read_manifest(path: Path, *, labelled: bool, check_files: bool = True) -> Manifest:
+def read_manifest(path: Path, *, labelled: bool, several: bool = False, check_files: bool = True) -> Manifest:
     """Read a manifest file; its rows are put into the order of their paths.
 
     Class ids follow the file's list of classes, else the alphabetical order of the names, or of whole numbers their
     own order.
 
     Args:
-        path: The file.
+        path: The file, or its address.
         labelled: Whether every row must have one label, but for those of the split test, and a value in each of the
             columns group and split that there are.
+        several: Whether labelled rows may have any number of labels in a column of them, none among them.
         check_files: Whether the videos must be there.
 
     Raises:
         ManifestError: If the file cannot be read, has no column of paths or no row, or one of its rows is at fault.
     """
+    path = video_path(path)
     table = read_table(path)
     path_column = next((name for name in PATH_NAMES if name in table.columns), None)
     if path_column is None or (labelled and not {LABEL, LABELS} & set(table.columns)):
@@ -109,21 +114,22 @@ def read_manifest(path: Path, *, labelled: bool, check_files: bool = True) -> Ma
         raise ManifestError(f"{path} has no row: give one for each video")
     if {LABEL, LABELS} <= set(table.columns):
         raise ManifestError(f"{path} has the columns {LABEL} and {LABELS}: leave one out")
-    names = [_label_names(table, row, labelled=labelled) for row in table.rows]
-    classes, ids = _classes(table, {name for several in names for name in several})
-    is_several = any(len(several) != 1 for several in names) and LABELS in table.columns
-    folder = Path(os.path.expanduser(path)).parent
+    one_each = labelled and not (several and LABELS in table.columns)
+    names = [_label_names(table, row, one_each=one_each) for row in table.rows]
+    classes, ids = _classes(table, {name for own in names for name in own})
+    is_several = any(len(own) != 1 for own in names) and LABELS in table.columns
+    folder = path.expanduser().parent
     needed = (path_column, *(name for name in (GROUP, SPLIT) if labelled and name in table.columns))
     carried = [name for name in table.columns if name not in COLUMNS and name != path_column]
     has_times = bool({START, END} & set(table.columns))
     manifest = Manifest(folder, (), classes, path)
     rows: dict[str, VideoRow] = {}
-    for row, several in zip(table.rows, names, strict=True):
+    for row, own in zip(table.rows, names, strict=True):
         _check_row(table, row, needed)
         values = row.values
-        labels = tuple(ids[name] for name in several)
+        labels = tuple(ids[name] for name in own)
         text = values[path_column]
-        video, start, end = folder / text, *(_times(table, row) if has_times else (None, None))
+        video, start, end = joined(folder, text), *(_times(table, row) if has_times else (None, None))
         if start is None and end is None and "#t=" in text:
             video, start, end = split_part(video)
         found = VideoRow(
@@ -178,7 +184,7 @@ def parse_seconds(text: str) -> float | None:
 def _read_csv(path: Path) -> Table:
     """Read UTF-8 text, with or without the mark at the beginning that spreadsheets write."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
+        with opened_text(path) as stream:
             first = next((line for line in stream if line.strip()), "")
             names = [name.strip() for name in next(csv.reader([first]), [])]
             stream.seek(0)
@@ -216,7 +222,7 @@ def _table_of_list(path: Path, lines: Sequence[str]) -> Table:
 def _read_parquet(path: Path) -> Table:
     pyarrow, parquet = parquet_modules(path)
     try:
-        table = parquet.read_table(path)
+        table = parquet.read_table(io.BytesIO(content_of(path)) if is_remote(path) else path)
     except (OSError, pyarrow.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise ManifestError(f"{path} cannot be read as Parquet ({reason}): write it again") from None
@@ -266,10 +272,11 @@ def _text(value: Any) -> str:
 
 def _classes_beside(path: Path) -> tuple[str, ...] | None:
     beside = path.with_name(path.stem + CLASSES_SUFFIX)
-    if not beside.is_file():
+    if not (is_remote_file(beside) if is_remote(beside) else beside.is_file()):
         return None
     try:
-        lines = beside.read_text(encoding="utf-8-sig").splitlines()
+        with opened_text(beside) as stream:
+            lines = stream.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(
             f"{beside} cannot be read ({error}): write one class name a line, as UTF-8 text"
@@ -277,18 +284,18 @@ def _classes_beside(path: Path) -> tuple[str, ...] | None:
     return tuple(line.strip() for line in lines if line.strip())
 
 
-def _label_names(table: Table, row: TableRow, *, labelled: bool) -> list[str]:
+def _label_names(table: Table, row: TableRow, *, one_each: bool) -> list[str]:
     """Return the labels of a row, as they are written."""
     if LABELS in table.columns:
         names = [name.strip() for name in row.values[LABELS].split(SEPARATOR) if name.strip()]
     else:
         names = [row.values[LABEL]] if row.values.get(LABEL) else []
-    if labelled and not names and row.values.get(SPLIT) != "test":
+    if one_each and not names and row.values.get(SPLIT) != "test":
         raise ManifestError(f"{table.place(row)} has no label: fill it in, or leave the row out")
-    if labelled and len(names) > 1:
+    if one_each and len(names) > 1:
         raise ManifestError(
-            f"{table.place(row)} has {len(names)} labels, {SEPARATOR.join(names)}: finetune, evaluate and probe take "
-            "one for each video; for several train with transformers' Trainer, see docs/transformers.md"
+            f"{table.place(row)} has {len(names)} labels, {SEPARATOR.join(names)}: here one is taken for "
+            "each video; finetune and evaluate take several, see docs/evaluation.md"
         )
     return names
 

@@ -148,7 +148,8 @@ def _apply(frames: Tensor, operation: Operation) -> Tensor:
         case "posterize":
             return enhance.posterize(frames, torch.full((), int(value), device=frames.device))
         case "solarize":
-            return enhance.solarize(frames, value)
+            # A tensor that is filled there: kornia copies a number to the device, and waits for it.
+            return enhance.solarize(frames, torch.full((), value, device=frames.device))
         case "solarize_add":  # kornia's additions are for all pixels
             return torch.where(frames < 128 / 255, (frames + value).clamp_(max=1.0), frames)
         case "color":

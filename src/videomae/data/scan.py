@@ -11,7 +11,10 @@ from pathlib import Path
 
 from videomae.data.manifest import CLIPS_AN_EPOCH, Manifest, VideoRow, procedural_row, procedural_seed
 from videomae.data.manifest_file import LABELS_FILE, MANIFEST_SUFFIXES, is_manifest_file, read_manifest
+from videomae.data.remote_folder import is_remote_file, is_remote_folder, remote_videos
 from videomae.errors import ManifestError
+from videomae.video.addresses import is_remote, video_path
+from videomae.video.opening import split_part
 from videomae.video.pictures import PICTURE_SUFFIXES, parse_picture
 from videomae.video.probe import VIDEO_SUFFIXES
 
@@ -27,7 +30,8 @@ def scan_unlabelled(root: str | os.PathLike[str], *, check_files: bool = True) -
     several links reach is listed once.
 
     Args:
-        root: A folder, one video file, a manifest file, or `procedural:` with or without a seed.
+        root: A folder, one video file, a manifest file, an address of either, or `procedural:` with or without a
+            seed.
         check_files: Whether the videos of a manifest file must be there.
 
     Returns:
@@ -39,9 +43,13 @@ def scan_unlabelled(root: str | os.PathLike[str], *, check_files: bool = True) -
     """
     if procedural_seed(root) is not None:
         return Manifest(Path(root), tuple(procedural_row(Path(root), number) for number in range(CLIPS_AN_EPOCH)), ())
-    folder = Path(root).expanduser()
+    folder = video_path(root).expanduser()
     if is_manifest_file(folder):
         return read_manifest(folder, labelled=False, check_files=check_files)
+    if is_remote(folder):
+        is_video = _has_video_suffix(split_part(folder).path)
+        paths = [folder] if is_video else remote_videos(folder)
+        return Manifest(folder.parent if is_video else folder, tuple(VideoRow(path, None) for path in paths), ())
     if folder.is_file():
         if not _has_video_suffix(folder):
             raise ManifestError(
@@ -61,19 +69,24 @@ def scan_unlabelled(root: str | os.PathLike[str], *, check_files: bool = True) -
     return Manifest(folder, tuple(VideoRow(path, None) for path in paths), ())
 
 
-def scan_labelled(root: str | os.PathLike[str], *, subset: bool = False) -> Manifest:
+def scan_labelled(
+    root: str | os.PathLike[str], *, subset: bool = False, several: bool = False, values: bool = False
+) -> Manifest:
     """List the videos of a folder that has `labels.csv` or one subfolder for each class, or of a manifest file.
 
     Class ids follow the alphabetical order of the names, in a manifest file its list of classes. A class folder may
     have subfolders of its own. What counts as a video is as for `scan_unlabelled`.
 
     Args:
-        root: The folder, or the manifest file.
+        root: The folder, or the manifest file, or the address of either.
         subset: Whether the classes are some of those that a classifier has, to measure it: then one folder will do,
             and an empty one only counts no videos.
+        several: Whether a manifest file may give a video any number of labels.
+        values: Whether each video is labelled by numbers in further columns of a manifest file, which then needs no
+            labels; `read_targets` checks them.
 
     Returns:
-        A manifest with a label for every video.
+        A manifest with a label for every video, or what else was asked for.
 
     Raises:
         ManifestError: If the folder is missing, is another file, has no video, videos beside the class folders, or
@@ -84,11 +97,18 @@ def scan_labelled(root: str | os.PathLike[str], *, subset: bool = False) -> Mani
         raise ManifestError(
             f"{root} has no labels: pre-train on it, or write labelled videos with videomae data generate motion"
         )
-    folder = Path(root).expanduser()
+    folder = video_path(root).expanduser()
     file = manifest_file_of(folder)
+    if values:
+        if file is None:
+            raise ManifestError(
+                f"{folder} has no {LABELS_FILE}: values of videos are read from a manifest, see docs/evaluation.md"
+            )
+        return read_manifest(file, labelled=False)
     if file is not None:
-        manifest = read_manifest(file, labelled=True)
-        if len(manifest.classes) < 2 and not subset:
+        manifest = read_manifest(file, labelled=True, several=several)
+        is_several = any(row.labels for row in manifest.rows)
+        if len(manifest.classes) < 2 and not subset and not is_several:
             raise ManifestError(
                 f"{file} has one class, {manifest.classes[0]}; telling classes apart needs at least two: add another"
             )
@@ -107,12 +127,15 @@ def scan_class_folders(folder: Path, *, subset: bool) -> Manifest:
     Raises:
         ManifestError: As for `scan_labelled`.
     """
+    if is_remote(folder):
+        return _scan_remote_classes(folder, subset=subset)
     _check_folder(folder)
     entries = _visible_entries(folder)
     class_folders = [folder / entry.name for entry in entries if _is_folder(entry)]
     if is_frame_folder(entries):
         raise ManifestError(f"{folder} is a folder of pictures, which is one video: give a folder of class folders")
     _check_classes(folder, class_folders, stray=[entry.name for entry in entries if _is_video(entry)], subset=subset)
+    _check_no_pictures(class_folders)
     rows = []
     for label, class_folder in enumerate(class_folders):
         paths = sorted(_walk(class_folder, set()), key=lambda path: path.relative_to(folder).as_posix())
@@ -130,11 +153,24 @@ def scan_class_folders(folder: Path, *, subset: bool) -> Manifest:
     return Manifest(folder, tuple(rows), tuple(path.name for path in class_folders))
 
 
+def _scan_remote_classes(folder: Path, *, subset: bool) -> Manifest:
+    paths = remote_videos(folder)
+    parts = [path.relative_to(folder).parts for path in paths]
+    names = sorted({one[0] for one in parts if len(one) > 1})
+    _check_classes(
+        folder, [folder / name for name in names], stray=[one[0] for one in parts if len(one) == 1], subset=subset
+    )
+    rows = [VideoRow(path, names.index(one[0])) for path, one in zip(paths, parts, strict=True)]
+    return Manifest(folder, tuple(rows), tuple(names))
+
+
 def manifest_file_of(path: Path) -> Path | None:
     """Return the manifest file that a path names, or that lies in the folder it names; None where there is none."""
     if is_manifest_file(path):
         return path
-    return path / LABELS_FILE if (path / LABELS_FILE).is_file() else None
+    listed = path / LABELS_FILE
+    is_there = is_remote_file(listed) if is_remote_folder(path) else listed.is_file()
+    return listed if is_there else None
 
 
 def _check_folder(folder: Path) -> None:
@@ -159,16 +195,19 @@ def _check_classes(folder: Path, class_folders: list[Path], *, stray: list[str],
             f"{folder} has the subfolders {', '.join(names)}, which are parts of a data set, not classes: "
             f"give one of them, such as {class_folders[0]}"
         )
+    if len(class_folders) < 2 and not subset:
+        raise ManifestError(
+            f"{folder} has one class folder, {names[0]}; telling classes apart needs at least two: "
+            "add another, or give the folder above"
+        )
+
+
+def _check_no_pictures(class_folders: list[Path]) -> None:
     frames = next((path for path in class_folders if is_frame_folder(_visible_entries(path))), None)
     if frames is not None:
         raise ManifestError(
             f"{frames} is a folder of pictures, which is one video, not a class: make a folder for each class, and "
             "move it into one of them"
-        )
-    if len(class_folders) < 2 and not subset:
-        raise ManifestError(
-            f"{folder} has one class folder, {names[0]}; telling classes apart needs at least two: "
-            "add another, or give the folder above"
         )
 
 

@@ -1,16 +1,21 @@
 """Training checkpoints: one complete file per saved step, proved intact before a run resumes from it.
 
-The state is whatever the loop needs, made of tensors and plain values.
+The state is whatever the loop needs, made of tensors and plain values. A sharded run has a folder in the place of a
+file (`engine/sharded_checkpoint.py`), which is found, proved and deleted here by the same rules.
 Files are read with torch's weights-only reader, so that a checkpoint from a stranger cannot run code.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import pickle
 import re
+import shutil
 import sys
 import warnings
 import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -19,12 +24,14 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from videomae.atomic import atomic_file, partial_path
+from videomae.atomic import atomic_file, partial_path, sync_folder, write_text_atomic
 from videomae.errors import CheckpointError, ConfigError
 
 FORMAT_KEY = "videomae_checkpoint"
 FORMAT_VERSION = 1
-FILE_NAME = re.compile(r"checkpoint-(\d{8,})\.pt")
+FILE_NAME = re.compile(r"checkpoint-(\d{8,})(\.pt)?")  # without an ending: a sharded run's folder
+CONTENTS = "contents.json"  # of such a folder: format, plain state, and size and checksum of every file
+READ_BYTES = 2**24
 PLAIN_TYPES = (int, float, str, bool, type(None), Tensor, Parameter)
 
 
@@ -54,7 +61,7 @@ def save_checkpoint(folder: Path, *, step: int, state: dict[str, Any], keep: int
     if step < 0:
         raise ConfigError(f"checkpoint step is {step}; steps are counted from 0")
     _check_plain(state, where="state")
-    path = folder / f"checkpoint-{step:08d}.pt"
+    path = step_path(folder, step, sharded=False)
     handled = sys.exception()  # a run that stops with an error saves while it handles it
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +69,7 @@ def save_checkpoint(folder: Path, *, step: int, state: dict[str, Any], keep: int
             stale.unlink(missing_ok=True)
         with atomic_file(path) as stream:
             torch.save({FORMAT_KEY: FORMAT_VERSION, "step": step, "state": state}, stream)
-        _prune(folder, step=step, keep=keep)
+        prune(folder, step=step, keep=keep)
     except (OSError, RuntimeError) as error:
         # Closing torch's zip file fails with a RuntimeError after any failure: the first error tells what happened.
         # It may have nothing to do with writing: torch reports a dead data worker wherever the program is just then.
@@ -137,35 +144,100 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return {**content["state"], "step": content["step"]}
 
 
+def step_path(folder: Path, step: int, *, sharded: bool) -> Path:
+    """Return where the checkpoint of a step is."""
+    return folder / f"checkpoint-{step:08d}{'' if sharded else '.pt'}"
+
+
+def commit_folder(partial: Path, path: Path, state: dict[str, Any]) -> None:
+    """Give a folder in which all parts are on the disk its name, and write what it holds into it.
+
+    Args:
+        partial: The folder.
+        path: Its name; a folder that has it is replaced.
+        state: Values that JSON can hold, with `step`.
+
+    Raises:
+        OSError: If it cannot be done.
+    """
+    parts = {one.name: [one.stat().st_size, _checksum(one)] for one in sorted(partial.iterdir())}
+    content = {FORMAT_KEY: FORMAT_VERSION, "state": state, "files": parts}
+    write_text_atomic(partial / CONTENTS, json.dumps(content))
+    if path.exists():  # of a past that the run has left
+        shutil.rmtree(path)
+    os.replace(partial, path)
+    sync_folder(path.parent)
+
+
+def folder_state(path: Path) -> dict[str, Any]:
+    """Return the plain state of a folder that `commit_folder` has named.
+
+    Raises:
+        CheckpointError: If it is none of this version.
+    """
+    try:
+        content = json.loads((path / CONTENTS).read_bytes())
+    except (OSError, ValueError):
+        content = None
+    if not isinstance(content, dict) or content.get(FORMAT_KEY) != FORMAT_VERSION:
+        raise CheckpointError(f"{path} is not a training checkpoint of this version: resume from an earlier one")
+    state: dict[str, Any] = content["state"]
+    return state
+
+
+def prune(folder: Path, *, step: int, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints up to `step`.
+
+    Raises:
+        OSError: If one cannot be deleted.
+    """
+    found = sorted(_checkpoints(folder))
+    kept = [path for at, path in found if at <= step][-keep:]
+    for _, path in found:
+        if path not in kept:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
     """List the checkpoints with their steps, in no order."""
     if not folder.is_dir():
         return []
     matches = ((FILE_NAME.fullmatch(path.name), path) for path in folder.iterdir())
-    return [(int(match[1]), path) for match, path in matches if match and path.is_file()]
-
-
-def _prune(folder: Path, *, step: int, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints up to `step`."""
-    found = sorted(_checkpoints(folder))
-    kept = [path for at, path in found if at <= step][-keep:]
-    for _, path in found:
-        if path not in kept:
-            path.unlink()
+    return [(int(match[1]), path) for match, path in matches if match and path.is_dir() != bool(match[2])]
 
 
 def _damage(path: Path) -> str | None:
-    """Return what is wrong with the file, or None.
+    """Return what is wrong with the file or folder, or None.
 
     Every byte of content is compared with its checksum here, because torch.load does not: it reads a file
     with changed bits without a word.
     """
     try:
+        if path.is_dir():
+            return _damaged_part(path)
         with zipfile.ZipFile(path) as archive:
             entry = archive.testzip()
     except Exception as error:  # zipfile raises many kinds on damaged input; each of them means damaged
         return _reason(error)
     return None if entry is None else f"checksum of {entry} differs"
+
+
+def _damaged_part(folder: Path) -> str | None:
+    """Return what is wrong with a file of a folder, or None; any error means damaged, too."""
+    for name, (size, checksum) in json.loads((folder / CONTENTS).read_bytes())["files"].items():
+        if (folder / name).stat().st_size != size:
+            return f"{name} has {(folder / name).stat().st_size} bytes, not {size}"
+        if _checksum(folder / name) != checksum:
+            return f"checksum of {name} differs"
+    return None
+
+
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with open(path, "rb") as stream:
+        while block := stream.read(READ_BYTES):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
 
 
 def _check_plain(value: object, *, where: str) -> None:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM that let a run save: the first one asks for an orderly stop, the second one stops at once.
+"""SIGINT, SIGTERM and SIGUSR1 that let a run save: the first asks for an orderly stop, the second stops at once.
 
 Slurm, Kubernetes and systemd send SIGTERM and kill some seconds later, a terminal sends SIGINT to all processes of a
 run. A training step may take longer than those seconds, so the loop marks the part of a step that can be discarded: a
@@ -21,7 +21,8 @@ if TYPE_CHECKING:  # imported by processes that need no torch, see engine/jobs.p
     from torch import Tensor
     from torch.nn import Parameter
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what schedulers and containers send
+# Ctrl-C, what schedulers and containers send, and what Slurm is asked to send before it ends a job.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
 NOTICE = b"\nstopping: the last finished step is saved; press Ctrl-C again to stop at once\n"
 REPEAT_SECONDS = 1.0  # `timeout` and `scancel` signal the process and then its whole group: one request, sent twice
 
@@ -31,15 +32,26 @@ class StopRequested(KeyboardInterrupt):
 
     def __init__(self, number: signal.Signals) -> None:
         super().__init__(f"stopped by {number.name}")
+        self._number = number
         self.exit_status = 128 + number
         """What a shell reports for a process that this signal ended: 130 for SIGINT, 143 for SIGTERM."""
+
+    def __reduce__(self) -> tuple[type[StopRequested], tuple[signal.Signals]]:
+        """Let the first process of a run send it to the others."""
+        return StopRequested, (self._number,)
 
 
 class Interrupt:
     """Whether the user or the system asked the run to stop."""
 
-    def __init__(self) -> None:
-        """Begin with nothing asked."""
+    def __init__(self, *, agreed: bool = False) -> None:
+        """Begin with nothing asked.
+
+        Args:
+            agreed: Several processes stop together, and a signal interrupts nothing: the one that it came to tells
+                the others, and all raise StopRequested at the same point.
+        """
+        self._agreed = agreed
         self.signal: signal.Signals | None = None
         """The first signal that came."""
         self._discardable = False
@@ -60,7 +72,7 @@ class Interrupt:
         Raises:
             StopRequested: In the body when a signal comes, and at entry and exit where one came before.
         """
-        self._discardable = True
+        self._discardable = not self._agreed
         try:
             self._raise_if_requested()
             yield
@@ -69,11 +81,22 @@ class Interrupt:
         finally:
             self._discardable = False
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Mark work that one process does while others wait for it: in it a signal interrupts as in a run of one."""
+        before, self._agreed = self._agreed, False
+        try:
+            yield
+        finally:
+            self._agreed = before
+
     def receive(self, number: int) -> None:
         """Take a signal; called by the handlers."""
         now = time.monotonic()
         if self.signal is not None:
-            if number == signal.SIGTERM == self.signal and now - self._time < REPEAT_SECONDS:
+            # torchrun passes on what a terminal has sent to all processes already.
+            may_repeat = self._agreed or number != signal.SIGINT
+            if may_repeat and number == self.signal and now - self._time < REPEAT_SECONDS:
                 return
             raise KeyboardInterrupt
         self.signal, self._time = signal.Signals(number), now
@@ -84,7 +107,7 @@ class Interrupt:
             raise StopRequested(self.signal)
 
     def _raise_if_requested(self) -> None:
-        if self.signal is not None:
+        if self.signal is not None and not self._agreed:
             raise StopRequested(self.signal)
 
 
@@ -106,17 +129,20 @@ def _do_nothing(parameter: Tensor) -> None:
 
 
 @contextmanager
-def graceful_interrupt() -> Iterator[Interrupt]:
-    """Turn the first SIGINT or SIGTERM into a request; from the second on, KeyboardInterrupt is raised.
+def graceful_interrupt(*, agreed: bool = False) -> Iterator[Interrupt]:
+    """Turn the first SIGINT, SIGTERM or SIGUSR1 into a request; from the second on, KeyboardInterrupt is raised.
 
     The handlers that were there are put back at the end. A signal that is ignored (as under nohup) stays ignored.
     Outside the main thread, where Python allows no handlers, nothing is changed and nothing is ever requested.
     Processes forked inside, such as data workers, ignore both signals: this process decides when they end.
 
+    Args:
+        agreed: As for `Interrupt`.
+
     Returns:
         The object that tells whether a stop was asked for.
     """
-    interrupt = Interrupt()
+    interrupt = Interrupt(agreed=agreed)
     owner = os.getpid()
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -74,7 +74,7 @@ def running_jobs(
         StopRequested: After SIGTERM.
     """
     pool = _Pool(function, deque(jobs), limit_seconds)
-    with _sigterm_raises():
+    with sigterm_raises():
         try:
             pool.start(min(workers, len(jobs)))
             yield pool.finished()
@@ -201,7 +201,7 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
+def sigterm_raises() -> Iterator[None]:
     """Turn SIGTERM into an exception, where signals can be handled and it is not ignored."""
     in_main = threading.current_thread() is threading.main_thread()
     previous = signal.getsignal(signal.SIGTERM) if in_main else None

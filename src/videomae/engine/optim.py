@@ -15,6 +15,7 @@ from torch.nn import Parameter
 
 from videomae.engine.configs import OptimConfig as OptimConfig
 from videomae.engine.muon import MuonWithAdamW
+from videomae.engine.parallel import replicated_like, whole
 from videomae.errors import ConfigError
 
 RunOptimizer = torch.optim.AdamW | MuonWithAdamW
@@ -147,7 +148,8 @@ def clip_and_norm(parameters: Iterable[Parameter], max_norm: float | None) -> Te
     Never waits for the device: read the result only when it is logged.
 
     Args:
-        parameters: Their gradients are changed in place; those without a gradient are ignored.
+        parameters: Their gradients are changed in place; those without a gradient are ignored. Where they are
+            sharded, all processes call this, and the norm is that of the whole gradients.
         max_norm: Largest norm; None leaves the gradients as they are.
 
     Returns:
@@ -155,7 +157,7 @@ def clip_and_norm(parameters: Iterable[Parameter], max_norm: float | None) -> Te
         clipped gradient useless; `update_if_finite` skips such a step.
     """
     with_gradient = [parameter for parameter in parameters if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in with_gradient if p.grad is not None])
+    norm = whole(torch.nn.utils.get_total_norm([p.grad for p in with_gradient if p.grad is not None]))
     if max_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(with_gradient, max_norm, norm)
     return norm
@@ -179,7 +181,8 @@ def update_if_finite(optimizer: RunOptimizer, *, loss: Tensor, grad_norm: Tensor
             optimizer.step()
         return
     # The attribute is how torch's GradScaler tells a fused optimizer of an overflow.
-    optimizer.found_inf = skipped.float()  # type: ignore[attr-defined]
+    parameter = optimizer.param_groups[0]["params"][0]
+    optimizer.found_inf = replicated_like(skipped.float(), parameter)  # type: ignore[attr-defined]
     optimizer.step()
 
 

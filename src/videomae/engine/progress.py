@@ -64,6 +64,8 @@ class TrainingProgress:
         self.step = start_step
         self.loss: float | None = None
         self.learning_rate: float | None = None
+        self.data_wait: float | None = None
+        """Fraction of the time that goes into waiting for data; None: not known, and not shown."""
         # No stream at all: Python on Windows without a console.
         self._stream: TextIO | None = stream if stream is not None else sys.stderr
         self._line_seconds = line_seconds
@@ -147,6 +149,8 @@ class TrainingProgress:
         if speed is not None:
             clips = speed.clips_per_second
             course.append(f"{clips:.0f} {self.unit}/s" if clips >= 100 else f"{clips:.3g} {self.unit}/s")
+        if self.data_wait is not None:
+            course.append(f"{self.data_wait:.0%} waiting for data")
         return place, course
 
     def _bar_text(self) -> str:

@@ -6,19 +6,25 @@ deleted.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 import shutil
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from videomae.atomic import PARTIAL_SUFFIX, atomic_file
+from videomae.engine.distributed import Ranks
 from videomae.errors import ConfigError, RunError
+from videomae.ownership import LOCK_FILE, owned
 
 MARKER_NAME = "run.json"
+HISTORY_FILE = "history.jsonl"  # when a run was started and resumed
 MARKER = {"kind": "videomae run", "format_version": 1}
 # JSON has no such numbers, and null would hide which one it was: they are written as these strings.
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -179,6 +185,30 @@ class MetricsLog:
         return records
 
 
+@contextmanager
+def owned_run(path: Path, ranks: Ranks) -> Iterator[None]:
+    """Own a run's folder while the block runs, so that no other live run writes there; all its processes call this.
+
+    Args:
+        path: The folder, which need not exist.
+        ranks: The first of them owns it.
+
+    Raises:
+        RunError: If another run that is still alive owns it.
+    """
+    path = path.resolve()
+    # Beside the folder, which is renamed where it is overwritten; inside where nothing can be renamed.
+    beside = os.access(next(one for one in path.parents if one.exists()), os.W_OK)
+    folder, name = (path.parent, f".{path.name}{LOCK_FILE}") if beside else (path, LOCK_FILE)
+    with contextlib.ExitStack() as stack:
+
+        def own() -> None:
+            stack.enter_context(owned(folder, what=f"run of {path.name}", name=name))
+
+        ranks.first(own)
+        yield
+
+
 def _is_run(path: Path) -> bool:
     try:
         marker = json.loads((path / MARKER_NAME).read_bytes())
@@ -204,7 +234,7 @@ def _require_free(path: Path) -> None:
         return
     if not path.is_dir():
         raise RunError(f"output folder {path} is a file: choose another path")
-    if any(entry.name != MARKER_NAME + PARTIAL_SUFFIX for entry in path.iterdir()):
+    if any(entry.name not in (MARKER_NAME + PARTIAL_SUFFIX, LOCK_FILE) for entry in path.iterdir()):
         raise RunError(
             f"output folder {path} has other content and is not a run of this package, so it is left alone: "
             "choose another folder, or empty it by hand"

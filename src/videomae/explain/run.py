@@ -94,7 +94,7 @@ def explain(
         indices = clip_indices(len(reader), loaded.clip)  # [1, T]
         (clip,) = clip_batches(reader.frames, indices, loaded.processor, batch_size=1)
         seconds = reader.timestamps_seconds[indices[0]]
-    pixel_values = normalized(clip, loaded.processor, device=model.device)
+    pixel_values = normalized(clip, loaded.processor, device=model.device, num_channels=model.config.num_channels)
     heat: dict[Method, Tensor] = {}
     probability = None
     label_id = 0

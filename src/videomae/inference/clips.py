@@ -110,16 +110,20 @@ def clip_batches(
         kept = {index: kept[index].clone() for index in following if index in kept}
 
 
-def normalized(clips: Tensor, processor: VideoMAEImageProcessor, *, device: torch.device) -> Tensor:
+def normalized(
+    clips: Tensor, processor: VideoMAEImageProcessor, *, device: torch.device, num_channels: int = 3
+) -> Tensor:
     """Rescale and normalize clips on a device; with `clip_batches` this is all that the processor does.
 
     Args:
         clips: uint8 `[b, T, C, h, w]`, resized and cropped.
         processor: Its rescaling, mean and std are used.
         device: Where to compute.
+        num_channels: Of the model; see `as_channels`.
 
     Returns:
-        float32 `[b, T, C, h, w]` on the device, equal to the processor's `pixel_values` to the bit.
+        float32 `[b, T, C, h, w]` on the device, for a model of three channels equal to the processor's `pixel_values`
+        to the bit.
     """
     pixel_values: Tensor = processor(
         clips.to(device),
@@ -128,4 +132,14 @@ def normalized(clips: Tensor, processor: VideoMAEImageProcessor, *, device: torc
         do_resize=False,
         do_center_crop=False,
     ).pixel_values
-    return pixel_values
+    return as_channels(pixel_values, num_channels)
+
+
+def as_channels(pixel_values: Tensor, num_channels: int) -> Tensor:
+    """Return normalized RGB clips as a model of so many channels takes them: of one channel, the mean of the three.
+
+    Args:
+        pixel_values: `[..., 3, H, W]`, normalized.
+        num_channels: Of the model. Any number but 1 changes nothing: the model then says what it takes.
+    """
+    return pixel_values.mean(dim=-3, keepdim=True) if num_channels == 1 else pixel_values

@@ -162,7 +162,7 @@ def extract_features(
             bad.append(item)
             continue
         try:
-            with open_reader(item, store=store) as reader:
+            with open_reader(item, store=store, fps=loaded.clip.fps) as reader:
                 parts = _feature_parts(loaded, reader, pooling, choice, batch_size)
                 found = _video_features(item, parts)
         except VideoReadError as error:

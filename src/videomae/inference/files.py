@@ -8,8 +8,10 @@ from pathlib import Path
 
 from videomae.data.datasets import BadVideo
 from videomae.data.manifest_file import is_manifest_file
+from videomae.data.remote_folder import is_remote_folder
 from videomae.data.scan import scan_unlabelled
 from videomae.errors import ConfigError, ManifestError, WeightsError
+from videomae.video.addresses import is_remote, video_path
 from videomae.video.index_store import IndexStore, index_store
 from videomae.video.opening import split_part
 from videomae.video.probe import VIDEO_SUFFIXES
@@ -23,8 +25,8 @@ def list_videos(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path | BadV
     A folder without any, or a manifest file at fault, is yielded as a `BadVideo` with the reason. Another file is not
     opened, whatever its suffix.
     """
-    for path in map(Path, paths):
-        if not path.is_dir() and not is_manifest_file(path):
+    for path in map(video_path, paths):
+        if not (path.is_dir() or is_manifest_file(path) or is_remote_folder(path)):
             yield path
             continue
         try:
@@ -36,12 +38,22 @@ def list_videos(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path | BadV
             yield row.source
 
 
+def list_inputs(videos: Iterable[str | os.PathLike[str]]) -> Iterator[Path | str | BadVideo]:
+    """Yield what `list_videos` does, and addresses, such as `https://host/clip.mp4`, as text, as they are given."""
+    for video in videos:
+        name = os.fspath(video)
+        if "://" in name and not os.path.exists(name):
+            yield name
+        else:
+            yield from list_videos([video])
+
+
 def collection_store(paths: Iterable[str | os.PathLike[str]]) -> IndexStore | None:
     """Return what keeps the frame indices of the videos of the first folder or manifest file; None without one."""
-    for path in map(Path, paths):
+    for path in map(video_path, paths):
         if is_manifest_file(path):
             return index_store(path.expanduser().parent)
-        if path.is_dir():
+        if path.is_dir() or is_remote_folder(path):
             return index_store(path)
     return None
 
@@ -64,6 +76,8 @@ def split_model(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     """
     first, *rest = arguments
     path = Path(first)
+    if is_remote(first):
+        return None, list(arguments)
     if path.is_dir() and first != DEFAULT_MODEL:
         is_model = _holds_model(path)
         if is_model and _holds_videos(path):

@@ -19,6 +19,7 @@ from videomae.inference.clips import ReadFrames
 from videomae.processing.frames import collect_videos
 from videomae.video.encoded import EncodedVideo as EncodedVideo
 from videomae.video.encoded import encoded_name
+from videomae.video.index_store import IndexStore
 from videomae.video.opening import Reader, open_reader, stored_frames
 
 Frames: TypeAlias = NDArray[np.uint8]
@@ -74,12 +75,15 @@ def path_of(video: Any) -> str | None:
 
 
 @contextmanager
-def open_frames(video: VideoInput, *, fps: float | None = None) -> Iterator[OpenVideo]:
+def open_frames(
+    video: VideoInput, *, fps: float | None = None, store: IndexStore | None = None
+) -> Iterator[OpenVideo]:
     """Open one video of any accepted form.
 
     Args:
         video: See `ACCEPTED`.
         fps: Frames a second to read a file at; None: its own frames. Frames in memory have no times.
+        store: Keeps what is known of the files of a collection; it changes nothing but speed.
 
     Yields:
         The video; it is closed at the end. A file that was open before stays open.
@@ -90,7 +94,7 @@ def open_frames(video: VideoInput, *, fps: float | None = None) -> Iterator[Open
     """
     if isinstance(video, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(video, "read"):
         encoded = cast(EncodedVideo, video)
-        with open_reader(encoded, fps=fps) as reader:
+        with open_reader(encoded, store=store, fps=fps) as reader:
             yield _opened(reader, encoded_name(encoded))
     else:
         frames = frames_array(video)

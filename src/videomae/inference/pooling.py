@@ -58,10 +58,15 @@ def pooled_rows(loaded: Encoder, clips: Tensor, pooling: Pooling, *, dtype: torc
         processor multiplies a batch of matrices in an order of its own, so that clips are encoded one by one, which
         takes no longer.
     """
-    pixel_values = normalized(clips, loaded.processor, device=loaded.model.device)  # [b, T, C, H, W]
+    pixel_values = _pixels(loaded, clips)  # [b, T, C, H, W]
     parts = pixel_values.split(1) if pixel_values.device.type == "cpu" else (pixel_values,)
     with autocast(pixel_values.device, dtype):
         return torch.cat([_pooled(loaded, part, pooling).float().cpu() for part in parts])
+
+
+def _pixels(loaded: Encoder, clips: Tensor) -> Tensor:
+    channels = loaded.model.config.num_channels
+    return normalized(clips, loaded.processor, device=loaded.model.device, num_channels=channels)
 
 
 def _pooled(loaded: Encoder, pixel_values: Tensor, pooling: Pooling) -> Tensor:

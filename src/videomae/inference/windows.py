@@ -20,7 +20,7 @@ from videomae.inference.clips import clip_batches
 from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.video.encoded import EncodedVideo
 from videomae.video.index_store import IndexStore
-from videomae.video.opening import Reader, open_reader
+from videomae.video.opening import Reader, open_reader, stored_frames
 from videomae.video.sampling import ClipConfig, IntArray, sliding_clips
 
 FloatArray = NDArray[np.float64]
@@ -33,7 +33,9 @@ class Windows(NamedTuple):
     """Where the windows of a video lie."""
 
     indices: IntArray
-    """int64 `[W, T]`, the frames of each window, starts ascending."""
+    """int64 `[W, T]`, the frames of each window by the reader's indices, starts ascending."""
+    stored_indices: IntArray
+    """`[W, T]`, the same frames by their indices in the whole video, as it is stored."""
     start_seconds: FloatArray
     """`[W]`, when the first frame of each appears, from the beginning of the video."""
     end_seconds: FloatArray
@@ -82,7 +84,8 @@ def plan_windows(
     step = span_seconds * (1 - DEFAULT_OVERLAP) if step_seconds is None else step_seconds
     step_frames = max(1, round(step * rate))
     indices = sliding_clips(len(times), clip, step_frames=step_frames)
-    return Windows(indices, times[indices[:, 0]], ends[indices[:, -1]], step_frames / rate)
+    stored = stored_frames(reader, indices)
+    return Windows(indices, stored, times[indices[:, 0]], ends[indices[:, -1]], step_frames / rate)
 
 
 def check_seconds(window_seconds: float | None, step_seconds: float | None) -> None:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from videomae.engine.sample_draws import drop_path
 from videomae.model.config import ACTIVATIONS, VideoMAEConfig
 from videomae.model.cpu_attention import blocked_attention, blocked_is_faster
 from videomae.weights.layouts import FUSED, assemble, transformers_names
@@ -173,10 +174,7 @@ class VideoMAEOutput(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Drop whole samples of a residual branch in training, scaling the rest to keep the mean.
-
-    Source: Huang et al. 2016, stochastic depth, drawn per sample.
-    """
+    """Drop whole samples of a residual branch in training, scaling the rest to keep the mean: stochastic depth."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -184,11 +182,7 @@ class DropPath(nn.Module):
 
     def forward(self, branch: Tensor) -> Tensor:
         """Return the branch `[B, N, D]` with some samples set to zero."""
-        if self.rate == 0.0 or not self.training:
-            return branch
-        keep = 1.0 - self.rate
-        kept = torch.rand(branch.shape[0], 1, 1, device=branch.device) < keep
-        return branch * (kept.to(branch.dtype) / keep)
+        return drop_path(branch, self.rate) if self.training and self.rate > 0.0 else branch
 
 
 class VideoMAELayer(nn.Module):
@@ -228,11 +222,11 @@ class VideoMAELayer(nn.Module):
         """
         if num_queries is not None:
             options["num_queries"] = num_queries
-        attended = first_of(self.attention(self.layernorm_before(hidden_states), **options))
+        attended = first_of(self.attention(normalized(self.layernorm_before, hidden_states), **options))
         if num_queries is not None:
             hidden_states = hidden_states[:, -num_queries:]
         hidden_states = hidden_states + self._branch(attended, self.gamma_1)
-        hidden = self.intermediate(self.layernorm_after(hidden_states))
+        hidden = self.intermediate(normalized(self.layernorm_after, hidden_states))
         if self.gamma_2 is None and self.drop_path is None:
             return first_of(self.output(hidden, hidden_states))
         return first_of(self.output(hidden, hidden_states, branch=lambda one: self._branch(one, self.gamma_2)))
@@ -284,6 +278,15 @@ def run_layers(
         if states is not None:
             states.append(hidden_states)
     return hidden_states if num_queries is None else hidden_states[:, -num_queries:]
+
+
+def normalized(norm: nn.Module, tokens: Tensor) -> Tensor:
+    """Normalize tokens in the dtype of the norm's own weights: float32 under autocast, on every device.
+
+    Torch's CPU kernel would sum the gradients of the weights in the tokens' bfloat16, over thousands of tokens.
+    """
+    weight = getattr(norm, "weight", None)
+    return first_of(norm(tokens.to(weight.dtype) if isinstance(weight, Tensor) else tokens))
 
 
 def first_of(output: Any) -> Tensor:

@@ -11,23 +11,22 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from videomae.engine.compiled import compiled
 from videomae.model.base import VideoMAEPreTrainedModel, draw_linear, drawn_modules
 from videomae.model.config import VideoMAEConfig
 from videomae.model.embeddings import native_grid, trained_grid, tubelet_size
 from videomae.model.encoder import VideoMAEModel, drop_path_rates, encode
-from videomae.model.layers import VideoMAELayer, first_of, run_layers
+from videomae.model.layers import VideoMAELayer, first_of, normalized, run_layers
 from videomae.model.outputs import VideoMAEDecoderOutput, VideoMAEForPreTrainingOutput
 from videomae.patches import (
     TokenGrid,
     complement,
     gather_tokens,
-    gather_tubelets,
     membership,
-    normalize_tubelets,
 )
+from videomae.pixel_loss import pixel_loss, pixel_targets
 from videomae.positions import PositionTables
 from videomae.presets import IMAGENET_MEAN as IMAGENET_MEAN
 from videomae.presets import IMAGENET_STD as IMAGENET_STD
@@ -56,7 +55,7 @@ class VideoMAEDecoder(nn.Module):
             num_queries=return_token_num,
             checkpoint_every=self.checkpoint_every if self.training else 0,
         )
-        return VideoMAEDecoderOutput(logits=self.head(self.norm(hidden_states)))
+        return VideoMAEDecoderOutput(logits=self.head(normalized(self.norm, hidden_states)))
 
 
 def decoder_config(config: VideoMAEConfig) -> VideoMAEConfig:
@@ -85,6 +84,7 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__(config)
         self.norm_pix_loss = config.norm_pix_loss
+        self.compiles_loss = False  # set by `train/compiled.py`; the loss and its targets are no module
         self.num_channels = config.num_channels
         self.tubelet = tubelet_size(config)
         self.videomae = self.encoder_class(config)
@@ -171,9 +171,9 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         if not encoded:
             return self.format_output(VideoMAEForPreTrainingOutput(), return_dict)
         logits = self.decode(encoded.last_hidden_state, visible_indices, decoded_indices, grid)
-        targets = self.targets(pixel_values, decoded_indices)
+        error = compiled(pixel_loss) if self.compiles_loss and not torch.compiler.is_compiling() else pixel_loss
         output = VideoMAEForPreTrainingOutput(
-            loss=reconstruction_loss(logits, targets, weights),
+            loss=error(logits, pixel_values, decoded_indices, weights, self.tubelet, normalized=self.norm_pix_loss),
             logits=logits,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
@@ -200,43 +200,11 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         tokens = torch.cat((projected[:, :num_first], visible, hidden), dim=1)
         return first_of(self.decoder(tokens, decoded_indices.shape[1]))
 
-    @torch.no_grad()
     def targets(self, pixel_values: Tensor, decoded_indices: Tensor) -> Tensor:
-        """Return what the decoded tokens should predict, `[B, M, P]` float32.
-
-        Only the decoded tubelets are read. With three channels the ImageNet normalization is undone first; with
-        `norm_pix_loss` each tubelet and channel is then normalized.
-        """
-        size = self.tubelet
-        # The indexing inside copies: `tubelets` is written in place from here on, for every pass costs.
-        tubelets = gather_tubelets(pixel_values, decoded_indices, size).float().flatten(3)  # [B, M, C, s]
-        # Numbers, not buffers: exact in a bfloat16 model, there after a start on the meta device, no copy a step.
-        is_rgb = self.num_channels == len(IMAGENET_MEAN)
-        if self.norm_pix_loss:
-            normalize_tubelets(tubelets, IMAGENET_STD if is_rgb else (1.0,) * self.num_channels)
-        elif is_rgb:
-            for channel, (mean, std) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)):
-                tubelets[:, :, channel].mul_(std).add_(mean)
-        return tubelets.transpose(2, 3).flatten(2)  # [B, M, P], channel fastest
+        """Return what the decoded tokens should predict, `[B, M, P]` float32; see `pixel_targets`."""
+        return pixel_targets(pixel_values, decoded_indices, self.tubelet, normalized=self.norm_pix_loss)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.position_embeddings = self.position_tables.follow(self.position_embeddings, self)
         return self
-
-
-def reconstruction_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Return the mean squared error, 0-d float32.
-
-    Args:
-        logits: `[B, M, P]`.
-        targets: `[B, M, P]` float32.
-        weights: `[B, M]` bool or float; tokens with 0 do not count. None: all count.
-
-    Source: VideoMAE, equation 1; VideoMAE V2, which divides by the number of tokens that count.
-    """
-    if weights is None:
-        return F.mse_loss(logits.float(), targets)
-    per_token = F.mse_loss(logits.float(), targets, reduction="none").mean(dim=-1)  # [B, M]
-    counted = weights.to(per_token.dtype)
-    return (per_token * counted).sum() / counted.sum()

@@ -18,6 +18,7 @@ from videomae.data.scan import SPLIT_NAMES
 from videomae.engine.seeding import derive_seed
 from videomae.errors import ManifestError, VideoReadError
 from videomae.monitor.configs import MonitorConfig
+from videomae.video.index_store import IndexStore
 from videomae.video.opening import open_reader
 from videomae.video.sampling import ClipConfig, centre_clip
 
@@ -133,8 +134,16 @@ def _group(manifest: Manifest, row: VideoRow, found: Annotations) -> str:
     return f"{PurePosixPath(name).parent}/{stem}" if stem else name
 
 
-def centre_clips(rows: tuple[VideoRow, ...], clip: ClipConfig, *, size: int) -> tuple[Tensor, list[VideoRow]]:
+def centre_clips(
+    rows: tuple[VideoRow, ...], clip: ClipConfig, *, size: int, store: IndexStore | None = None
+) -> tuple[Tensor, list[VideoRow]]:
     """Read the middle of each video, cropped at the center, or draw procedural clips.
+
+    Args:
+        rows: The videos.
+        clip: How many frames, how far apart.
+        size: S.
+        store: Keeps what is known of the files of a collection; it changes nothing but speed.
 
     Returns:
         Clips `[n, T, C, S, S]` uint8, and the rows that they are of: those that could be read.
@@ -146,7 +155,7 @@ def centre_clips(rows: tuple[VideoRow, ...], clip: ClipConfig, *, size: int) -> 
     clips, kept = [], []
     for row in rows:
         try:
-            with open_reader(row.source, fps=clip.fps) as reader:
+            with open_reader(row.source, store=store, fps=clip.fps) as reader:
                 frames = reader.frames(centre_clip(len(reader), clip))
         except VideoReadError:
             continue  # the loader of the run names it, or nobody needs it

@@ -208,7 +208,12 @@ class LearningMonitor:
     def _read_clips(self) -> None:
         facts, grid = self._facts, native_grid(self._model.config)
         size = self._model.config.image_height_width[0]
-        clips, self._rows = centre_clips(self._videos.measured[: self.plan.num_clips], facts.clip, size=size)
+        clips, self._rows = centre_clips(
+            self._videos.measured[: self.plan.num_clips],
+            facts.clip,
+            size=size,
+            store=self._videos.train.index_store(),
+        )
         device = self._model.device
         if len(clips):
             generator = torch_generator(facts.seed, "monitor", "mask")
@@ -225,7 +230,7 @@ class LearningMonitor:
         if videos.unseen:
             order = numpy_generator(facts.seed, "monitor", "sample").permutation(len(videos.train.rows))
             rows = tuple(videos.train.rows[int(number)] for number in order[: self.plan.num_compared])
-            more, _ = centre_clips(rows, facts.clip, size=sample.shape[-1])
+            more, _ = centre_clips(rows, facts.clip, size=sample.shape[-1], store=videos.train.index_store())
             sample = torch.cat((sample, more))
         watched = (*videos.train.rows, *(videos.measured if videos.unseen else ()))
         paths = list(dict.fromkeys(row.path for row in watched))  # a video of several parts is one file

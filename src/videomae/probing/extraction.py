@@ -39,7 +39,7 @@ from videomae.inference.loaded import LoadedModel, load_encoder
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.encoder import encode
 from videomae.video.index_store import IndexStore
-from videomae.video.opening import open_reader
+from videomae.video.opening import open_reader, version_of
 from videomae.video.sampling import ClipConfig, clip_indices
 
 MAX_SIDE = 4  # positions kept along each side of a time slice
@@ -110,11 +110,7 @@ def model_key(loaded: Frozen) -> str:
 
 def video_key(manifest: Manifest, row: VideoRow) -> str:
     """Return a name for the file of a video, by its path in the data set, its size and its time of change."""
-    try:
-        stat = row.path.stat()
-        state = (stat.st_size, stat.st_mtime_ns)
-    except OSError:
-        state = (-1, -1)  # reading it will tell
+    state = version_of(row.path) or (-1, -1)  # reading it will tell
     text = repr((manifest.relative_path(row), *state))
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
@@ -172,7 +168,8 @@ def extract(loaded: Frozen, manifest: Manifest, files: Sequence[Path], *, worker
 def clip_features(loaded: Frozen, clip: Tensor) -> dict[str, Tensor]:
     """Return `pooled` and `tokens` of one clip, uint8 `[1, T, C, h, w]` from `clip_batches`."""
     model = loaded.model
-    pixel_values = normalized(clip, loaded.processor, device=model.device).to(model.dtype)
+    channels = model.config.num_channels
+    pixel_values = normalized(clip, loaded.processor, device=model.device, num_channels=channels).to(model.dtype)
     states = encode(model.videomae, pixel_values).last_hidden_state  # [1, N, D], CLS in front
     tokens = states[:, 1:] if model.config.use_cls_token else states
     grid = model.videomae.embeddings.grid_of(pixel_values)

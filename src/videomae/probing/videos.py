@@ -14,6 +14,7 @@ from videomae.data.manifest_file import GROUP, LABELS_FILE, SPLIT
 from videomae.data.scan import manifest_file_of, scan_labelled
 from videomae.data.splits import rows_of_split
 from videomae.errors import ManifestError
+from videomae.video.addresses import video_path
 
 IntArray = NDArray[np.int64]
 
@@ -72,7 +73,7 @@ def find_videos(root: Path, *, split: str | None = None) -> ProbeVideos:
         ManifestError: If the folder or the manifest file cannot be used, or a class is in a single group, so that no
             probe could be trained and tested on it.
     """
-    folder = root.expanduser()
+    folder = video_path(root).expanduser()
     if split is not None and manifest_file_of(folder) is None:
         raise ManifestError(
             f"split is {split!r}, but {folder} has no {LABELS_FILE} with a column {SPLIT}: leave it out"

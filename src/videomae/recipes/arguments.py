@@ -15,7 +15,7 @@ from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe, recipe_init,
 from videomae.weights.shipped import DEFAULT_MODEL, unnamed_model
 
 # Options that take no value; every other one takes the next argument, or stands before an equals sign.
-FLAGS = frozenset({"-h", "--help", "--overwrite", "--resume", "--print_config"})
+FLAGS = frozenset({"-h", "--help", "--overwrite", "--resume", "--dry-run", "--print_config"})
 # What a chosen recipe says of the model is only right as a whole.
 WHOLE_MODEL = ("--model", "--model.preset")
 
@@ -113,8 +113,11 @@ def chosen_recipe(kind: type[Any], arguments: Sequence[str]) -> tuple[list[str],
     from videomae.engine.precision import pick_device
     from videomae.sharing.shipped import shipped_line
 
-    scan = scan_unlabelled if kind is PretrainRecipe else scan_labelled
-    num_videos = len(training_rows(scan(videos)).rows)
+    if kind is PretrainRecipe:
+        whole = scan_unlabelled(videos)
+    else:
+        whole = scan_labelled(videos, several=True, values=value_of("--data.values", arguments) is not None)
+    num_videos = len(training_rows(whole).rows)
     device: Any = value_of("--loop.device", arguments) or "auto"
     name = pick_device(device).type
     choice = choose_recipe(name, num_videos=num_videos)

@@ -25,8 +25,7 @@ class Choice:
 # The first row that fits is taken. Kinetics-400 has 240,000 training videos, Something-Something V2 169,000; UCF101
 # and HMDB51 have some thousands.
 CHOICES = (
-    Choice("kinetics400_base", ("cuda",), 100_000, "a data set of the size that the base model was published on"),
-    Choice("kinetics400_small", ("cuda",), 5_000, "a GPU and thousands of videos train the small model"),
+    Choice("one-gpu", ("cuda",), 5_000, "a GPU and thousands of videos train the small model"),
     Choice("small-data", ("cuda",), 0, "a GPU and up to some thousand videos"),
     Choice(
         "laptop", ("mps", "cpu"), 0, "the encoder that ships with the package goes on, some ten minutes on two cores"

@@ -6,8 +6,8 @@ Each takes results in memory and returns a `Section`; `evaluation.results.load_e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
+from videomae.data.remote_folder import joined
 from videomae.errors import VideoReadError
 from videomae.evaluation.results import EvaluationResult, VideoResult
 from videomae.inference.reconstruction import Reconstruction, reconstruction_strip
@@ -22,6 +22,7 @@ from videomae.report.figures import (
     thumbnail,
 )
 from videomae.report.page import Block, Chart, Facts, Gallery, Image, PredictionCard, Section, Table, Text
+from videomae.video.addresses import video_path
 from videomae.video.opening import open_reader
 
 MAX_CURVE_POINTS = 600  # more points than pixels only make the page heavy
@@ -140,7 +141,7 @@ def _group_charts(history: History) -> list[Block]:
 
 def evaluation_section(result: EvaluationResult, *, title: str = "Evaluation") -> Section:
     """Show accuracy with its interval, every class, the confusion matrix, and the skipped videos."""
-    metrics, views = result.metrics, result.config.views
+    metrics, views = result.choice, result.config.views
     interval = f"{metrics.top1_interval.low:.1%} to {metrics.top1_interval.high:.1%}"
     facts: dict[str, object] = {"top-1 accuracy": f"{metrics.top1:.2%}", "95 % interval": interval}
     if metrics.top5 is not None:
@@ -252,7 +253,7 @@ def _thinned(steps: list[float], values: list[float]) -> tuple[list[float], list
 
 def _card(row: VideoResult, result: EvaluationResult) -> PredictionCard:
     try:
-        with open_reader(Path(result.root) / row.path) as reader:
+        with open_reader(joined(video_path(result.root), row.path)) as reader:
             image = thumbnail(reader.frames([len(reader) // 2])[0])
     except VideoReadError:
         image = None  # gone since the evaluation; the numbers still hold

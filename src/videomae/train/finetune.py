@@ -11,38 +11,40 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from videomae.data.augment import directed_classes
-from videomae.data.datasets import FinetuningDataset
+from videomae.data.configs import ProblemType
+from videomae.data.datasets import FinetuningDataset, SampleKey
 from videomae.data.device_augment import DeviceAugment
-from videomae.data.loader import in_steps, train_loader
-from videomae.data.manifest import Manifest
-from videomae.data.mix import Mixing
-from videomae.data.scan import scan_labelled
-from videomae.data.skip_list import without_skipped
-from videomae.data.splits import check_apart, measured_rows, not_used_lines, train_and_val, training_rows
-from videomae.engine.interrupt import graceful_interrupt, interruptible_backward
-from videomae.engine.optim import build_optimizer, clip_and_norm, param_groups
+from videomae.data.loader import Batch, Shard, train_loader
+from videomae.engine.average import WeightAverage
+from videomae.engine.compiled import is_worth_compiling
+from videomae.engine.distributed import Ranks, joined
+from videomae.engine.interrupt import graceful_interrupt
 from videomae.engine.precision import autocast, compute_dtype, pick_device
-from videomae.engine.progress import TrainingProgress
+from videomae.engine.runlog import owned_run
 from videomae.engine.seeding import derive_seed
-from videomae.engine.workers import running_workers
-from videomae.errors import ConfigError
-from videomae.evaluation.evaluator import evaluate
 from videomae.evaluation.results import EVALUATION_FILE, EvaluationResult, load_evaluation
+from videomae.inference.clips import as_channels
+from videomae.inference.loaded import check_clip
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD
-from videomae.recipes.schema import FinetuneRecipe
-from videomae.sharing.record import EvaluationSummary, ModelRecord, TrainingRecord, save_record
+from videomae.recipes.schema import RECIPE_FILE, FinetuneRecipe
+from videomae.train.adapting import Units, choose_trained
+from videomae.train.channels import with_channels
 from videomae.train.cost import classification_clip_cost, run_cost
+from videomae.train.folds import open_folds, pooled_evaluation
+from videomae.train.gradients import Gradients
 from videomae.train.initial import as_built, initialize_narrow, load_initial, origin_lines
+from videomae.train.labelled import labelled_videos, mixing_of, problem_lines, settle_flip
+from videomae.train.loop import train_steps
+from videomae.train.measuring import Measuring, load_last_evaluation
 from videomae.train.pretrain import training_processor
-from videomae.train.resume import resolve, saved_recipe
+from videomae.train.resume import resolve
 from videomae.train.session import Session
-from videomae.train.step import muon_matrices, plan_steps, update_weights
+from videomae.train.spreading import spread_lines, spread_model
+from videomae.train.step import model_optimizer, plan_steps
 from videomae.weights.report import LoadReport
-
-MAX_CLASSES = 8  # named in a line
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ class FinetuneResult:
     model_folder: Path
     """Where the classifier is."""
     evaluation: EvaluationResult
-    """Multi-view evaluation of the final weights on the validation videos."""
+    """Multi-view evaluation of that classifier on the test or the validation videos."""
+    last: EvaluationResult | None = None
+    """That of the last weights, in `model-last/`; None where they are the classifier's."""
 
 
 def finetune(
@@ -67,66 +71,100 @@ def finetune(
 
     Args:
         recipe: Everything that the result depends on.
-        out: Run folder: recipe, metrics, checkpoints and, at the end, the evaluation and the model folder.
+        out: Run folder: recipe, metrics, checkpoints and, at the end, the evaluation and the model folder. With
+            `data.folds` it holds one run for each fold, and the evaluation of all.
         overwrite: Replace a run that is there.
         resume: Go on from the last checkpoint; every later loss equals the uninterrupted run's.
         model_class: What is trained, such as a subclass with another encoder.
 
     Returns:
-        The model folder `out/model` and the evaluation on the validation videos.
+        The model folder `out/model` and its evaluation: the best weights where there is validation during training,
+        else the last. With folds, the folder of the first, and the evaluation of each video by the model that was
+        not trained on it.
 
     Raises:
         VideoMAEError: If the data, the recipe or the folder cannot be used, too many videos are bad, or training
             diverges. The last finished step is saved first.
         StopRequested: A KeyboardInterrupt, after SIGINT or SIGTERM. The last finished step is saved first.
     """
-    # ---- data and model: all that can be wrong is found before the run folder is touched --------------------
+    if recipe.data.folds is not None and recipe.data.fold is None:
+        return _finetune_folds(recipe, out=out, overwrite=overwrite, resume=resume, model_class=model_class)
     recipe = resolve(recipe, out, resume=resume)
+    device = pick_device(recipe.loop.device)
+    with joined(device, needs_group=recipe.parallel.kind == "fsdp") as ranks, owned_run(out, ranks):
+        return _finetune(recipe, out, overwrite, resume, model_class, ranks)
+
+
+def _finetune(
+    recipe: FinetuneRecipe,
+    out: Path,
+    overwrite: bool,
+    resume: bool,
+    model_class: type[VideoMAEForVideoClassification],
+    ranks: Ranks,
+) -> FinetuneResult:
+    # ---- data and model: all that can be wrong is found before the run folder is touched --------------------
     loop = recipe.loop
     device = pick_device(loop.device)
     dtype = compute_dtype(loop.precision, device)
-    train, val = training_and_validation(recipe)
-    recipe = settle_flip(recipe, train.classes, out=out, resume=resume)
-    model, report = build_classifier(recipe, train.classes, model_class)
+    videos = labelled_videos(recipe)
+    train, problem = videos.train, videos.problem
+    recipe = settle_flip(recipe, videos.names, out=out, resume=resume)
+    model, report = build_classifier(recipe, videos.names, model_class, problem=problem)
     built = as_built(recipe.model, model.config, init=recipe.init, has_decoder=False)
     recipe = replace(recipe, model=built)
+    trained_lines = choose_trained(model, recipe)
     model = model.to(device).train()
     size = recipe.model.image_size
     dataset = FinetuningDataset(train, clip=recipe.clip, size=size, augment=recipe.augment, seed=loop.seed)
     mean, std = (torch.tensor(one, device=device) for one in (IMAGENET_MEAN, IMAGENET_STD))
-    augment = DeviceAugment(recipe.augment, seed=loop.seed, mean=mean, std=std)
-
-    # ---- optimizer and schedule ------------------------------------------------------------------------------
+    compiles = is_worth_compiling(loop.compile, device)
+    augment = DeviceAugment(recipe.augment, seed=loop.seed, mean=mean, std=std, compiles=compiles)
+    mixing = mixing_of(recipe, videos.targets, device)
+    units = Units(videos.targets)
+    # What is right for each row, of several labels and values; class ids come with the clips.
+    targets_of_rows = units.standardized(torch.from_numpy(videos.targets.values)).to(device)  # [n, K]
     plan = plan_steps(recipe, num_videos=len(train.rows))
-    parameters = list(model.parameters())
-    interruptible_backward(parameters)
-    optimizer = build_optimizer(
-        param_groups(
-            model.named_parameters(),
-            weight_decay=recipe.optim.weight_decay,
-            no_decay=model.no_weight_decay(),
-            layer_decay=recipe.optim.layer_decay,
-            layer_id=model.layer_id,
-            num_layer_ids=model.num_layer_ids,
-            matrices=muon_matrices(model, recipe.optim),
-        ),
-        recipe.optim,
-        dtype=dtype,
+    cost_of_clip = classification_clip_cost(model.config)
+    spread = spread_model(model, recipe, ranks, dtype=dtype)
+
+    def forward(clips: Batch, keys: Sequence[SampleKey], step: int) -> tuple[Tensor, Tensor]:
+        pixels = as_channels(augment(clips.clips, keys), model.config.num_channels)  # [B, T, C, H, W]
+        is_choice = problem == "single_label_classification"
+        labels = clips.labels if is_choice else targets_of_rows[clips.indices]
+        pixels, targets = mixing.apply(pixels, labels, clips.readable, step=step)
+        with autocast(device, dtype):
+            logits = spread.module(pixels).logits  # [B, K]
+        return mixing.loss(logits, targets, clips.readable), logits
+
+    gradients = Gradients(
+        spread,
+        ranks,
+        batch_size=plan.batch_size,
+        micro_batch=loop.micro_batch,
+        seed=loop.seed,
+        device=device,
+        forward=forward,
+        count=lambda batch: batch.num_readable,
+        in_pairs=recipe.mix.enabled,
+    )
+    optimizer = model_optimizer(
+        model, recipe.optim, dtype=dtype, layer_id=model.layer_id, num_layer_ids=model.num_layer_ids
     )
 
     # ---- run folder ------------------------------------------------------------------------------------------
-    session = Session(recipe, out, manifest=train, overwrite=overwrite, resume=resume)
+    session = Session(recipe, out, manifest=train, overwrite=overwrite, resume=resume, ranks=ranks)
     folder, evaluation_file = session.model_folder, session.folder.path / EVALUATION_FILE
-    if session.is_finished(plan.total) and evaluation_file.is_file():
+    if session.is_finished(plan.total) and ranks.first(evaluation_file.is_file):
         print(f"the run in {out} is finished: it has done its {plan.total} steps and its evaluation")
-        return FinetuneResult(folder, load_evaluation(evaluation_file))
-    for line in origin_lines(report):
+        return FinetuneResult(folder, load_evaluation(evaluation_file), load_last_evaluation(session.folder.path))
+    for line in [*origin_lines(report), *problem_lines(videos.targets), *trained_lines]:
         print(line)
-    start = session.restore(model, optimizer)
-    cost = run_cost(
-        classification_clip_cost(model.config), model, plan, loop, num_videos=len(train.rows), start_step=start
-    )
-    for line in cost.lines():
+    decay = recipe.optim.ema_decay
+    average = None if decay is None else WeightAverage(model, decay)
+    start = session.restore(spread, optimizer, average)
+    cost = run_cost(cost_of_clip, model, plan, loop, num_videos=len(train.rows), start_step=start)
+    for line in (*cost.lines(), *spread_lines(ranks, recipe)):
         print(line)
     loader = train_loader(
         dataset,
@@ -136,117 +174,62 @@ def finetune(
         start_step=start,
         total_steps=plan.total,
         repeats=recipe.augment.repeats,
+        shard=Shard(ranks.rank, ranks.world_size),
+        balanced=recipe.data.sampling == "balanced",
     )
-    smoothing = recipe.head.label_smoothing
-    mixing = Mixing(recipe.mix, seed=loop.seed, num_classes=len(train.classes), label_smoothing=smoothing)
-
-    # ---- the loop --------------------------------------------------------------------------------------------
-    with graceful_interrupt() as interrupt:
-        duration = cost.duration_estimate()
-        with (
-            TrainingProgress("fine-tuning", total_steps=plan.total, start_step=start) as progress,
-            running_workers(loader) as groups,
-            session.save_on_stop(),
-        ):
-            batches = in_steps(groups, start_step=start, repeats=recipe.augment.repeats)
-            for step in range(start + 1, plan.total + 1):
-                loss = norm = None
-                with interrupt.discardable():
-                    batch = next(batches)
-                    if batch.num_readable:
-                        inputs = batch.to(device, non_blocking=True)
-                        torch.manual_seed(derive_seed(loop.seed, "step", step))  # drop path: a function of the step
-                        clips = augment(inputs.clips, batch.keys())  # [B, T, C, H, W]
-                        clips, targets = mixing.apply(clips, inputs.labels, inputs.readable, step=step)
-                        with autocast(device, dtype):
-                            logits = model(clips).logits  # [B, K]
-                        loss = mixing.loss(logits, targets, inputs.readable)
-                        loss.backward()
-                        norm = clip_and_norm(parameters, recipe.optim.clip_grad)
-                with session.updating(step):
-                    if loss is not None and norm is not None:
-                        update_weights(optimizer, lr=plan.lr(step), loss=loss, grad_norm=norm)
-                read = session.log_step(batch, plan, loss=loss, grad_norm=norm)
-                progress.update(step, num_clips=batch.num_readable, loss=read, learning_rate=plan.lr(step))
-                for line in duration.after(step, synchronized=read is not None):
-                    progress.say(line)
-                if step % loop.checkpoint_steps == 0 or step == plan.total:
-                    session.save()
+    measuring = Measuring(recipe, session, videos, plan, training_processor(size), units, spread, ranks, model_class)
+    with graceful_interrupt(agreed=ranks.world_size > 1) as interrupt:
+        train_steps(
+            "fine-tuning",
+            recipe,
+            plan,
+            spread=spread,
+            optimizer=optimizer,
+            gradients=gradients,
+            loader=loader,
+            session=session,
+            cost=cost,
+            interrupt=interrupt,
+            measuring=measuring,
+            average=average,
+        )
 
         # ---- the result --------------------------------------------------------------------------------------
         for line in session.summary():
             print(line)
-        processor = training_processor(size)
-        with (
-            session.save_on_stop(),
-            interrupt.discardable(),
-            TrainingProgress("evaluating", total_steps=len(val.rows)) as progress,
-        ):
-            result = evaluate(
-                model,
-                val,
-                processor=processor,
-                clip=recipe.clip,
-                config=recipe.evaluation,
-                on_progress=lambda done, _: progress.update(done, num_clips=1),
-            )
-        result.save(evaluation_file)
-        session.metrics.append({"step": plan.total, "evaluation": result.metrics_dict()})
-        model.save_pretrained(folder)
-        processor.save_pretrained(folder)
-        training = TrainingRecord.from_dict(session.record(stage="fine-tuning", steps=plan.total))
-        summary = EvaluationSummary.from_dict(result.metrics_dict())
-        save_record(folder, ModelRecord(sampling=recipe.clip, training=training, evaluation=summary))
-    return FinetuneResult(folder, result)
+        with session.save_on_stop(), interrupt.alone():
+            outcome = measuring.finish(interrupt)
+    return FinetuneResult(folder, outcome.chosen, outcome.last)
 
 
-def training_and_validation(recipe: FinetuneRecipe) -> tuple[Manifest, Manifest]:
-    """Return the two sets of videos.
-
-    Raises:
-        ManifestError: If a folder cannot be used.
-        ConfigError: If the validation folder has videos of a class that the training folder lacks.
-    """
-    data = recipe.data
-    scanned = [scan_labelled(data.train), *([] if data.val is None else [scan_labelled(data.val, subset=True)])]
-    whole, *other = without_skipped(scanned, data.skip)
-    if not other:
-        train, val = train_and_val(whole, val_fraction=data.val_fraction)
-        for line in not_used_lines(whole, train, val):
-            print(line)
-        return train, val
-    train = training_rows(whole)
-    val = measured_rows(other[0], first="val")
-    check_apart(train, val)
-    if not {val.classes[row.label] for row in val.rows if row.label is not None}.issubset(train.classes):
-        raise ConfigError(
-            f"data.val has the classes {', '.join(val.classes)} and data.train {', '.join(train.classes)}: "
-            "name the folders alike; data.val may lack some, and have no other"
-        )
-    return train, val
-
-
-def settle_flip(recipe: FinetuneRecipe, classes: Sequence[str], *, out: Path, resume: bool) -> FinetuneRecipe:
-    """Switch the flip off, and say so, where a mirrored clip would be of another class.
-
-    A resumed run keeps what it has done, also where a version without this rule has started it.
-    """
-    directed = directed_classes(classes)
-    if not (recipe.augment.flip and directed) or (resume and saved_recipe(FinetuneRecipe, out).augment.flip):
-        return recipe
-    if not resume:
-        others = f" and {len(directed) - MAX_CLASSES} others" if len(directed) > MAX_CLASSES else ""
-        print(
-            f"augment.flip is switched off: a mirrored clip of {', '.join(directed[:MAX_CLASSES])}{others} would be "
-            "of another class; rename the classes to flip all the same"
-        )
-    return replace(recipe, augment=replace(recipe.augment, flip=False))
+def _finetune_folds(
+    recipe: FinetuneRecipe,
+    *,
+    out: Path,
+    overwrite: bool,
+    resume: bool,
+    model_class: type[VideoMAEForVideoClassification],
+) -> FinetuneResult:
+    """Fine-tune one model for each fold, and evaluate every video by the one that has not seen it."""
+    assert recipe.data.folds is not None
+    folder = open_folds(recipe, out, overwrite=overwrite, resume=resume)
+    results = []
+    for fold in range(1, recipe.data.folds + 1):
+        print(f"fold {fold} of {recipe.data.folds}")
+        own = replace(recipe, data=replace(recipe.data, fold=fold))
+        place = folder / f"fold-{fold}"
+        results.append(finetune(own, out=place, resume=(place / RECIPE_FILE).is_file(), model_class=model_class))
+    pooled = pooled_evaluation([result.evaluation for result in results])
+    pooled.save(folder / EVALUATION_FILE)
+    return FinetuneResult(results[0].model_folder, pooled)
 
 
 def build_classifier(
     recipe: FinetuneRecipe,
     classes: tuple[str, ...],
     model_class: type[VideoMAEForVideoClassification] = VideoMAEForVideoClassification,
+    *,
+    problem: ProblemType = "single_label_classification",
 ) -> tuple[VideoMAEForVideoClassification, LoadReport | None]:
     """Return the model to train, and where its tensors came from (None: all are randomly initialized).
 
@@ -258,6 +241,8 @@ def build_classifier(
         "drop_path_rate": recipe.head.drop_path_rate,
         "classifier_dropout": recipe.head.dropout,
         "id2label": dict(enumerate(classes)),
+        # Without a word where it is a choice between classes, as in every published classifier.
+        **({} if problem == "single_label_classification" else {"problem_type": problem}),
     }
     torch.manual_seed(derive_seed(recipe.loop.seed, "weights"))
     if recipe.init is None:
@@ -265,10 +250,17 @@ def build_classifier(
         initialize_narrow(model.videomae)
         report = None
     else:
+        # Channels are changed afterwards: init is read as it is.
+        overrides = dict(recipe.model.overrides)
+        channels = overrides.pop("num_channels", None)
+        wanted = replace(recipe.model, overrides=overrides)
         shape = {"image_size": recipe.model.image_size, "num_frames": recipe.clip.num_frames}
         model, report = load_initial(
-            model_class, recipe.init, recipe.model, has_decoder=False, fresh_head=True, **shape, **settings
+            model_class, recipe.init, wanted, has_decoder=False, fresh_head=True, **shape, **settings
         )
+        if channels not in (None, model.config.num_channels):
+            model = with_channels(model, channels)
+    check_clip(recipe.clip, model.config)
     with torch.no_grad():
         for parameter in model.classifier.parameters():
             parameter.mul_(recipe.head.init_scale)

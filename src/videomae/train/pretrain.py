@@ -6,41 +6,46 @@ encoder -> decoder -> loss. Run as `videomae pretrain`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from videomae.data.datasets import PretrainingDataset
+from videomae.data.datasets import PretrainingDataset, SampleKey
 from videomae.data.device_augment import DeviceAugment
-from videomae.data.loader import Batch, in_steps, train_loader
+from videomae.data.loader import Batch, Shard, train_loader
 from videomae.data.manifest import PROCEDURAL, Manifest, procedural_seed
 from videomae.data.procedural_source import ProceduralDataset
 from videomae.data.scan import scan_unlabelled
 from videomae.data.skip_list import without_skipped
 from videomae.data.splits import not_used_lines, training_rows
-from videomae.engine.interrupt import graceful_interrupt, interruptible_backward
-from videomae.engine.optim import build_optimizer, clip_and_norm, param_groups
+from videomae.engine.average import WeightAverage
+from videomae.engine.compiled import is_worth_compiling
+from videomae.engine.distributed import Ranks, joined
+from videomae.engine.interrupt import graceful_interrupt
 from videomae.engine.precision import autocast, compute_dtype, pick_device
-from videomae.engine.progress import TrainingProgress
+from videomae.engine.runlog import owned_run
 from videomae.engine.seeding import derive_seed
-from videomae.engine.workers import running_workers
 from videomae.errors import ConfigError
 from videomae.model.embeddings import native_grid
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD, VideoMAEForPreTraining
 from videomae.monitor.held_out import hold_out
 from videomae.monitor.learning import LearningMonitor, RunFacts
-from videomae.patches import TokenGrid
+from videomae.patches import TokenGrid, membership
 from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.recipes.schema import PretrainRecipe
 from videomae.sharing.record import ModelRecord, TrainingRecord, save_record
 from videomae.train.cost import pretraining_clip_cost, run_cost
+from videomae.train.gradients import Gradients
 from videomae.train.initial import as_built, load_initial, origin_lines
 from videomae.train.lookup import initialize_lookup
+from videomae.train.loop import train_steps
 from videomae.train.resume import resolve
 from videomae.train.session import Session
-from videomae.train.step import muon_matrices, plan_steps, update_weights
+from videomae.train.spreading import spread_lines, spread_model, whole_model
+from videomae.train.step import model_optimizer, plan_steps
 from videomae.weights.report import LoadReport
 
 
@@ -69,13 +74,26 @@ def pretrain(
             diverges. The last finished step is saved first.
         StopRequested: A KeyboardInterrupt, after SIGINT or SIGTERM. The last finished step is saved first.
     """
-    # ---- data and model: all that can be wrong is found before the run folder is touched --------------------
     recipe = resolve(recipe, out, resume=resume)
+    device = pick_device(recipe.loop.device)
+    with joined(device, needs_group=recipe.parallel.kind == "fsdp") as ranks, owned_run(out, ranks):
+        return _pretrain(recipe, out, overwrite, resume, model_class, ranks)
+
+
+def _pretrain(
+    recipe: PretrainRecipe,
+    out: Path,
+    overwrite: bool,
+    resume: bool,
+    model_class: type[VideoMAEForPreTraining],
+    ranks: Ranks,
+) -> Path:
+    # ---- data and model: all that can be wrong is found before the run folder is touched --------------------
     loop = recipe.loop
     device = pick_device(loop.device)
     dtype = compute_dtype(loop.precision, device)
-    (whole,) = without_skipped([scan_unlabelled(recipe.data.train)], recipe.data.skip)
-    videos = hold_out(training_rows(whole), recipe.monitor, seed=loop.seed)
+    (all_videos,) = without_skipped([scan_unlabelled(recipe.data.train)], recipe.data.skip)
+    videos = hold_out(training_rows(all_videos), recipe.monitor, seed=loop.seed)
     manifest = videos.train
     model, report = build_model(recipe, model_class)
     built = as_built(recipe.model, model.config, init=recipe.init, has_decoder=True)
@@ -83,49 +101,55 @@ def pretrain(
     model = model.to(device).train()
     dataset = training_data(recipe, manifest, native_grid(model.config), device=device)
     mean, std = (torch.tensor(one, device=device) for one in (IMAGENET_MEAN, IMAGENET_STD))
-    augment = DeviceAugment(recipe.augment, seed=loop.seed, mean=mean, std=std)
-
-    # ---- optimizer and schedule ------------------------------------------------------------------------------
+    compiles = is_worth_compiling(loop.compile, device)
+    augment = DeviceAugment(recipe.augment, seed=loop.seed, mean=mean, std=std, compiles=compiles)
     plan = plan_steps(recipe, num_videos=len(manifest.rows))
-    parameters = list(model.parameters())
-    interruptible_backward(parameters)
-    optimizer = build_optimizer(
-        param_groups(
-            model.named_parameters(),
-            weight_decay=recipe.optim.weight_decay,
-            no_decay=model.no_weight_decay(),
-            matrices=muon_matrices(model, recipe.optim),
-        ),
-        recipe.optim,
-        dtype=dtype,
+    cost_of_clip = pretraining_clip_cost(model.config, recipe)
+    spread = spread_model(model, recipe, ranks, dtype=dtype)
+
+    def forward(clips: Batch, keys: Sequence[SampleKey], step: int) -> tuple[Tensor, Tensor]:
+        pixels = augment(clips_on_device(dataset, clips), keys)  # [B, T, C, H, W]
+        with autocast(device, dtype):
+            output = spread.module(pixels, visible_indices=clips.visible, decoded_indices=clips.decoded)
+        return output.loss, output.logits
+
+    gradients = Gradients(
+        spread,
+        ranks,
+        batch_size=plan.batch_size,
+        micro_batch=loop.micro_batch,
+        seed=loop.seed,
+        device=device,
+        forward=forward,
+        count=lambda batch: num_counted_tokens(batch, native_grid(model.config).num_tokens),
     )
+    optimizer = model_optimizer(model, recipe.optim, dtype=dtype)
 
     # ---- run folder ------------------------------------------------------------------------------------------
-    session = Session(recipe, out, manifest=manifest, overwrite=overwrite, resume=resume)
+    session = Session(recipe, out, manifest=manifest, overwrite=overwrite, resume=resume, ranks=ranks)
     folder = session.model_folder
     if session.is_finished(plan.total):
         print(f"the run in {out} is finished: it has done its {plan.total} steps")
         return folder
-    for line in (*not_used_lines(whole, training_rows(whole)), *origin_lines(report)):
+    for line in (*not_used_lines(all_videos, training_rows(all_videos)), *origin_lines(report)):
         print(line)
-    start = session.restore(model, optimizer)
-    monitor = LearningMonitor(
-        recipe.monitor,
-        videos,
-        model,
-        RunFacts(recipe.clip, recipe.mask, loop.seed, plan.batch_size, plan.rates.tolist()),
-        folder=session.folder.path,
-        autocast=lambda: autocast(device, dtype),
-    )
-    cost = run_cost(
-        pretraining_clip_cost(model.config, recipe),
-        model,
-        plan,
-        loop,
-        num_videos=len(manifest.rows),
-        start_step=start,
-    )
-    for line in cost.lines():
+    decay = recipe.optim.ema_decay
+    average = None if decay is None else WeightAverage(model, decay)
+    start = session.restore(spread, optimizer, average)
+    monitor = None
+    if recipe.parallel.kind == "fsdp" and recipe.monitor.enabled:
+        print("monitor: nothing is measured, since parallel.kind is fsdp: no process has the whole model")
+    elif ranks.is_first:
+        monitor = LearningMonitor(
+            recipe.monitor,
+            videos,
+            model,
+            RunFacts(recipe.clip, recipe.mask, loop.seed, plan.batch_size, plan.rates.tolist()),
+            folder=session.folder.path,
+            autocast=lambda: autocast(device, dtype),
+        )
+    cost = run_cost(cost_of_clip, model, plan, loop, num_videos=len(manifest.rows), start_step=start)
+    for line in (*cost.lines(), *spread_lines(ranks, recipe)):
         print(line)
     loader = train_loader(
         dataset,
@@ -135,55 +159,45 @@ def pretrain(
         start_step=start,
         total_steps=plan.total,
         repeats=recipe.augment.repeats,
+        shard=Shard(ranks.rank, ranks.world_size),
     )
-
-    # ---- the loop --------------------------------------------------------------------------------------------
-    with graceful_interrupt() as interrupt:
-        duration = cost.duration_estimate()
-        with (
-            TrainingProgress("pre-training", total_steps=plan.total, start_step=start) as progress,
-            running_workers(loader) as groups,
-            session.save_on_stop(),
-        ):
-            batches = in_steps(groups, start_step=start, repeats=recipe.augment.repeats)
-            for line in monitor.start(start, session.recent):
-                progress.say(line)
-            for step in range(start + 1, plan.total + 1):
-                loss = norm = None
-                with interrupt.discardable():
-                    batch = next(batches)
-                    if batch.num_readable:
-                        inputs = batch.to(device, non_blocking=True)
-                        torch.manual_seed(derive_seed(loop.seed, "step", step))  # drop path: a function of the step
-                        clips = augment(clips_on_device(dataset, inputs), batch.keys())  # [B, T, C, H, W]
-                        with autocast(device, dtype):
-                            output = model(clips, visible_indices=inputs.visible, decoded_indices=inputs.decoded)
-                        loss = output.loss
-                        loss.backward()
-                        monitor.before_update(step, batch)
-                        norm = clip_and_norm(parameters, recipe.optim.clip_grad)
-                with session.updating(step):
-                    if loss is not None and norm is not None:
-                        update_weights(optimizer, lr=plan.lr(step), loss=loss, grad_norm=norm)
-                read = session.log_step(batch, plan, loss=loss, grad_norm=norm)
-                progress.update(step, num_clips=batch.num_readable, loss=read, learning_rate=plan.lr(step))
-                for line in duration.after(step, synchronized=read is not None):
-                    progress.say(line)
-                if monitor.is_due(step):
-                    session.flush()
-                    for line in monitor.measure(step, session.recent):
-                        progress.say(line)
-                if step % loop.checkpoint_steps == 0 or step == plan.total:
-                    session.save()
+    with graceful_interrupt(agreed=ranks.world_size > 1) as interrupt:
+        train_steps(
+            "pre-training",
+            recipe,
+            plan,
+            spread=spread,
+            optimizer=optimizer,
+            gradients=gradients,
+            loader=loader,
+            session=session,
+            cost=cost,
+            interrupt=interrupt,
+            average=average,
+            monitor=monitor,
+        )
 
         # ---- the result --------------------------------------------------------------------------------------
         for line in session.summary():
             print(line)
-        model.save_pretrained(folder)
-        training_processor(recipe.model.image_size).save_pretrained(folder)
-        training = TrainingRecord.from_dict(session.record(stage="pretraining", steps=plan.total))
-        save_record(folder, ModelRecord(sampling=recipe.clip, training=training))
+        trained = whole_model(spread, model_class, ranks)
+
+        def write() -> None:
+            trained.save_pretrained(folder)
+            training_processor(recipe.model.image_size).save_pretrained(folder)
+            training = TrainingRecord.from_dict(session.record(stage="pretraining", steps=plan.total))
+            save_record(folder, ModelRecord(sampling=recipe.clip, training=training))
+
+        ranks.first(write)
     return folder
+
+
+def num_counted_tokens(batch: Batch, num_tokens: int) -> int:
+    """Return how many decoded tokens of a batch, on the CPU, are in the loss: those that the encoder does not see."""
+    assert batch.visible is not None
+    assert batch.decoded is not None
+    seen = membership(batch.visible, num_tokens).gather(1, batch.decoded)  # of a black clip all
+    return int((~seen).sum())
 
 
 def training_data(

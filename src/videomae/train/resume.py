@@ -17,7 +17,7 @@ import torch
 
 from videomae import __version__
 from videomae.engine.precision import DeviceName, Precision, compute_dtype, pick_device
-from videomae.engine.runlog import MetricsLog
+from videomae.engine.runlog import HISTORY_FILE, MetricsLog
 from videomae.errors import CheckpointError, ConfigError, RunError
 from videomae.recipes.schema import (
     FOLDERS,
@@ -32,24 +32,27 @@ from videomae.recipes.schema import (
     unknown_fields,
 )
 
-HISTORY_FILE = "history.jsonl"
-
 SPEED = "changes nothing but speed"
 LATER_LOSSES = "changes the run from here on: later losses differ from the uninterrupted run's"
 GIVES_UP = "changes only when the run gives up"
+ROUNDING = "changes later losses by rounding alone"
 EVALUATION = "changes only the evaluation after the last step"
 # The longest entry that a setting's name starts with rules it, in either table. A test finds a rule for every field.
 MAY_CHANGE = {
     "data.train": "changes nothing: the videos are proved to be the same",
     "data.skip": "changes only the evaluation: the videos that are trained on are proved to be the same",
     "data.val": EVALUATION,
+    "data.test": EVALUATION,
     "evaluation": EVALUATION,
+    "loop.activation_checkpointing": ROUNDING,
     "loop.checkpoint_steps": SPEED,
     "loop.device": LATER_LOSSES,
     "loop.keep_checkpoints": SPEED,
     "loop.log_steps": SPEED,
     "loop.max_bad_fraction": GIVES_UP,
     "loop.max_skipped_steps": GIVES_UP,
+    "loop.micro_batch": ROUNDING,
+    "loop.compile": LATER_LOSSES,
     "loop.precision": LATER_LOSSES,
     "loop.workers": SPEED,
     "optim.base_lr": LATER_LOSSES,
@@ -60,17 +63,24 @@ MAY_NOT_CHANGE = {
     "augment": "every video would be cropped otherwise than before",
     "clip": "the model has been trained on clips of the other kind",
     "decoder_init": "the run has started from the other values",
+    "data.fold": "it decides which videos are trained on",
+    "data.folds": "it decides which videos are trained on",
+    "data.sampling": "it decides in which order the videos come",
     "data.val_fraction": "it decides which videos are trained on",
+    "data.values": "the model would learn something else",
     "head": "it is part of the model and its loss",
     "init": "the run has started from the other weights",
+    "lora": "it decides which weights are trained",
     "loop.batch_size": "steps, epochs and learning rates follow from it",
     "loop.seed": "every random draw follows from it",
     "mask": "the loss would be another one",
     "mix": "the loss would be another one",
     "monitor": "it decides which videos are trained on, and what monitor.jsonl holds",
     "model": "the checkpoint's tensors have the shapes of the other model",
+    "parallel": "the checkpoints of the two kinds differ",
     "optim": "the checkpoint holds the optimizer's state for the other value",
     "schedule": "the learning rate of every step, of those done too, follows from the length of the run",
+    "validation": "it decides which weights are the best so far",
 }
 
 
@@ -207,14 +217,15 @@ def rule_of(name: str) -> str:
     return next(prefix for prefix in prefixes if prefix in MAY_CHANGE or prefix in MAY_NOT_CHANGE)
 
 
-def record_start(out: Path) -> None:
+def record_start(out: Path, *, num_processes: int) -> None:
     """Begin the history of a run."""
-    _append(out, {"event": "started"})
+    _append(out, {"event": "started", "processes": num_processes})
 
 
-def record_resume(out: Path, *, step: int, changes: list[Change]) -> None:
+def record_resume(out: Path, *, step: int, changes: list[Change], num_processes: int) -> None:
     """Add to the history of a run that it goes on from a step, with which settings changed."""
-    _append(out, {"event": "resumed", "step": step, "changes": [dataclasses.asdict(one) for one in changes]})
+    changed = [dataclasses.asdict(one) for one in changes]
+    _append(out, {"event": "resumed", "step": step, "processes": num_processes, "changes": changed})
 
 
 def _append(out: Path, event: dict[str, Any]) -> None:

@@ -10,22 +10,25 @@ import platform
 import shlex
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from videomae import __version__
-from videomae.data.loader import Batch
 from videomae.data.manifest import Manifest
-from videomae.engine.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from videomae.engine.average import WeightAverage
+from videomae.engine.checkpoint import folder_state, latest_checkpoint, load_checkpoint, save_checkpoint
+from videomae.engine.distributed import Ranks
 from videomae.engine.interrupt import StopRequested
 from videomae.engine.loop import BadVideoCount, LoopConfig, PendingSteps, SkippedSteps
 from videomae.engine.optim import RunOptimizer
+from videomae.engine.parallel import SpreadModel, own_part
 from videomae.engine.runlog import MetricsLog, RunFolder
+from videomae.engine.sharded_checkpoint import ShardedCheckpoints, load_sharded
 from videomae.errors import CheckpointError, RunError, VideoMAEError
 from videomae.recipes.schema import (
     FOLDERS,
@@ -36,7 +39,8 @@ from videomae.recipes.schema import (
     recipe_to_yaml,
 )
 from videomae.sharing.record import load_record
-from videomae.train.resume import EVALUATION, allowed_changes, record_resume, record_start
+from videomae.train.gradients import WholeStep
+from videomae.train.resume import EVALUATION, Change, allowed_changes, record_resume, record_start
 from videomae.train.step import StepPlan
 from videomae.weights.sources import RUN_FOLDER
 
@@ -52,6 +56,7 @@ class Session:
         manifest: The training videos; they must not change on resume.
         overwrite: Replace a run that is there.
         resume: Go on from its last checkpoint.
+        ranks: The processes of the run; the first alone writes, all call every method and get the same errors.
 
     Raises:
         RunError: If the folder cannot be used.
@@ -66,19 +71,26 @@ class Session:
         manifest: Manifest,
         overwrite: bool,
         resume: bool,
+        ranks: Ranks,
     ) -> None:
         self.loop: LoopConfig = recipe.loop
         self.recipe = recipe_to_dict(recipe)
         self.data_fingerprint = manifest.fingerprint()
         self.resume_command = f"videomae {FOLDERS[type(recipe)]} --resume --out {shlex.quote(str(out))}"
-        self.folder = RunFolder.open(out, overwrite=overwrite, resume=resume)
+        self._ranks = ranks
         self._recipe_text = recipe_to_yaml(recipe)
-        self._changes = allowed_changes(recipe, self.folder.path) if resume else None
-        if not resume:
+
+        def opened() -> tuple[RunFolder, list[Change] | None]:
+            folder = RunFolder.open(out, overwrite=overwrite, resume=resume)
+            if resume:
+                return folder, allowed_changes(recipe, folder.path)
             # The recipe first: a run that is killed after it can be resumed, one killed before it started again.
-            self.folder.write_text(RECIPE_FILE, self._recipe_text)
-            record_start(self.folder.path)
-        self.metrics = MetricsLog(self.folder.metrics)
+            folder.write_text(RECIPE_FILE, self._recipe_text)
+            record_start(folder.path, num_processes=ranks.world_size)
+            return folder, None
+
+        self.folder, self._changes = ranks.first(opened)
+        self.metrics = MetricsLog(self.folder.metrics) if ranks.is_first else None
         self.bad = BadVideoCount(self.loop.max_bad_fraction, num_videos=len(manifest.rows))
         self.skipped = SkippedSteps(self.loop.max_skipped_steps)
         self.step = 0
@@ -88,6 +100,7 @@ class Session:
         self.recent: deque[dict[str, Any]] = deque(maxlen=MAX_RECENT)
         """Records of the newest steps whose losses were read, as in the metrics."""
         self._saved_step: int | None = None
+        self._sharded: ShardedCheckpoints | None = None
         self._can_save = True  # False while the weights are being updated, and after a save that failed
 
     @property
@@ -100,6 +113,9 @@ class Session:
 
         A run whose evaluation is to be done otherwise than before is not finished.
         """
+        return self._ranks.first(lambda: self._is_finished(total_steps))
+
+    def _is_finished(self, total_steps: int) -> bool:
         training = load_record(self.model_folder).training
         if training is None or any(change.effect == EVALUATION for change in self._changes or ()):
             return False
@@ -109,7 +125,7 @@ class Session:
             tell(f"the run is finished: other values of {changed} change nothing")
         return finished
 
-    def restore(self, model: nn.Module, optimizer: RunOptimizer) -> int:
+    def restore(self, spread: SpreadModel, optimizer: RunOptimizer, average: WeightAverage | None = None) -> int:
         """Load the newest checkpoint into the model and the optimizer, if there is one.
 
         From here on they are what `save` saves.
@@ -120,22 +136,14 @@ class Session:
         Raises:
             CheckpointError: If it belongs to other data or another model, or its weights are not finite.
         """
-        self._model, self._optimizer = model, optimizer
-        path = latest_checkpoint(self.folder.checkpoints)
+        self._spread, self._optimizer, self._average = spread, optimizer, average
+        if spread.is_sharded:
+            folder, keep = self.folder.checkpoints, self.loop.keep_checkpoints
+            self._sharded = ShardedCheckpoints(folder, self._ranks, keep=keep)
+        path = self._ranks.first(lambda: latest_checkpoint(self.folder.checkpoints))
         if path is not None:
-            state = load_checkpoint(path)
-            if state["data_fingerprint"] != self.data_fingerprint:
-                raise CheckpointError(
-                    f"{path} was trained on other data than data.train holds now: restore the videos, or start a new "
-                    "run in another folder"
-                )
-            try:
-                model.load_state_dict(state["model"])
-                optimizer.load_state_dict(state["optimizer"])
-            except (RuntimeError, ValueError, KeyError) as error:
-                reason = " ".join(str(error).split())
-                raise CheckpointError(f"{path} does not fit this recipe's model: {reason}") from None
-            name = not_finite(model)
+            state = self._load(path)
+            name = not_finite(spread, self._ranks)
             if name is not None:
                 raise CheckpointError(
                     f"{path} has weights that are not finite, first {name}: delete it to resume earlier"
@@ -144,6 +152,33 @@ class Session:
             if "skipped" in state:  # checkpoints of version 0.1.0 have no count
                 self.skipped.load_state(state["skipped"])
             self.step = self._saved_step = int(state["step"])
+        self._ranks.first(self._go_on)
+        return self.step
+
+    def _load(self, path: Path) -> dict[str, Any]:
+        """Read a checkpoint into the model and the optimizer; returns the rest of it."""
+        model, optimizer = self._spread.model, self._optimizer
+        state = folder_state(path) if path.is_dir() else load_checkpoint(path)
+        if state["data_fingerprint"] != self.data_fingerprint:
+            raise CheckpointError(
+                f"{path} was trained on other data than data.train holds now: restore the videos, or start a new "
+                "run in another folder"
+            )
+        if path.is_dir():
+            return load_sharded(path, model, optimizer, ema=self._averages)
+        try:
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            if self._average is not None:
+                self._average.load(state["ema"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{path} does not fit this recipe's model: {reason}") from None
+        return state
+
+    def _go_on(self) -> None:
+        """Bring the files of the run to the step that it goes on from."""
+        assert self.metrics is not None
         # An evaluation follows the last step; a run that is not finished does it again.
         self.metrics.truncate_after(self.step, drop=("evaluation",))
         if self.step and self.metrics.path.exists():
@@ -152,9 +187,9 @@ class Session:
             print(f"resuming {self.folder.path} after step {self.step}")
             for change in self._changes:
                 print(f"  {change.line()}")
-            record_resume(self.folder.path, step=self.step, changes=self._changes)
+            processes = self._ranks.world_size
+            record_resume(self.folder.path, step=self.step, changes=self._changes, num_processes=processes)
             self.folder.write_text(RECIPE_FILE, self._recipe_text)
-        return self.step
 
     # ---- every step ------------------------------------------------------------------------------------------
 
@@ -166,15 +201,22 @@ class Session:
         self.step, self._can_save = step, True
 
     def log_step(
-        self, batch: Batch, plan: StepPlan, *, loss: Tensor | None, grad_norm: Tensor | None
+        self,
+        whole: WholeStep,
+        plan: StepPlan,
+        *,
+        loss: Tensor | None,
+        grad_norm: Tensor | None,
+        noted: Mapping[str, float] | None = None,
     ) -> float | None:
         """Count the step that is done and keep its numbers; every `log_steps` read and write them.
 
         Args:
-            batch: Of this step, on the CPU.
+            whole: What all processes have in this step.
             plan: For epoch and learning rate.
             loss: 0-d; None where no video of the batch could be read.
             grad_norm: 0-d; None likewise.
+            noted: Further numbers for the record of the step.
 
         Returns:
             The last loss, if losses were read.
@@ -186,12 +228,13 @@ class Session:
             "step": self.step,
             "epoch": round(plan.epoch(self.step), 4),
             "lr": plan.lr(self.step),
-            "clips": batch.num_readable,
+            "clips": whole.num_readable,
+            **(noted or {}),
         }
-        videos = [self._names[index] for index in batch.indices[batch.readable].tolist()]
+        videos = [self._names[index] for index in whole.indices]
         self._pending.add(record, loss=loss, grad_norm=grad_norm, videos=videos)
-        read = 0 if batch.repeat else plan.batch_size  # the clips after the first are of the same decoding
-        self.bad.add(read, {one.path: one.reason for one in batch.bad})
+        read = 0 if whole.repeat else plan.batch_size  # the clips after the first are of the same decoding
+        self.bad.add(read, {one.path: one.reason for one in whole.bad})
         return self.flush() if len(self._pending) >= self.loop.log_steps else None
 
     def flush(self) -> float | None:
@@ -203,7 +246,7 @@ class Session:
         records = self._pending.read()
         try:
             for record in records:
-                self.metrics.append(record)
+                self.append(record)
         except RunError:
             self._can_save = False  # a checkpoint of a later step than the metrics would leave a gap in them
             raise
@@ -215,6 +258,15 @@ class Session:
         losses = [record["loss"] for record in records if "loss" in record]
         return losses[-1] if losses else None
 
+    def append(self, record: dict[str, Any]) -> None:
+        """Add a record to the metrics, in the first process.
+
+        Raises:
+            RunError: If it cannot be written.
+        """
+        if self.metrics is not None:
+            self.metrics.append(record)
+
     # ---- checkpoints -----------------------------------------------------------------------------------------
 
     def save(self) -> None:
@@ -225,7 +277,7 @@ class Session:
             CheckpointError: If the checkpoint cannot be written.
         """
         self.flush()
-        self._write_checkpoint()
+        self._write_checkpoint(self._ranks)
 
     @contextmanager
     def save_on_stop(self) -> Iterator[None]:
@@ -247,31 +299,55 @@ class Session:
             with contextlib.suppress(RunError):  # too many skipped steps: known already, or said after resuming
                 self.flush()
             if self._can_save and self.step != (self._saved_step or 0):
-                self._write_checkpoint()
+                # After a stop all processes are here. After an error this one may be alone, and a checkpoint that
+                # one process has all of is the first one's to write.
+                self._write_checkpoint(self._ranks if isinstance(error, StopRequested) else None)
+            if isinstance(error, StopRequested):
+                self.finish_saving()
         except Exception as failure:  # such as a device that failed; the first error is the one to report
             tell(f"step {self.step} cannot be saved: {' '.join(str(failure).split())}")
         return self._saved_step or 0
 
-    def _write_checkpoint(self) -> None:
-        name = not_finite(self._model)
-        state = {
-            "model": self._model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "bad": self.bad.state(),
-            "skipped": self.skipped.state(),
-            "data_fingerprint": self.data_fingerprint,
-        }
+    def _write_checkpoint(self, ranks: Ranks | None) -> None:
+        """Write a checkpoint; without ranks this process may be the only one that does."""
+        if ranks is None and (self._sharded is not None or not self._ranks.is_first):
+            return
+        model = self._spread.model
+        plain = {"bad": self.bad.state(), "skipped": self.skipped.state(), "data_fingerprint": self.data_fingerprint}
         try:
+            name = not_finite(self._spread, ranks or Ranks())
             if name is not None:
                 raise RunError(
                     f"the weights after step {self.step} are not finite, first {name}, and are not saved: resume "
                     "with a lower optim.base_lr"
                 )
-            save_checkpoint(self.folder.checkpoints, step=self.step, state=state, keep=self.loop.keep_checkpoints)
+            if self._sharded is not None:
+                self._sharded.save(model, self._optimizer, step=self.step, plain=plain, ema=self._averages)
+            else:
+                (ranks or Ranks()).first(lambda: self._write_file(plain))
         except VideoMAEError:
             self._can_save = False
             raise
         self._saved_step = self.step
+
+    def _write_file(self, plain: dict[str, Any]) -> None:
+        state = {"model": self._spread.model.state_dict(), "optimizer": self._optimizer.state_dict(), **plain}
+        if self._average is not None:
+            state["ema"] = self._average.values
+        save_checkpoint(self.folder.checkpoints, step=self.step, state=state, keep=self.loop.keep_checkpoints)
+
+    @property
+    def _averages(self) -> dict[str, Tensor] | None:
+        return None if self._average is None else self._average.values
+
+    def finish_saving(self) -> None:
+        """Wait for a checkpoint that is still being written.
+
+        Raises:
+            CheckpointError: If it cannot be written.
+        """
+        if self._sharded is not None:
+            self._sharded.finish()
 
     # ---- the result ------------------------------------------------------------------------------------------
 
@@ -293,11 +369,12 @@ class Session:
         }
 
 
-def not_finite(model: nn.Module) -> str | None:
+def not_finite(spread: SpreadModel, ranks: Ranks) -> str | None:
     """Return the name of the first tensor of a model that has a value which is not finite; waits for the device."""
-    tensors = {name: one for name, one in model.state_dict().items() if one.is_floating_point()}
+    tensors = {name: own_part(one) for name, one in spread.model.state_dict().items() if one.is_floating_point()}
     finite = torch.stack([one.isfinite().all() for one in tensors.values()]).tolist()
-    return next((name for name, holds in zip(tensors, finite, strict=True) if not holds), None)
+    name = next((name for name, holds in zip(tensors, finite, strict=True) if not holds), None)
+    return next((one for one in ranks.gather(name) if one is not None), None) if spread.is_sharded else name
 
 
 def tell(message: str) -> None:

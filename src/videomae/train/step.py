@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from videomae.data.loader import steps_per_epoch
 from videomae.engine.configs import OptimConfig
-from videomae.engine.optim import RunOptimizer, scaled_lr, update_if_finite
+from videomae.engine.optim import RunOptimizer, build_optimizer, param_groups, scaled_lr, update_if_finite
 from videomae.engine.schedule import constant_rates, learning_rates, set_learning_rate, step_counts
+from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe
 
 _IN_A_LAYER = re.compile(r"\b(encoder\.layer|decoder_layers)\.\d+\.")
@@ -57,6 +60,35 @@ def plan_steps(recipe: PretrainRecipe | FinetuneRecipe, *, num_videos: int) -> S
     else:
         rates = learning_rates(total, warmup, peak=peak, final=final)
     return StepPlan(batch_size, passed, total, rates)
+
+
+def model_optimizer(
+    model: VideoMAEPreTrainedModel,
+    config: OptimConfig,
+    *,
+    dtype: torch.dtype,
+    layer_id: Callable[[str], int] | None = None,
+    num_layer_ids: int = 0,
+) -> RunOptimizer:
+    """Return the optimizer of a run.
+
+    Args:
+        model: On the run's device, spread over the processes.
+        config: Rates, decays.
+        dtype: That of the run's matrix multiplications.
+        layer_id: As for `param_groups`; None: all layers learn alike.
+        num_layer_ids: Likewise.
+    """
+    groups = param_groups(
+        model.named_parameters(),
+        weight_decay=config.weight_decay,
+        no_decay=model.no_weight_decay(),
+        layer_decay=1.0 if layer_id is None else config.layer_decay,
+        layer_id=layer_id,
+        num_layer_ids=num_layer_ids,
+        matrices=muon_matrices(model, config),
+    )
+    return build_optimizer(groups, config, dtype=dtype)
 
 
 def update_weights(optimizer: RunOptimizer, *, lr: float, loss: Tensor, grad_norm: Tensor) -> None:

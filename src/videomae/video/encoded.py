@@ -1,4 +1,4 @@
-"""The bytes of an encoded video wherever they are: a file, memory, an open file, an address on the web.
+"""The bytes of an encoded video wherever they are: a file, memory, an open file, an archive, behind an address.
 
 A decoder goes back and forth in them, and several may at once; so what cannot be read at any position is copied
 first, small videos into memory and large ones into a temporary file.
@@ -14,21 +14,23 @@ import tempfile
 import threading
 import urllib.request
 from collections.abc import Callable
+from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any, TypeAlias, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import av
 from av.container import InputContainer
 
-from videomae.errors import ConfigError, VideoReadError
+from videomae.errors import ConfigError, TruncatedVideoError, VideoReadError
+from videomae.video.addresses import Member, address_of, local_name, split_member
+from videomae.video.remote import TIMEOUT_SECONDS, NoRangesError, RemoteFile
 from videomae.video.stream import LIBRARY_ERRORS, reason
 
 EncodedVideo: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 """A video file in any form: path, address, content, or open file."""
 
 BYTES = (bytes, bytearray, memoryview)
-TIMEOUT_SECONDS = 60  # without a byte from a server
 OPEN_SECONDS = 300.0  # a file that FFmpeg has not opened by then keeps it in a loop
 MEMORY_BYTES = 64 << 20  # larger copies are files
 
@@ -40,11 +42,13 @@ class EncodedFile:
     """An encoded video: what `VideoReader` reads. Nothing of it is open until it is asked for."""
 
     def __init__(self, video: EncodedVideo) -> None:
-        """Take a video in any form; an address is downloaded, an open file that has no positions is copied.
+        """Take a video in any form; of an address only what is needed is fetched, see `video.remote`.
 
         Args:
-            video: A path; an address (`http://`, `https://`, `file://`); the content; or an open binary file, which
-                is read from its beginning, left open, and left where it stood.
+            video: A path; an address (`s3://`, `gs://`, `https://`, `http://`, `file://`); either of a tar archive
+                with the place of a video in it, see `video.addresses`; the content; or an open binary file, which is
+                read from its beginning, left open, and left where it stood. An open file that has no positions is
+                copied, and so is what an http server does not send in parts.
 
         Raises:
             VideoReadError: If it is missing, empty, no regular file, or cannot be downloaded or copied.
@@ -54,18 +58,28 @@ class EncodedFile:
         """What messages call it."""
         self.path: str | None = None
         """The file; None where it is none."""
+        self.key: str | None = None
+        """By which it is known again, with size and time of modification; None where it cannot be."""
         self._file: IO[bytes] | None = None
         self._is_own = True
         self._start = 0  # where a file stood that was open before
         self._lock = threading.Lock()
+        self.modified_ns = 0
+        """When it was modified; of a remote file a number that changes with its version."""
+        member = split_member(video) if isinstance(video, str | os.PathLike) else None
         local = local_path(video)
-        if local is not None:
-            self.path = os.path.abspath(local)  # so that "a:b.mp4" is a name and no protocol
+        if member is not None:
+            self._file = self._section(member)
+        elif local is not None:
+            self.path = self.key = os.path.abspath(local)  # so that "a:b.mp4" is a name and no protocol
             self.size_bytes, self.modified_ns = _file_facts(local, self.name)
             return
-        self._file = file = self._with_positions(video)
+        else:
+            self._file = self._with_positions(video)
+        file = self._file
         self.size_bytes = file.seek(0, os.SEEK_END)
-        self.modified_ns = 0
+        if isinstance(file, RemoteFile):
+            self._know_again(self.name, file.facts.validator)
         if self.size_bytes == 0:
             self.close()
             raise VideoReadError(f"{self.name} is empty (0 bytes): copy or download it again")
@@ -110,12 +124,36 @@ class EncodedFile:
             self._file = cast("IO[bytes]", open(self.path, "rb", buffering=0))  # noqa: SIM115 - closed in close()
         return self._file
 
+    def _know_again(self, key: str, version: str) -> None:
+        if version:
+            self.key = key
+            self.modified_ns = int.from_bytes(blake2b(version.encode(), digest_size=8).digest(), "little") >> 1
+
+    def _section(self, member: Member) -> IO[bytes]:
+        """Open a file inside an archive."""
+        outer = EncodedFile(member.archive)
+        if outer.key is not None:
+            self._know_again(
+                self.name if outer.path is None else os.path.abspath(self.name),
+                f"{outer.size_bytes} {outer.modified_ns}",
+            )
+        if member.last_byte >= outer.size_bytes:
+            outer.close()
+            raise TruncatedVideoError(
+                f"{self.name} ends behind byte {outer.size_bytes}, the end of its archive: the archive is cut off or "
+                "another one; copy it or import it again"
+            )
+        return cast("IO[bytes]", _Section(outer, member.first_byte, member.last_byte + 1))
+
     def _with_positions(self, video: Any) -> IO[bytes]:
         """Make a file that can be read at any position of what is no path."""
         if isinstance(video, BYTES):
             return io.BytesIO(video)  # shares the memory of bytes
         if isinstance(video, str | os.PathLike):
-            return _copied(lambda target: _download(self.name, target))
+            try:
+                return cast("IO[bytes]", RemoteFile(self.name))
+            except NoRangesError:
+                return _copied(lambda target: _download(self.name, target))
         if not _has_positions(video):
             return _copied(lambda target: _copy(video, target, self.name))
         if isinstance(video.read(0), str):
@@ -137,7 +175,7 @@ def open_container(path: str) -> InputContainer:
 def encoded_name(video: EncodedVideo) -> str:
     """Return what messages call a video."""
     if isinstance(video, str | os.PathLike):
-        return os.fsdecode(video)
+        return address_of(video) or os.fsdecode(video)
     if isinstance(video, BYTES):
         return f"the {len(video)} bytes"
     name = getattr(video, "name", None)
@@ -149,13 +187,41 @@ def local_path(video: EncodedVideo) -> str | None:
     if not isinstance(video, str | os.PathLike):
         return None
     name = os.fsdecode(video)
-    if "://" not in name or os.path.exists(name):
-        return name
-    parts = urlsplit(name)
-    if parts.scheme.lower() == "file" and parts.netloc in ("", "localhost"):
-        path = urllib.request.url2pathname(parts.path) if os.name == "nt" else unquote(parts.path)
-        return f"{path}#{parts.fragment}" if parts.fragment else path
-    return None
+    return None if address_of(name) is not None else local_name(name) or name
+
+
+class _Section(io.RawIOBase):
+    """A part of a file as a file of its own."""
+
+    def __init__(self, outer: EncodedFile, start: int, end: int) -> None:
+        super().__init__()
+        self._outer = outer
+        self._start, self._size = start, end - start
+        self._position = 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = max(
+            offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence], 0
+        )
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(self._size - self._position, 0)
+        data = self._outer.read_at(
+            self._start + self._position, left if size is None or size < 0 else min(size, left)
+        )
+        self._position += len(data)
+        return data
+
+    def close(self) -> None:
+        self._outer.close()
+        super().close()
 
 
 class _View:
@@ -165,7 +231,9 @@ class _View:
         self._file = file
         self._lock = lock
         self._position = 0
-        suffix = Path(urlsplit(name).path if "://" in name else name).suffix
+        # Of an address without its query; the place in an archive stands behind "#".
+        path = urlsplit(name).path if "://" in name and split_member(name) is None else name
+        suffix = Path(path).suffix
         self.name = f"video{suffix}"  # a few demuxers are chosen by the suffix
 
     def read(self, size: int) -> bytes:
@@ -255,12 +323,6 @@ def _opened_as_text(name: str) -> ConfigError:
 
 
 def _download(address: str, target: IO[bytes]) -> None:
-    if not address.lower().startswith(("http://", "https://")):
-        scheme = address.partition("://")[0]
-        raise VideoReadError(
-            f"{address} cannot be opened: addresses of the kind {scheme}:// are not read; give an http(s) address, "
-            "or download it or read its frames first"
-        )
     try:
         with urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as answer:
             shutil.copyfileobj(answer, target)

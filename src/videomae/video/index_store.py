@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import secrets
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -26,7 +25,21 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from videomae.video.addresses import address_of, is_remote
+from videomae.video.block_cache import user_caches
 from videomae.video.encoded import EncodedFile
+from videomae.video.index_files import (
+    LINE,
+    RECORD_SUFFIX,
+    TABLE_SUFFIX,
+    FileState,
+    lines_of,
+    tables_of,
+    with_state,
+    without_state,
+    write_end,
+)
+from videomae.video.index_tidying import tidy
 from videomae.video.indexed import IndexedVideo
 from videomae.video.kept import FORMAT, from_bytes, to_bytes
 
@@ -36,12 +49,6 @@ FOLDER = Path(".videomae", "index")
 SWITCH = "VIDEOMAE_INDEX"
 """Environment variable: `off` keeps nothing and uses nothing kept; a folder holds all stores, none is elsewhere."""
 
-TABLE_SUFFIX = ".table"
-RECORD_SUFFIX = ".records"
-
-_LINE = np.dtype(
-    [("high", "<u8"), ("low", "<u8"), ("time", "<i8"), ("place", "<i8"), ("size", "<u4"), ("crc", "<u4")]
-)
 _LIBRARIES = [list(av.library_versions[name]) for name in ("libavformat", "libavcodec")]
 _REFRESH_FRACTION = 0.02  # of its time a process may look for what others have added
 _MAX_PUTS = 3  # of one video by one process: more means that something does not hold
@@ -68,11 +75,11 @@ class IndexStore:
             root: Paths below it are kept relative to it, so that the collection can be moved.
             folders: Where records are read from; they are added to the first that can be written to.
         """
-        self._root = os.path.abspath(root)
+        self._root = _whole(root)
         self._folders = folders
         self._process = os.getpid()
         self._lock = threading.Lock()
-        self._lines = np.empty(0, _LINE)  # sorted by `high`
+        self._lines = np.empty(0, LINE)  # sorted by `high`
         self._highs = self._lines["high"].copy()  # searched, which takes contiguous memory
         self._shards = np.empty(0, np.int32)  # of each line, its number in `_files`
         self._files: list[Path] = []
@@ -88,7 +95,7 @@ class IndexStore:
 
     def get(self, file: EncodedFile) -> IndexedVideo | None:
         """Return what is known of a file; None where nothing is, or the file has changed since."""
-        if file.path is None:
+        if file.key is None:
             return None
         high, low = self._key(file)
         with self._held():
@@ -98,21 +105,24 @@ class IndexStore:
                 content = self._find(high, low)
                 if content is not None:
                     with contextlib.suppress(ValueError, LookupError, TypeError):
-                        return from_bytes(content, file)
+                        return from_bytes(without_state(content), file)
         return None
 
     def put(self, file: EncodedFile, video: IndexedVideo) -> None:
         """Keep what is known of a file; where that cannot be written, nothing happens."""
-        if file.path is None:
+        if file.key is None:
             return
         high, low = self._key(file)
-        content = to_bytes(video)
+        try:
+            content = with_state(self._state(file), to_bytes(video))
+        except OSError:
+            return
         with self._held():
             num_puts = self._puts.get(high, 0)
             if num_puts >= _MAX_PUTS or self._find(high, low) == content:
                 return
             self._puts[high] = num_puts + 1
-            line = np.array((high, low, time.time_ns(), 0, len(content), crc32(content)), _LINE)
+            line = np.array((high, low, time.time_ns(), 0, len(content), crc32(content)), LINE)
             try:
                 if self._can_write:
                     self._added[high, low] = self._append(line, content), line
@@ -126,13 +136,16 @@ class IndexStore:
         return self._lock
 
     def _key(self, file: EncodedFile) -> tuple[int, int]:
-        assert file.path is not None
-        path = file.path
-        if path.startswith(self._root + os.sep):
-            path = Path(path[len(self._root) + 1 :]).as_posix()
-        facts = json.dumps([FORMAT, _LIBRARIES, path, file.size_bytes, file.modified_ns])
+        facts = json.dumps([FORMAT, _LIBRARIES, *self._state(file)])
         digest = blake2b(facts.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
+
+    def _state(self, file: EncodedFile) -> FileState:
+        assert file.key is not None
+        path = file.key
+        if path.startswith((self._root + os.sep, self._root + "/")):
+            path = Path(path[len(self._root) + 1 :]).as_posix()
+        return FileState(path, file.size_bytes, file.modified_ns)
 
     def _find(self, high: int, low: int) -> bytes | None:
         """Return the newest record of a key that is as it was written."""
@@ -159,8 +172,8 @@ class IndexStore:
             return False
         found: list[NDArray[Any]] = []
         shards: list[NDArray[np.int32]] = []
-        for table in sorted(table for folder in self._folders for table in _tables(folder)):
-            lines = _new_lines(table, self._read.get(table, 0))
+        for table in sorted(table for folder in self._folders for table in tables_of(folder)):
+            lines = lines_of(table, self._read.get(table, 0))
             if len(lines):
                 if table not in self._read:
                     self._files.append(table.with_suffix(RECORD_SUFFIX))
@@ -180,13 +193,13 @@ class IndexStore:
 
     def _append(self, line: NDArray[Any], content: bytes) -> Path:
         """Write a record and then its line; returns the file of the record."""
-        if self._own is None:
-            self._own = self._new_shard()
+        if self._own is None or _size(self._own.place.with_suffix(RECORD_SUFFIX)) != self._own.end:
+            self._own = self._new_shard()  # a pair that was tidied away, or that somebody deleted, is gone
         records = self._own.place.with_suffix(RECORD_SUFFIX)
         line["place"] = self._own.end
-        _write_end(records, content)
+        write_end(records, content)
         self._own.end += len(content)
-        _write_end(self._own.place.with_suffix(TABLE_SUFFIX), line.tobytes())
+        write_end(self._own.place.with_suffix(TABLE_SUFFIX), line.tobytes())
         return records
 
     def _new_shard(self) -> _Shard:
@@ -208,7 +221,8 @@ class IndexStore:
 def index_store(root: Path) -> IndexStore | None:
     """Return the store of the videos below a folder; None where stores are switched off.
 
-    It is in `.videomae/index` of the folder where that can be written to, else in the user's folder of caches.
+    It is in `.videomae/index` of the folder where that can be written to, else in the user's folder of caches; so is
+    that of a folder behind an address.
 
     Args:
         root: The folder of the collection.
@@ -216,11 +230,24 @@ def index_store(root: Path) -> IndexStore | None:
     switch = os.environ.get(SWITCH, "")
     if switch.lower() in ("off", "0", "false", "no"):
         return None
-    name = sha256(os.path.abspath(root).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    place = _whole(root)
+    name = sha256(place.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     if switch:
-        return _shared_store(os.path.abspath(root), (Path(switch).expanduser().absolute() / name,))
-    folders = root.absolute() / FOLDER, _caches() / "videomae" / "index" / name
-    return _shared_store(os.path.abspath(root), folders)
+        return _tidied_store(place, (Path(switch).expanduser().absolute() / name,))
+    beside = () if is_remote(root) else (root.absolute() / FOLDER,)
+    return _tidied_store(place, (*beside, user_caches() / "videomae" / "index" / name))
+
+
+def _tidied_store(root: str, folders: tuple[Path, ...]) -> IndexStore:
+    """Return the store of this process, gone through before its first use by the first process of a run."""
+    if (root, folders) not in _STORES and os.environ.get("RANK", "0") == "0":
+        for folder in folders:
+            tidy(folder, root)
+    return _shared_store(root, folders)
+
+
+def _whole(root: str | os.PathLike[str]) -> str:
+    return address_of(root) or os.path.abspath(root)
 
 
 _STORES: dict[tuple[str, tuple[Path, ...]], IndexStore] = {}
@@ -231,34 +258,8 @@ def _shared_store(root: str, folders: tuple[Path, ...]) -> IndexStore:
     return _STORES.setdefault((root, folders), IndexStore(root, folders))
 
 
-def _caches() -> Path:
-    """Return the user's folder of caches."""
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-
-
-def _tables(folder: Path) -> list[Path]:
+def _size(path: Path) -> int:
     try:
-        return [folder / name for name in os.listdir(folder) if name.endswith(TABLE_SUFFIX)]
+        return path.stat().st_size
     except OSError:
-        return []
-
-
-def _new_lines(table: Path, start: int) -> NDArray[Any]:
-    """Return the whole lines of a table from a position on; a kill may have left part of one at the end."""
-    try:
-        with open(table, "rb") as file:
-            file.seek(start)
-            content = file.read()
-    except OSError:
-        return np.empty(0, _LINE)
-    return np.frombuffer(content, _LINE, len(content) // _LINE.itemsize)
-
-
-def _write_end(path: Path, content: bytes) -> None:
-    with open(path, "ab", buffering=0) as file:
-        if file.write(content) != len(content):
-            raise OSError(f"{path} was written in part")
+        return -1

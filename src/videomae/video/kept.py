@@ -10,11 +10,11 @@ import dataclasses
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from videomae.video.addresses import shown_path
 from videomae.video.direct import DirectAccess
 from videomae.video.encoded import EncodedFile
 from videomae.video.index import FrameIndex, evenly_spaced
@@ -23,7 +23,7 @@ from videomae.video.packets import IntArray, PacketTable
 from videomae.video.probe import VideoInfo
 from videomae.video.rgb import Orientation
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key: raised when the meaning of what is kept changes."""
 
 _DTYPES = tuple(np.dtype(name) for name in ("i1", "u1", "<i2", "<u2", "<i4", "<u4", "<i8"))
@@ -88,7 +88,7 @@ def from_bytes(content: bytes, file: EncodedFile) -> IndexedVideo:
         (flags >> 2).astype(np.int8) - np.int8(1),
         (flags & 2).astype(np.bool_),
     )
-    info = VideoInfo(path=Path(file.name), **header["info"])
+    info = VideoInfo(path=shown_path(file.name), **header["info"])
     seconds_per_unit = float(header["seconds_per_unit"])
     packet_of = arrays.get("packet_of")
     pts = arrays.get("frame_pts") if packet_of is None else table.pts[packet_of]

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videomae.errors import VideoReadError
+from videomae.video.addresses import is_remote, split_member, video_path
 from videomae.video.closing import Closing
 from videomae.video.decode import VideoReader
-from videomae.video.encoded import EncodedVideo, local_path
+from videomae.video.encoded import EncodedFile, EncodedVideo, encoded_name, local_path
 from videomae.video.index_store import IndexStore
 from videomae.video.pictures import PictureReader, num_pictures, split_template
 from videomae.video.probe import VideoInfo
@@ -82,22 +83,38 @@ def part_name(path: Path, start_seconds: float | None, end_seconds: float | None
 
 def split_part(name: str | os.PathLike[str]) -> VideoPart:
     """Tell the video from the part of it that a name means; what is there under the whole name is no part."""
-    text = os.fspath(name)
+    text, start, end = _split_text(os.fspath(name))
+    return VideoPart(video_path(name if start is None and end is None else text), start, end)
+
+
+def _split_text(text: str) -> tuple[str, float | None, float | None]:
     found = _PART.fullmatch(text) if "#t=" in text else None
     if found is None or os.path.exists(text):
-        return VideoPart(Path(name), None, None)
+        return text, None, None
     start, end = (None if time is None else float(time) for time in found.group("start", "end"))
-    return VideoPart(Path(found["path"]), start, end)
+    return found["path"], start, end
 
 
 def is_there(path: Path) -> bool:
-    """Tell whether there is something to open, without opening it."""
+    """Tell whether there is something to open, without opening it; behind an address nobody is asked."""
+    if is_remote(path):
+        return True
+    member = split_member(path)
+    path = path if member is None else member.archive
     folder, template = split_template(path)
     return path.exists() or (template is not None and folder.is_dir())
 
 
-def size_of(path: Path) -> int:
-    """Return the bytes of a file or the number of pictures of a folder; -1 if it is gone."""
+def size_of(path: Path, *, ask: bool = False) -> int:
+    """Return the bytes of a file or the number of pictures of a folder; -1 if it is gone.
+
+    Args:
+        path: A video.
+        ask: Whether to ask a server for the size of a video behind an address; it is -1 otherwise.
+    """
+    if is_remote(path) or split_member(path) is not None:
+        found = version_of(path) if ask or not is_remote(path) else None
+        return -1 if found is None else found[0]
     folder, template = split_template(path)
     try:
         if path.is_dir() or (template is not None and not path.exists()):
@@ -105,6 +122,22 @@ def size_of(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return -1
+
+
+def version_of(path: Path) -> tuple[int, int] | None:
+    """Return size and time of modification of what a path names, of a remote video a number in place of the time.
+
+    None where it is gone, or its server cannot be asked.
+    """
+    try:
+        if is_remote(path) or split_member(path) is not None:
+            file = EncodedFile(path)
+            file.close()
+            return file.size_bytes, file.modified_ns
+        facts = path.stat()
+    except (OSError, VideoReadError):
+        return None
+    return facts.st_size, facts.st_mtime_ns
 
 
 def open_reader(
@@ -118,7 +151,8 @@ def open_reader(
 
     Args:
         video: A video in any form that `VideoReader` takes; or a folder of numbered pictures, or a template of their
-            names in one, such as `clip/img_{:05}.jpg`. A path with `#t=START,END` after it, seconds, is a part of it.
+            names in one, such as `clip/img_{:05}.jpg`. A path or address with `#t=START,END` after it, seconds, is a
+            part of it.
         store: Keeps what is known of the files of a collection; it changes nothing but speed.
         fps: Frames a second to read it at, see `ResampledReader`; None: its own frames.
         allow_truncated: Read a file that ends before what it promises as far as it goes.
@@ -126,13 +160,16 @@ def open_reader(
     Raises:
         VideoReadError: If it cannot be read, or no frame of it is shown between the two times.
     """
-    local, start, end = local_path(video), None, None
+    start = end = None
     reader: Reader
-    if local is None:
+    if not isinstance(video, str | os.PathLike):
         reader = VideoReader(video, allow_truncated=allow_truncated)
-    else:
+    elif (local := local_path(video)) is not None:
         path, start, end = split_part(local)
         reader = _open_whole(path, store, allow_truncated)
+    else:
+        address, start, end = _split_text(encoded_name(video))
+        reader = VideoReader(address, store=store, allow_truncated=allow_truncated)
     try:
         if start is not None or end is not None:
             reader = PartReader(reader, start_seconds=start, end_seconds=end)

@@ -17,6 +17,7 @@ from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 
 from videomae.errors import NoVideoError, TruncatedVideoError, VideoReadError
+from videomae.video.addresses import shown_path
 from videomae.video.encoded import EncodedFile, EncodedVideo
 from videomae.video.packets import PacketFacts, packet_facts
 from videomae.video.rgb import Orientation, frame_orientation
@@ -151,7 +152,7 @@ def _info(source: VideoSource, frame: VideoFrame, orientation: Orientation) -> V
     width, height = frame.width, frame.height
     rate = stream.average_rate or stream.guessed_rate
     return VideoInfo(
-        path=Path(source.path),
+        path=shown_path(source.path),
         width=height if orientation.transpose else width,
         height=width if orientation.transpose else height,
         num_frames_claimed=stream.frames or None,

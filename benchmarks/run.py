@@ -1,0 +1,157 @@
+"""Time this package beside transformers, on the processor at hand: one command, one table.
+
+    python -m benchmarks.run --suite pretrain --device cpu --sizes S,B
+    python -m benchmarks.run --suite memory --device cpu --sizes S,B --compile none
+    python -m benchmarks.run --suite inference --precision fp32
+
+All contenders get the same pixels, masks and weights, and their losses must agree before the clock starts. On a GPU
+`python -m benchmarks.cuda` measures every suite in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import gc
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks.contenders import (
+    SIZES,
+    Setting,
+    Task,
+    classification_task,
+    finetuning_task,
+    pretraining_task,
+)
+from benchmarks.measure import peak_memory, product_rate, time_in_turn
+from benchmarks.report import Row, machine, rows_of, table, write
+from videomae.engine.precision import compute_dtype, pick_device
+from videomae.masking import MaskConfig
+
+RESULTS = Path(__file__).parent / "results"
+COMPILED = ("none", "blocks", "whole")
+# Clips per call. On a CPU more of them change little.
+BATCH = {"pretrain": 4, "finetune": 2, "inference": 1, "memory": 4}
+BATCH_ON_A_GPU = {"pretrain": 64, "finetune": 32, "inference": 32, "memory": 64}
+V2 = MaskConfig(decoder_kind="running_cell", decoder_ratio=0.5)  # VideoMAE V2's decoder masking
+WARMUP_ROUNDS = 1  # after the first call, in which things are compiled
+
+
+def tasks(suite: str, size: str, setting: Setting, batch: int) -> list[Callable[[], Task]]:
+    """Return what builds the tasks of a suite, one after the other."""
+    match suite:
+        case "pretrain":
+            same = [lambda: pretraining_task(size, setting, batch=batch)]
+            if size == "laptop":
+                return same
+            return [*same, lambda: pretraining_task(size, setting, batch=batch, mask=V2)]
+        case "memory":
+            return [lambda: pretraining_task(size, setting, batch=batch)]
+        case "finetune":
+            return [lambda: finetuning_task(size, setting, batch=batch)]
+    return [lambda: classification_task(size, setting, batch=batch)]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print the table and write both files."""
+    options = parser().parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = pick_device(options.device)
+    dtype = compute_dtype(options.precision, device)
+    name = "bf16" if dtype == torch.bfloat16 else "fp32"
+    products = product_rate(device, dtype)
+    batch = options.batch or (BATCH_ON_A_GPU if device.type == "cuda" else BATCH)[options.suite]
+    facts: dict[str, object] = {
+        "date": datetime.date.today().isoformat(),
+        "command": command(options, device.type, name, batch),
+        "rounds": options.rounds,
+        "matrix_products_tflops": round(products / 1e12, 3),
+        **machine(device),
+    }
+    rows: list[Row] = []
+    stem = f"{facts['date']}-{device.type}-{options.tag or name}-{options.suite}-{'-'.join(options.sizes)}"
+    for size in options.sizes:
+        for build in tasks(options.suite, size, Setting(device, dtype, tuple(options.compile)), batch):
+            rows += measure(build(), size, options.rounds, products=products, device=device)
+            gc.collect()
+            written = write(options.out, stem, rows, facts)  # after each, for the case that the run is cut
+    print("\n".join(table(rows)))
+    for path in written:
+        print(path)
+
+
+def measure(task: Task, size: str, rounds: int, *, products: float, device: torch.device) -> list[Row]:
+    """Measure one size at one task."""
+    firsts, memory = [], []
+    for one in task.contenders:
+        print(f"{size} {task.name}: {one.name} ...", file=sys.stderr, flush=True)
+        before = time.perf_counter()
+        one.run()
+        firsts.append(time.perf_counter() - before)
+    times = time_in_turn(*(one.run for one in task.contenders), warmup=WARMUP_ROUNDS, rounds=rounds, device=device)
+    memory = [peak_memory(one.run, device) for one in task.contenders]
+    return rows_of(task, size, times, memory, firsts, products=products, device=device)
+
+
+def command(options: argparse.Namespace, device: str, precision: str, batch: int) -> str:
+    """Return the command that repeats this run, with its defaults spelt out and without the author's folder."""
+    given = ["--suite", options.suite, "--device", device, "--sizes", ",".join(options.sizes), "--batch", str(batch)]
+    given += ["--precision", precision, "--compile", ",".join(options.compile), "--rounds", str(options.rounds)]
+    given += ["--threads", str(torch.get_num_threads())]
+    return shlex.join(["python", "-m", "benchmarks.run", *given, *(["--tag", options.tag] if options.tag else [])])
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's options."""
+    found = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__.partition("\n")[0])
+    found.add_argument("--suite", choices=tuple(BATCH), default="pretrain")
+    found.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu")
+    found.add_argument("--sizes", type=_sizes, default=["S", "B"], help=f"of {','.join(SIZES)}; default S,B")
+    found.add_argument("--peer", choices=("transformers",), default="transformers", help="who else takes part")
+    found.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of all contenders")
+    found.add_argument(
+        "--compile", type=_compiled, default=["none", "blocks"], help=f"of {','.join(COMPILED)}; default none,blocks"
+    )
+    found.add_argument("--batch", type=_positive, help="clips per call; default by suite and device")
+    found.add_argument("--rounds", type=_positive, default=5, help="rounds that count; default 5")
+    found.add_argument("--threads", type=_positive, help="CPU threads; default torch's")
+    found.add_argument("--tag", default="", help="of the processor, in the names of the files; default the precision")
+    found.add_argument("--out", type=Path, default=RESULTS, help="folder for the JSON and the Markdown file")
+    return found
+
+
+def _sizes(text: str) -> list[str]:
+    return _chosen(text, "size", list(SIZES))
+
+
+def _compiled(text: str) -> list[str]:
+    return _chosen(text, "part to compile", list(COMPILED))
+
+
+def _chosen(text: str, what: str, known: list[str]) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in known:
+            raise argparse.ArgumentTypeError(f"unknown {what} {name!r}: choose of {','.join(known)}")
+    return names
+
+
+def _positive(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return value
+
+
+if __name__ == "__main__":
+    main()
