@@ -8,6 +8,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from multiprocessing.context import ForkProcess
 from typing import Any
 
 import torch._dynamo  # noqa: F401  # a second of every process that optimizes: here once, for those that are forked
@@ -23,13 +24,7 @@ def in_processes(count: int, function: Callable[..., object], *arguments: Any) -
         function: Called in each.
         *arguments: For it.
     """
-    context = multiprocessing.get_context("fork")
-    port = free_port()
-    processes = [
-        context.Process(target=_call, args=(rank, count, port, function, arguments)) for rank in range(count)
-    ]
-    for process in processes:
-        process.start()
+    processes = start_processes(count, function, *arguments)
     for process in processes:
         process.join(PATIENCE_SECONDS)
     statuses = [process.exitcode for process in processes]
@@ -37,6 +32,18 @@ def in_processes(count: int, function: Callable[..., object], *arguments: Any) -
         process.kill()
         process.join()
     assert statuses == [0] * count, statuses
+
+
+def start_processes(count: int, function: Callable[..., object], *arguments: Any) -> list[ForkProcess]:
+    """Start such processes and return them."""
+    port = free_port()
+    context = multiprocessing.get_context("fork")
+    processes = [
+        context.Process(target=_call, args=(rank, count, port, function, arguments)) for rank in range(count)
+    ]
+    for process in processes:
+        process.start()
+    return processes
 
 
 def free_port() -> int:

@@ -147,6 +147,7 @@ def recipe_and_options(name: str, kind: Any, arguments: list[str], *, about: str
         needs_shipped_model,
         value_of,
         with_recipe_file,
+        with_resume_decided,
         with_videos,
     )
     from videomae.recipes.schema import parse_recipe, recipe_parser
@@ -163,9 +164,12 @@ def recipe_and_options(name: str, kind: Any, arguments: list[str], *, about: str
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the run that is in --out")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --out")
+    help_text = "the same where --out holds a run, else start one: for jobs that are started again"
+    parser.add_argument("--resume-or-start", action="store_true", help=help_text)
     parser.add_argument("--dry-run", action="store_true", help="say what the run would take, and do nothing")
     parser.add_class_arguments(PlanConfig, "plan")
     given = with_recipe_file(kind, with_videos(arguments))
+    given = with_resume_decided(given)
     check_model_option(given)
     before: list[str] = []
     if value_of("--config", given) is None and not {"-h", "--help"} & set(given):

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from videomae.errors import ConfigError
 from videomae.recipes.choice import choice_line, choose_recipe
-from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe, recipe_init, recipe_path
+from videomae.recipes.schema import RECIPE_FILE, FinetuneRecipe, PretrainRecipe, recipe_init, recipe_path
 from videomae.weights.shipped import DEFAULT_MODEL, unnamed_model
 
 # Options that take no value; every other one takes the next argument, or stands before an equals sign.
-FLAGS = frozenset({"-h", "--help", "--overwrite", "--resume", "--dry-run", "--print_config"})
+FLAGS = frozenset({"-h", "--help", "--overwrite", "--resume", "--resume-or-start", "--dry-run", "--print_config"})
 # What a chosen recipe says of the model is only right as a whole.
 WHOLE_MODEL = ("--model", "--model.preset")
 
@@ -59,6 +60,14 @@ def with_recipe_file(kind: type[Any], arguments: Sequence[str]) -> list[str]:
         elif argument.startswith("--config="):
             replaced[position] = f"--config={recipe_path(kind, argument.removeprefix('--config='))}"
     return replaced
+
+
+def with_resume_decided(arguments: Sequence[str]) -> list[str]:
+    """Replace `--resume-or-start` by `--resume` where the run folder holds a run, by nothing where it holds none."""
+    out = value_of("--out", arguments)
+    is_there = out is not None and (Path(out) / RECIPE_FILE).is_file()
+    decided = [one for one in arguments if one != "--resume-or-start"]
+    return [*decided, "--resume"] if is_there and len(decided) < len(arguments) else decided
 
 
 def needs_shipped_model(kind: type[Any], arguments: Sequence[str]) -> bool:
