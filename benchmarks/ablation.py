@@ -70,9 +70,10 @@ def decode_everything(self: VideoMAEDecoder, hidden_states: Tensor, return_token
     return VideoMAEDecoderOutput(logits=self.head(self.norm(decoded)))
 
 
-def norm_in_float32(self: nn.LayerNorm, tokens: Tensor) -> Tensor:
-    """Normalise a float32 copy."""
-    return F.layer_norm(tokens.float(), self.normalized_shape, self.weight, self.bias, self.eps).to(tokens.dtype)
+def norm_in_bfloat16(norm: nn.Module, tokens: Tensor) -> Tensor:
+    """Normalise the tokens in their own dtype."""
+    normalized: Tensor = norm(tokens)
+    return normalized
 
 
 @torch.no_grad()
@@ -108,7 +109,7 @@ DECISIONS: dict[str, tuple[Change, ...]] = {
         (VideoMAEEmbeddings, "forward", embed_in_float32),
         (VideoMAEDecoder, "forward", decode_in_float32),
     ),
-    "LayerNorm in float32": ((nn.LayerNorm, "forward", norm_in_float32),),
+    "LayerNorm in bfloat16": ((layers, "normalized", norm_in_bfloat16),),
     "all tubelets embedded": ((VideoMAEEmbeddings, "forward", embed_everything),),
     "last decoder block whole": ((VideoMAEDecoder, "forward", decode_everything),),
     "targets not in place": ((pixel_loss, "pixel_targets", plain_targets),),

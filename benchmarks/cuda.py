@@ -40,8 +40,9 @@ LETTERS = ("B", "L", "S", "H", "g")
 class Record:
     """The rows so far, on disk at any time."""
 
-    def __init__(self, path: Path, facts: dict[str, Any], *, budget: float, started: float) -> None:
-        self.path, self.values, self.budget, self.started = path, {**facts, "rows": []}, budget, started
+    def __init__(self, path: Path, facts: dict[str, Any], *, budget: float, started: float, only: list[str]) -> None:
+        self.path, self.values, self.only = path, {**facts, "rows": []}, only
+        self.budget, self.started = budget, started
 
     def left(self) -> float:
         """Return the seconds that are left."""
@@ -49,6 +50,8 @@ class Record:
 
     def measure(self, name: str, run: Callable[[], dict[str, Any]], *, needs: float = 0.0) -> dict[str, Any]:
         """Measure a row, print it and write all of them; an error becomes the row, and the next one goes on."""
+        if self.only and not any(part in name for part in self.only):
+            return {}
         if self.left() < needs:
             row: dict[str, Any] = {"name": name, "skipped": f"{self.left():.0f} s left"}
         else:
@@ -76,10 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--variants", default="blocks,whole", help="of blocks, whole, none; the first for all rows")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the batch sizes")
     parser.add_argument("--steps", type=int, default=5, help="steps in a timed round")
+    parser.add_argument("--only", nargs="*", default=[], help="rows whose name contains one of these")
     parser.add_argument("--out", type=Path, default=Path("cuda.json"))
     options = parser.parse_args(arguments)
     device = pick_device(options.device)
-    record = Record(options.out, {**machine(device)}, budget=options.budget, started=started)
+    record = Record(options.out, {**machine(device)}, budget=options.budget, started=started, only=options.only)
     print(json.dumps({key: value for key, value in record.values.items() if key != "rows"}), flush=True)
     plan(record, options, device)
     print(f"done after {time.perf_counter() - started:.0f} s", flush=True)

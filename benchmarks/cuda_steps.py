@@ -242,7 +242,7 @@ def updates(model: nn.Module) -> Callable[[Tensor], None]:
 
 
 def product_rate(device: torch.device) -> dict[str, Any]:
-    """Measure bfloat16 matrix products of random numbers."""
+    """Measure bfloat16 matrix multiplications of random numbers."""
     side = 8192 if device.type == "cuda" else 512
     a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
     seconds = best_of(lambda: a @ b, device, times=10)

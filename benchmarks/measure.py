@@ -95,7 +95,7 @@ def peak_memory(run: Callable[[], object], device: torch.device) -> int | None:
 
 
 def product_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Return the operations a second of large matrix products of random numbers, the best of some."""
+    """Return the operations a second of large matrix multiplications of random numbers, the best of some."""
     side = 8192 if device.type == "cuda" else 2048
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     (times,) = time_in_turn(lambda: left @ right, warmup=2, rounds=6, device=device)

@@ -41,7 +41,7 @@ class Row:
     teraflops_per_second: float
     """Operations that it must do over its median time."""
     share_of_products: float
-    """The same over what matrix products reach here."""
+    """The same over what matrix multiplications reach here."""
     peak_memory_bytes: int | None
     """Growth within one call; None: not measured here."""
     first_call_seconds: float
@@ -163,7 +163,7 @@ LEGEND = (
     "of a task run in turn in one process; clips/s from the median round. *Faster*: than the fastest setting of",
     "transformers, median of the rounds [lowest, highest], on a CPU by processor time, which other processes disturb",
     "less; then by the wall clock. TFLOP/s counts what each must compute (`benchmarks/flops.py`); its share is of",
-    "what large matrix products reach in the same run. GB is the growth within one call.",
+    "what large matrix multiplications reach in the same run. GB is the growth within one call.",
 )
 
 

@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from videomae.cli import SUBCOMMANDS, main
+from videomae.cli import main
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
 from videomae.model.pretraining import VideoMAEForPreTraining
@@ -25,20 +25,6 @@ from videomae.train.resume import saved_recipe
 from videomae.video.sampling import ClipConfig
 from videomae.video.write import write_video
 
-RECIPE_PARTS = {
-    "pretrain": "augment clip data decoder_init init loop mask model monitor optim parallel schedule".split(),
-    "finetune": "augment clip data evaluation head init loop mix model optim parallel schedule".split(),
-}
-OPTIONS = {
-    "demo": "data out overwrite seed".split(),
-    "pretrain": "dry-run out overwrite plan resume".split(),
-    "finetune": "dry-run out overwrite plan resume".split(),
-    "evaluate": "batch_size clip device out precision split views workers".split(),
-    "predict": "clip device json num_views precision top_k".split(),
-    "probe": "attentive cache clip device folds model out overwrite seed split workers".split(),
-    "features": "clip device model out pool step_frames".split(),
-    "reconstruct": "device mask model out seed".split(),
-}
 SIZES = {
     "image_size": 32,
     "patch_size": 16,
@@ -69,19 +55,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def options_of(name: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
-    with pytest.raises(SystemExit) as stop:
-        main([name, "--help"])
-    assert stop.value.code == 0
-    arguments = (word.strip("[],") for word in capsys.readouterr().out.split())
-    names = {word.removeprefix("--").split("=")[0].split(".")[0] for word in arguments if word.startswith("--")}
-    return names - {"help", "config", "print_config[", "print_config"}
-
-
-def test_subcommands_are_the_frozen_list() -> None:
-    assert sorted(SUBCOMMANDS) == sorted([*OPTIONS, "data", "recipes", "weights"])
-
-
 def test_weights_are_inspected_and_converted_there_and_back(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,25 +72,6 @@ def test_weights_are_inspected_and_converted_there_and_back(
 def test_weights_without_a_task_say_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["weights", "show"]) == 2
     assert "needs inspect or convert, got show" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", OPTIONS)
-def test_options_are_the_frozen_list(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert options_of(name, capsys) == {*OPTIONS[name], *RECIPE_PARTS.get(name, [])}
-
-
-def test_help_lists_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--help"]) == 0
-    out = capsys.readouterr().out
-    assert all(f"  {name}" in out for name in SUBCOMMANDS)
-
-
-def test_the_help_of_fine_tuning_names_the_way_for_what_has_no_option(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["finetune", "--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    assert "Not among the options: class weights, frozen layers, LoRA, several labels for a clip" in text
-    assert "give the model to transformers' Trainer, PEFT or a custom loop" in text
 
 
 def test_predict_prints_the_classes_of_each_video(
@@ -181,16 +135,6 @@ def test_reconstruct_writes_an_image(models: Path, labelled_folder: Path, tmp_pa
     arguments = ["--mask.ratio", "0.75", "--out", str(out)]
     assert main(["reconstruct", str(models / "pre"), str(labelled_folder / "left" / "0.mp4"), *arguments]) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
-
-
-def test_evaluate_prints_accuracy_and_writes_every_video(
-    models: Path, labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "result.json"
-    views = ["--views.num_clips", "2", "--views.num_crops", "1", "--workers", "0"]
-    assert main(["evaluate", str(models / "fine"), str(labelled_folder), *views, "--out", str(out)]) == 0
-    assert "top-1" in capsys.readouterr().out
-    assert len(json.loads(out.read_text())["videos"]) == 6
 
 
 BAD_INPUT = {

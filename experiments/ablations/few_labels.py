@@ -21,8 +21,8 @@ from experiments.ablations.downstream import fraction_of
 from experiments.ablations.measuring import finetune
 from experiments.ablations.run import claim, file_name
 from experiments.ablations.ways import WAYS
+from videomae.evaluation.uncertainty import group_draws, percentiles
 from videomae.model.pretraining import VideoMAEForPreTraining
-from videomae.probing.measures import group_draws, percentiles
 from videomae.train.lookup import initialize_lookup
 from videomae.weights.shipped import shipped_folder
 

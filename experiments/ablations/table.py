@@ -19,7 +19,7 @@ import numpy as np
 
 from experiments.ablations.held_out import unpacked
 from experiments.ablations.ways import WAYS
-from videomae.probing.measures import group_draws, percentiles
+from videomae.evaluation.uncertainty import group_draws, percentiles
 
 Rows = dict[str, dict[int, dict[str, Any]]]
 """What a file holds, by way or arm and by seed or fold."""

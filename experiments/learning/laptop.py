@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from videomae.probing.measures import group_draws, percentiles
+from videomae.evaluation.uncertainty import group_draws, percentiles
 
 PRETRAIN_STEPS, FINETUNE_STEPS = 600, 300  # those of the recipes
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from experiments.learning.labelled import packed_set
 from experiments.learning.settings import NUM_FRAMES, SIZE, normalized
 from videomae.data.procedural import ProceduralVideos
+from videomae.evaluation.uncertainty import group_draws, percentiles
 from videomae.masking import MaskConfig, draw_masks
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.monitor.baselines import SIGMAS, gaussian_interpolation
@@ -30,7 +31,6 @@ from videomae.patches import (
     patchify,
     token_grid,
 )
-from videomae.probing.measures import group_draws, percentiles
 
 RATIOS = (0.5, 0.75, 0.9, 0.95)
 LENGTHS = (8, NUM_FRAMES, 32)

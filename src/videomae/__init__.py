@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from videomae.model.encoder import VideoMAEModel
     from videomae.model.pretraining import VideoMAEForPreTraining
     from videomae.processing.image_processor import VideoMAEFeatureExtractor, VideoMAEImageProcessor
+    from videomae.timeline.configs import TimelineConfig
+    from videomae.timeline.timeline import Timeline
     from videomae.train.finetune import finetune
     from videomae.train.pretrain import pretrain
     from videomae.video.decode import VideoReader
@@ -50,6 +52,8 @@ __all__ = [
     "MaskConfig",
     "Predictor",
     "RunError",
+    "Timeline",
+    "TimelineConfig",
     "VideoMAEConfig",
     "VideoMAEError",
     "VideoMAEFeatureExtractor",
@@ -80,6 +84,8 @@ _MODULE_OF = {
     "MaskConfig": "videomae.masking",
     "Predictor": "videomae.inference.predictor",
     "RunError": "videomae.errors",
+    "Timeline": "videomae.timeline.timeline",
+    "TimelineConfig": "videomae.timeline.configs",
     "VideoMAEConfig": "videomae.model.config",
     "VideoMAEError": "videomae.errors",
     "VideoMAEFeatureExtractor": "videomae.processing.image_processor",

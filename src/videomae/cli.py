@@ -30,6 +30,8 @@ from videomae.command_options import (
 )
 from videomae.data_commands import DATA_PARTS
 from videomae.engine.configs import InferencePrecision
+from videomae.evaluate_command import evaluate
+from videomae.footage_commands import stream, timeline
 from videomae.recipe_commands import RECIPES_PARTS
 from videomae.training_commands import finetune, pretrain
 
@@ -66,40 +68,6 @@ def demo(arguments: list[str]) -> int:
     return 0
 
 
-def evaluate(arguments: list[str]) -> int:
-    """Measure a classifier on labelled videos, averaging several views of each."""
-    from videomae.data.configs import SplitName
-    from videomae.evaluation.configs import EvaluationConfig
-
-    parser = command_parser("evaluate", evaluate)
-    parser.add_argument("model", help=MODEL_HELP)
-    parser.add_argument("data", type=Path, help=LABELLED_HELP)
-    parser.add_argument("--split", type=SplitName | None, help="which rows; default: test, else val, else all")
-    parser.add_class_arguments(EvaluationConfig)
-    add_clip(parser)
-    add_device(parser)
-    parser.add_argument("--out", type=Path, help="JSON file for the result of every video")
-    options = parsed(parser, arguments)
-
-    from videomae.evaluation.evaluator import evaluate_folder
-
-    config = EvaluationConfig(
-        views=options.views, batch_size=options.batch_size, workers=options.workers, precision=options.precision
-    )
-    result = evaluate_folder(
-        options.model,
-        options.data,
-        split=options.split,
-        clip=options.clip,
-        config=config,
-        device=options.device,
-        output=options.out,
-    )
-    for line in result.summary():
-        print(line)
-    return 0
-
-
 def predict(arguments: list[str]) -> int:
     """Classify videos: the most probable classes of each."""
     parser = command_parser("predict", predict)
@@ -110,7 +78,7 @@ def predict(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     add_clip(parser)
     add_device(parser)
-    parser.add_argument("--precision", type=InferencePrecision, default="fp32", help="fp32, or faster: bf16, int8")
+    parser.add_argument("--precision", type=InferencePrecision, default="auto", help="bf16 where it is fast; or int8")
     options = parsed(parser, arguments)
 
     from videomae.inference.predictor import Predictor, predict_files
@@ -342,6 +310,8 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "predict": Subcommand("classify videos", predict),
     "probe": Subcommand("measure a frozen encoder on labelled videos, save a linear classifier on it", probe),
     "features": Subcommand("feature vectors of videos, in one file", features),
+    "timeline": Subcommand("when what happens in videos of any length: events, curves, a page", timeline),
+    "stream": Subcommand("classify a camera, a stream, a pipe or a file played as live", stream),
     "recipes": Subcommand("list and explain the packaged recipes", recipes),
     "data": Subcommand("generate videos; import, check or prepare a collection", data),
     "weights": Subcommand("inspect a checkpoint of any known layout, or convert it", weights),

@@ -22,8 +22,8 @@ LABELLED_HELP = "a folder with one folder of videos for each class or with label
 COLLECTION_HELP = "folder of videos, of class folders or with labels.csv, a manifest (.csv, .parquet), or one video"
 
 EPILOGS = {
-    "finetune": "Not among the options: class weights, frozen layers, LoRA, several labels for a clip, "
-    "gradient accumulation. For these give the model to transformers' Trainer, PEFT or a custom loop, as they "
+    "finetune": "Several labels for a video, values, class weights, frozen blocks, LoRA and cross-validation: see "
+    "docs/evaluation.md. Other losses and loops: give the model to transformers' Trainer or a custom loop, as they "
     "take their own models, and its folder to this command's --init or to videomae evaluate and predict: see "
     "docs/transformers.md."
 }

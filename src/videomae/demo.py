@@ -23,14 +23,13 @@ from videomae.engine.progress import TrainingProgress
 from videomae.engine.runlog import MetricsLog
 from videomae.engine.seeding import derive_seed
 from videomae.errors import RunError
-from videomae.evaluation.metrics import Interval
+from videomae.evaluation.uncertainty import Interval, group_draws, percentiles
 from videomae.inference.loaded import load_pretraining
 from videomae.inference.reconstruction import reconstruct_video
 from videomae.masking import MaskConfig
 from videomae.model.config import VideoMAEConfig
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.monitor.history import NAMES, History, read_history
-from videomae.probing.measures import group_draws, percentiles
 from videomae.recipes.schema import FinetuneRecipe, NetworkConfig, PretrainRecipe, load_recipe, recipe_to_dict
 from videomae.report.figures import Curve, RunAccuracy, SeedAccuracy, accuracy_comparison, loss_curves
 from videomae.report.page import (
@@ -163,7 +162,7 @@ def run_demo(out: Path, *, data: Path | None = None, seed: int = 0, overwrite: b
         recipes[f"Fine-tuning, {name}"] = recipe_to_dict(saved_recipe(FinetuneRecipe, out / folder))
     results = _Results(MetricsLog.read(out / "pretrain" / "monitor.jsonl"), finetuned, recipes)
     for name, run in finetuned.items():
-        metrics, interval = run.evaluation.metrics, run.evaluation.metrics.top1_interval
+        metrics, interval = run.evaluation.choice, run.evaluation.choice.top1_interval
         print(
             f"{name}: top-1 {metrics.top1:.1%} of {metrics.num_videos} videos "
             f"(95 % interval {interval.low:.1%} to {interval.high:.1%}, seed {seed})"
@@ -239,7 +238,7 @@ def _render(out: Path, results: _Results, *, own_data: bool, seed: int) -> str:
 
 def _summary(results: _Results) -> str:
     """Tell the story in one sentence, whatever it is."""
-    metrics, control = (results.finetuned[name].evaluation.metrics for name in (PRETRAINED, UNTRAINED))
+    metrics, control = (results.finetuned[name].evaluation.choice for name in (PRETRAINED, UNTRAINED))
     gain, interval = results.gain(UNTRAINED)
     verdict = (
         "pre-training helped"
@@ -265,9 +264,9 @@ def _comparison_section(out: Path, results: _Results, *, own_data: bool, seed: i
         (
             name,
             seed,
-            f"{run.evaluation.metrics.top1:.1%}",
-            f"{run.evaluation.metrics.top1_interval.low:.1%} to {run.evaluation.metrics.top1_interval.high:.1%}",
-            run.evaluation.metrics.num_videos,
+            f"{run.evaluation.choice.top1:.1%}",
+            f"{run.evaluation.choice.top1_interval.low:.1%} to {run.evaluation.choice.top1_interval.high:.1%}",
+            run.evaluation.choice.num_videos,
         )
         for name, run in results.finetuned.items()
     ]

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from videomae.command_options import recipe_and_options
+from videomae.engine.launched import silence_others
 
 
 def pretrain(arguments: list[str]) -> int:
     """Pre-train on a folder of unlabelled videos."""
     from videomae.recipes.schema import PretrainRecipe
 
+    is_other = silence_others()
     recipe, options = recipe_and_options("pretrain", PretrainRecipe, arguments, about=pretrain.__doc__)
 
     if _told_dry_run(recipe, options):
@@ -21,7 +23,8 @@ def pretrain(arguments: list[str]) -> int:
 
     folder = train(recipe, out=options.out, overwrite=options.overwrite, resume=options.resume)
     print(f"model: {folder}")
-    _told_page(options.out)
+    if not is_other:
+        _told_page(options.out)
     return 0
 
 
@@ -29,6 +32,7 @@ def finetune(arguments: list[str]) -> int:
     """Fine-tune a classifier on labelled videos: from --init, else the shipped model; --init null: random weights."""
     from videomae.recipes.schema import FinetuneRecipe
 
+    is_other = silence_others()
     recipe, options = recipe_and_options("finetune", FinetuneRecipe, arguments, about=finetune.__doc__)
 
     if _told_dry_run(recipe, options):
@@ -39,8 +43,15 @@ def finetune(arguments: list[str]) -> int:
     result = train(recipe, out=options.out, overwrite=options.overwrite, resume=options.resume)
     for line in result.evaluation.summary():
         print(line)
+    if recipe.data.folds is not None and recipe.data.fold is None:
+        from videomae.report.evaluation_page import write_evaluation_page
+
+        page = write_evaluation_page(options.out, result.evaluation, model=str(options.out))
+        print(f"models: {options.out}/fold-*/model\nreport: {page}")
+        return 0
     print(f"model: {result.model_folder}")
-    _told_page(options.out)
+    if not is_other:
+        _told_page(options.out)
     return 0
 
 

@@ -97,8 +97,9 @@ def test_several_labels_are_read_and_refused_where_one_is_needed(tmp_path: Path)
     path = written(tmp_path, "path,labels\n1.mp4,run; jump\n2.mp4,run\n3.mp4,\n")
     manifest = read_manifest(path, labelled=False)
     assert [(row.label, row.labels) for row in manifest.rows] == [(None, (1, 0)), (None, (1,)), (None, ())]
-    with pytest.raises(ManifestError, match=r"line 2, has 2 labels, run;jump: finetune, evaluate and probe take one"):
+    with pytest.raises(ManifestError, match=r"line 2, has 2 labels, run;jump: here one is taken for each video"):
         read_manifest(path, labelled=True)
+    assert [row.labels for row in read_manifest(path, labelled=True, several=True).rows] == [(1, 0), (1,), ()]
     one_each = written(tmp_path, "path,labels\n1.mp4,run\n2.mp4,jump\n")
     assert labels(read_manifest(one_each, labelled=True)) == ["run", "jump"]
 

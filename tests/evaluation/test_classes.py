@@ -9,7 +9,7 @@ import pytest
 
 from videomae.data.manifest import Manifest, VideoRow
 from videomae.errors import ConfigError, ManifestError
-from videomae.evaluation.classes import match_classes, names_and_labels
+from videomae.evaluation.classes import match_classes, model_targets
 from videomae.model.config import VideoMAEConfig
 
 
@@ -53,9 +53,9 @@ def test_unknown_classes_are_named_with_those_that_are_known() -> None:
 def test_labels_are_the_classifiers_ids() -> None:
     rows = tuple(VideoRow(Path(f"/v/{number}.mp4"), label) for number, label in enumerate((0, 1, 1)))
     manifest = Manifest(Path("/v"), rows, ("cut", "run"))
-    names, labels = names_and_labels(VideoMAEConfig(id2label={0: "run", 1: "jump", 2: "cut"}), manifest)
-    assert names == ("run", "jump", "cut")
-    assert labels.tolist() == [2, 0, 0]
+    targets = model_targets(VideoMAEConfig(id2label={0: "run", 1: "jump", 2: "cut"}), manifest)
+    assert targets.names == ("run", "jump", "cut")
+    assert targets.values.tolist() == [2, 0, 0]
 
 
 def test_video_without_label_is_refused() -> None:
@@ -63,30 +63,48 @@ def test_video_without_label_is_refused() -> None:
     with pytest.raises(
         ManifestError, match="videos without a label: give each one, in a folder for each class or in"
     ):
-        names_and_labels(VideoMAEConfig(), manifest)
+        model_targets(VideoMAEConfig(), manifest)
 
 
-@pytest.mark.parametrize("settings", [{"num_labels": 1}, {"problem_type": "multi_label_classification"}])
-def test_model_that_does_not_choose_between_classes_is_refused(settings: dict[str, object]) -> None:
+def test_a_model_of_one_output_that_does_not_say_what_it_is_is_refused() -> None:
     manifest = Manifest(Path("/v"), (VideoRow(Path("/v/0.mp4"), 0),), ("LABEL_0", "LABEL_1"))
-    with pytest.raises(
-        ConfigError, match=r"only a choice between classes can be evaluated: .* use videomae predict --json"
-    ):
-        names_and_labels(VideoMAEConfig(**settings), manifest)
+    with pytest.raises(ConfigError, match=r"1 output\(s\) and problem type None, .*: set problem_type in its config"):
+        model_targets(VideoMAEConfig(num_labels=1), manifest)
+
+
+def test_several_labels_are_the_classifiers_outputs_and_none_is_none_of_them() -> None:
+    rows = tuple(VideoRow(Path(f"/v/{number}.mp4"), None, labels) for number, labels in enumerate(((0, 1), (1,), ())))
+    config = VideoMAEConfig(id2label={0: "run", 1: "jump", 2: "cut"}, problem_type="multi_label_classification")
+    targets = model_targets(config, Manifest(Path("/v"), rows, ("cut", "run")))
+    assert targets.values.tolist() == [[1, 0, 1], [1, 0, 0], [0, 0, 0]]
+
+
+def test_values_are_read_from_the_columns_that_the_outputs_are_called() -> None:
+    rows = (
+        VideoRow(Path("/v/0.mp4"), None, extra=(("angle", "3"), ("speed", "1.5"))),
+        VideoRow(Path("/v/1.mp4"), None, extra=(("angle", "-1"), ("speed", "x"))),
+    )
+    config = VideoMAEConfig(id2label={0: "speed", 1: "angle"}, problem_type="regression")
+    assert model_targets(config, Manifest(Path("/v"), rows[:1], ())).values.tolist() == [[1.5, 3.0]]
+    with pytest.raises(ManifestError, match=r"1\.mp4 has speed 'x', angle '-1': a value is a number; fill it in"):
+        model_targets(config, Manifest(Path("/v"), rows, ()))
+    other = VideoMAEConfig(id2label={0: "weight"}, problem_type="regression", num_labels=1)
+    with pytest.raises(ManifestError, match=r"no column weight of values \(further columns: angle, speed\): add it"):
+        model_targets(other, Manifest(Path("/v"), rows, ()))
 
 
 def test_a_folder_without_videos_need_not_be_a_class_of_the_model() -> None:
     rows = (VideoRow(Path("/v/0.mp4"), 0), VideoRow(Path("/v/1.mp4"), 2))
     config = VideoMAEConfig(id2label={0: "run", 1: "jump", 2: "cut"})
     for empty in ("jump", "notes"):
-        _, labels = names_and_labels(config, Manifest(Path("/v"), rows, ("cut", empty, "run")))
-        assert labels.tolist() == [2, 0]
+        targets = model_targets(config, Manifest(Path("/v"), rows, ("cut", empty, "run")))
+        assert targets.values.tolist() == [2, 0]
     with pytest.raises(ConfigError, match="the data has the classes swim, which are not among"):
-        names_and_labels(config, Manifest(Path("/v"), rows, ("cut", "notes", "swim")))
+        model_targets(config, Manifest(Path("/v"), rows, ("cut", "notes", "swim")))
 
 
 def test_a_nameless_classifier_counts_a_folder_without_videos() -> None:
     rows = (VideoRow(Path("/v/0.mp4"), 0), VideoRow(Path("/v/1.mp4"), 2))
     with pytest.warns(UserWarning, match="have no names"):
-        _, labels = names_and_labels(VideoMAEConfig(num_labels=3), Manifest(Path("/v"), rows, ("cut", "jump", "run")))
-    assert labels.tolist() == [0, 2]
+        targets = model_targets(VideoMAEConfig(num_labels=3), Manifest(Path("/v"), rows, ("cut", "jump", "run")))
+    assert targets.values.tolist() == [0, 2]

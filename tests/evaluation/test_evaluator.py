@@ -13,6 +13,7 @@ import torch
 from videomae.data.manifest import Manifest, VideoRow
 from videomae.data.scan import scan_labelled
 from videomae.errors import ConfigError, RunError, WeightsError
+from videomae.evaluation import evaluator
 from videomae.evaluation.evaluator import evaluate, evaluate_folder
 from videomae.evaluation.metrics import compute_metrics
 from videomae.evaluation.results import EvaluationConfig, EvaluationResult
@@ -106,12 +107,17 @@ def test_views_that_coincide_count_as_often_as_the_protocol_has_them(
 
 
 def test_a_video_of_many_clips_is_read_in_parts_and_gives_the_same(
-    model: VideoMAEForVideoClassification, videos: Path, processor: VideoMAEImageProcessor, clip: ClipConfig
+    model: VideoMAEForVideoClassification,
+    videos: Path,
+    processor: VideoMAEImageProcessor,
+    clip: ClipConfig,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     views = ViewsConfig(num_clips=11, num_crops=3)
     done: dict[int, list[tuple[int, int]]] = {}
     results = []
-    for batch_size in (4, 64):
+    for batch_size, item_clips in ((4, 4), (64, 32)):
+        monkeypatch.setattr(evaluator, "MAX_ITEM_CLIPS", item_clips)
         config = EvaluationConfig(views=views, batch_size=batch_size, workers=0, precision="fp32")
         progress: list[tuple[int, int]] = done.setdefault(batch_size, [])
         results.append(
@@ -143,7 +149,7 @@ def test_batches_and_workers_do_not_change_the_result(
     config = EvaluationConfig(views=SMALL.views, batch_size=batch_size, workers=workers, precision="fp32")
     result = evaluate(model, manifest, processor=processor, clip=clip, config=config)
     np.testing.assert_allclose(probabilities(result), probabilities(reference), atol=2e-6)
-    assert result.metrics == reference.metrics
+    assert result.choice.confusion == reference.choice.confusion
 
 
 def test_classifier_that_knows_its_videos_gets_all_right_and_one_wrong_label_shows(
@@ -155,13 +161,13 @@ def test_classifier_that_knows_its_videos_gets_all_right_and_one_wrong_label_sho
 ) -> None:
     fit_classifier(model, scan_labelled(videos), processor, clip)
     result = evaluate(model, scan_labelled(videos), processor=processor, clip=clip, config=SMALL)
-    assert result.metrics.top1 == 1.0
-    assert result.metrics.confusion == ((2, 0, 0), (0, 2, 0), (0, 0, 2))
+    assert result.choice.top1 == 1.0
+    assert result.choice.confusion == ((2, 0, 0), (0, 2, 0), (0, 0, 2))
     shutil.copytree(videos, tmp_path / "moved")
     (tmp_path / "moved" / "cut" / "0.mp4").rename(tmp_path / "moved" / "run" / "stray.mp4")
     moved = evaluate(model, scan_labelled(tmp_path / "moved"), processor=processor, clip=clip, config=SMALL)
-    assert moved.metrics.top1 == 5 / 6
-    assert moved.metrics.confusion == ((1, 0, 0), (0, 2, 0), (1, 0, 2))
+    assert moved.choice.top1 == 5 / 6
+    assert moved.choice.confusion == ((1, 0, 0), (0, 2, 0), (1, 0, 2))
 
 
 def test_labels_follow_names_when_the_classifier_numbers_its_classes_otherwise(
@@ -179,7 +185,7 @@ def test_labels_follow_names_when_the_classifier_numbers_its_classes_otherwise(
     result = evaluate(renamed, scan_labelled(videos), processor=processor, clip=clip, config=SMALL)
     assert result.classes == ("run", "cut", "jump")
     assert [row.label for row in result.rows] == [1, 1, 2, 2, 0, 0]
-    assert result.metrics.top1 == 1.0
+    assert result.choice.top1 == 1.0
 
 
 def test_bad_video_is_named_and_left_out_and_the_others_stay_the_same(
@@ -201,7 +207,7 @@ def test_bad_video_is_named_and_left_out_and_the_others_stay_the_same(
     np.testing.assert_allclose(probabilities(result), np.delete(probabilities(whole), 2, axis=0), atol=1e-4)
     labels = np.array([row.label for row in result.rows])
     assert result.metrics == compute_metrics(probabilities(result), labels)
-    assert result.metrics.top1 == 1.0, "judged over the rows that are there"
+    assert result.choice.top1 == 1.0, "judged over the rows that are there"
     assert "1 of 6 videos could not be read and are not counted:" in result.summary()
     assert result.summary()[-1].startswith("  jump/0.mp4: ")
     assert result.metrics_dict()["num_bad_videos"] == 1
@@ -344,6 +350,6 @@ def test_a_folder_of_one_class_is_evaluated_and_an_empty_one_counts_no_videos(
     one = evaluate_folder(tmp_path / "model", tmp_path / "some", config=SMALL, device="cpu")
     np.testing.assert_allclose(probabilities(one), probabilities(whole)[2:4], atol=2e-6)
     assert [row.label for row in one.rows] == [1, 1]
-    assert one.metrics.per_class == (None, whole.metrics.per_class[1], None)
+    assert one.choice.per_class == (None, whole.choice.per_class[1], None)
     (tmp_path / "some" / "run").mkdir()
     assert evaluate_folder(tmp_path / "model", tmp_path / "some", config=SMALL, device="cpu").metrics == one.metrics

@@ -17,7 +17,6 @@ from videomae.inference.features import (
     Pooling,
     VideoFeatures,
     extract_features,
-    frame_times,
     load_features,
     write_features,
 )
@@ -143,14 +142,6 @@ def test_time_spans_are_those_of_the_frames_that_were_read(classifier_folder: Pa
     np.testing.assert_allclose(spans["tubelet"], tubelets, atol=1e-6)
     np.testing.assert_allclose(spans["token"], tubelets.repeat(16, axis=0), atol=1e-6)
     np.testing.assert_allclose(spans["clip"], [start[0], start[3] + 0.05], atol=1e-6)
-
-
-def test_last_frame_ends_after_the_usual_time() -> None:
-    starts, ends = frame_times(np.array([0.0, 0.1, 0.2, 0.5]), 10.0)
-    np.testing.assert_allclose(ends, [0.1, 0.2, 0.5, 0.6])
-    assert starts.tolist() == [0.0, 0.1, 0.2, 0.5]
-    assert frame_times(np.array([0.0]), 25.0)[1].tolist() == [0.04]
-    assert frame_times(np.array([0.0]), None)[1].tolist() == [0.0]
 
 
 @pytest.mark.parametrize("pooling", list(SHAPES))
@@ -366,11 +357,11 @@ def test_a_stopped_extraction_says_that_nothing_is_written_and_how_to_keep_what_
     opened: list[Path] = []
 
     class Stopped(VideoReader):
-        def __init__(self, path: Path, *, store: IndexStore | None = None) -> None:
+        def __init__(self, path: Path, *, store: IndexStore | None = None, **settings: bool) -> None:
             if opened:
                 raise KeyboardInterrupt
             opened.append(path)
-            super().__init__(path, store=store)
+            super().__init__(path, store=store, **settings)
 
     monkeypatch.setattr(opening, "VideoReader", Stopped)
     with (

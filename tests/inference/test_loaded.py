@@ -113,8 +113,8 @@ def test_missing_record_is_assumed_aloud_and_the_callers_clip_needs_none(tmp_pat
 
 
 def test_network_that_takes_no_video_is_refused(tmp_path: Path) -> None:
-    saved(VideoMAEForVideoClassification, tmp_path, num_channels=1)
-    with pytest.raises(ConfigError, match=r"frames of 1 channel\(s\), but videos are read as RGB"):
+    saved(VideoMAEForVideoClassification, tmp_path, num_channels=4)
+    with pytest.raises(ConfigError, match=r"frames of 4 channels, but videos are read as RGB or as grey"):
         load_trained(VideoMAEForVideoClassification, tmp_path, device="cpu")
 
 

@@ -79,5 +79,5 @@ def test_clip_that_tubelets_do_not_divide_is_refused() -> None:
 
 
 def test_network_for_other_than_rgb_frames_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"takes frames of 1 channel\(s\), but videos are read as RGB"):
-        check_clip(ClipConfig(num_frames=6), VideoMAEConfig(num_frames=12, num_channels=1))
+    with pytest.raises(ConfigError, match=r"takes frames of 4 channels, but videos are read as RGB"):
+        check_clip(ClipConfig(num_frames=6), VideoMAEConfig(num_frames=12, num_channels=4))

@@ -17,8 +17,9 @@ from tiny_models import from_original, gradients, relative_error
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
-from videomae.model.pretraining import VideoMAEForPreTraining, reconstruction_loss
+from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.patches import split_by_mask
+from videomae.pixel_loss import reconstruction_loss
 from videomae.weights.layouts import to_original
 
 GOLDEN = Path(__file__).parents[1] / "golden"

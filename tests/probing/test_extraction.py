@@ -32,9 +32,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
 
     class Counting(VideoReader):
-        def __init__(self, path: Path, *, store: IndexStore | None = None) -> None:
+        def __init__(self, path: Path, *, store: IndexStore | None = None, **settings: bool) -> None:
             names.append(Path(path).name)
-            super().__init__(path, store=store)
+            super().__init__(path, store=store, **settings)
 
     monkeypatch.setattr(opening, "VideoReader", Counting)
     return names

@@ -196,10 +196,10 @@ def test_row_of_another_length_is_refused() -> None:
     "address", ["https://example.org/x.png", "data:text/html;base64,AAAA", 'data:image/png;base64,A"onload=x', ""]
 )
 def test_image_from_elsewhere_is_refused(address: str) -> None:
-    with pytest.raises(ValueError, match="is no PNG or JPEG data: make it with report"):
+    with pytest.raises(ValueError, match="is no PNG, JPEG or WebP data: make it with report"):
         Image(address, "alt")
     if address:
-        with pytest.raises(ValueError, match="is no PNG or JPEG data"):
+        with pytest.raises(ValueError, match="is no PNG, JPEG or WebP data"):
             PredictionCard("a", "b", 0.5, thumbnail=address)
 
 

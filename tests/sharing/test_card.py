@@ -159,6 +159,6 @@ def test_the_interval_of_a_real_evaluation_is_on_the_card() -> None:
         config=EvaluationConfig(),
     )
     text = card(ModelRecord(evaluation=EvaluationSummary.from_dict(result.metrics_dict())))
-    interval = result.metrics.top1_interval
+    interval = result.choice.top1_interval
     assert f"| top-1 accuracy, 95 % interval | {interval.low:.1%} to {interval.high:.1%} |" in text
-    assert f"| top-1 accuracy | {result.metrics.top1:.2%} |" in text
+    assert f"| top-1 accuracy | {result.choice.top1:.2%} |" in text

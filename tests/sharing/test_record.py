@@ -86,16 +86,18 @@ def test_the_summary_is_that_of_a_real_evaluation() -> None:
     assert summary == EvaluationSummary(
         num_videos=50,
         num_bad_videos=0,
-        top1=result.metrics.top1,
-        top1_interval=(result.metrics.top1_interval.low, result.metrics.top1_interval.high),
-        top5=result.metrics.top5,
-        mean_class=result.metrics.mean_class,
+        top1=result.choice.top1,
+        top1_interval=(result.choice.top1_interval.low, result.choice.top1_interval.high),
+        top5=result.choice.top5,
+        mean_class=result.choice.mean_class,
+        extra=summary.extra,
     )
+    assert set(summary.extra) == {"mean_class_interval_95", "calibration_error", "num_groups"}
 
 
 def bulky_metrics() -> dict[str, Any]:
     """Return what earlier versions kept of an evaluation: the confusion matrix and each class too."""
-    metrics = evaluation(1300).metrics
+    metrics = evaluation(1300).choice
     return {**metrics.to_dict(), "confusion": metrics.confusion, "per_class": metrics.per_class}
 
 

@@ -12,13 +12,14 @@ from safetensors.torch import load_file
 
 from videomae.engine.runlog import MetricsLog
 from videomae.errors import ConfigError, ManifestError, WeightsError
-from videomae.evaluation.classes import names_and_labels
+from videomae.evaluation.classes import model_targets
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe, load_recipe, recipe_to_yaml
 from videomae.sharing.conversion import convert_weights
 from videomae.sharing.record import EvaluationSummary, load_record
-from videomae.train.finetune import build_classifier, finetune, settle_flip, training_and_validation
+from videomae.train.finetune import build_classifier, finetune
+from videomae.train.labelled import settle_flip, training_and_validation
 from videomae.train.pretrain import pretrain
 
 Pretrain = Callable[..., PretrainRecipe]
@@ -165,8 +166,8 @@ def test_a_validation_folder_may_lack_a_class(
     train, val = training_and_validation(finetune_recipe("--data.val", str(tmp_path / "val")))
     assert train.classes == ("left", "right")
     assert len(val.rows) == 3
-    _, labels = names_and_labels(VideoMAEConfig(id2label=dict(enumerate(train.classes))), val)
-    assert labels.tolist() == [1, 1, 1]
+    targets = model_targets(VideoMAEConfig(id2label=dict(enumerate(train.classes))), val)
+    assert targets.values.tolist() == [1, 1, 1]
 
 
 def test_one_class_or_differing_validation_classes_are_refused(

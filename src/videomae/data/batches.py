@@ -34,6 +34,8 @@ class Batch:
     """Pass over the data set, from 0."""
     repeat: int = 0
     """Which of the clips that are cut from one decoding, from 0."""
+    occurrences: tuple[int, ...] = ()
+    """B numbers of how often each row has come before in this pass; empty where none comes twice."""
 
     @property
     def num_readable(self) -> int:
@@ -42,7 +44,11 @@ class Batch:
 
     def keys(self) -> list[SampleKey]:
         """Return which samples the clips are; call it on the CPU, elsewhere it waits for the device."""
-        return [SampleKey(self.epoch, index, self.repeat) for index in self.indices.tolist()]
+        indices = self.indices.tolist()
+        before = self.occurrences or (0,) * len(indices)
+        return [
+            SampleKey(self.epoch, index, self.repeat, again) for index, again in zip(indices, before, strict=True)
+        ]
 
     def copied(self, copies: DeviceCopies) -> Batch:
         """Return the batch with all tensors on a device, copied beside what that still computes."""

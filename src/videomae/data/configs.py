@@ -125,6 +125,10 @@ def _check_fraction(name: str, value: float) -> None:
 SplitName = Literal["train", "val", "test", "all"]
 """A part of a data set by name, or all of it."""
 
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+"""What a classifier's outputs are, by transformers' names: a choice between classes, labels of which each may be
+there or not, or values."""
+
 GeneratedKind = Literal["procedural", "motion"]
 
 

@@ -24,7 +24,7 @@ from videomae.data.samples import BadVideo as BadVideo
 from videomae.data.samples import ClipSample as ClipSample
 from videomae.data.samples import SampleKey as SampleKey
 from videomae.engine.seeding import numpy_generator, torch_generator
-from videomae.errors import ConfigError, ManifestError, VideoReadError
+from videomae.errors import ConfigError, VideoReadError
 from videomae.masking import MaskConfig, draw_masks
 from videomae.patches import TokenGrid
 from videomae.video.opening import Reader, open_reader
@@ -109,13 +109,13 @@ class PretrainingDataset(Dataset[ClipSample | BadVideo]):
 
 
 class FinetuningDataset(Dataset[ClipSample | BadVideo]):
-    """Random clips with their labels."""
+    """Random clips with their class ids; what else is right for a video, `data.targets` tells by its row."""
 
     def __init__(self, manifest: Manifest, *, clip: ClipConfig, size: int, augment: AugmentConfig, seed: int) -> None:
         """Check what can be checked before the first video is read.
 
         Args:
-            manifest: The videos, all labelled.
+            manifest: The videos.
             clip: Frames of a clip.
             size: S, side of a clip in pixels.
             augment: How clips are cropped and flipped.
@@ -123,12 +123,8 @@ class FinetuningDataset(Dataset[ClipSample | BadVideo]):
 
         Raises:
             ConfigError: If the size is not positive.
-            ManifestError: If a video has no label.
         """
         _check_size(size)
-        for row in manifest.rows:
-            if row.label is None:
-                raise ManifestError(f"{row.path} has no label: fine-tuning needs one folder of videos for each class")
         self.manifest = manifest
         self._store = manifest.index_store()
         self.clip = clip
@@ -147,17 +143,17 @@ class FinetuningDataset(Dataset[ClipSample | BadVideo]):
     def siblings(self, key: SampleKey, *, repeats: int) -> list[ClipSample] | BadVideo:
         """Read a video once and cut several samples from its frames, those of `key` and of the repeats after it."""
         row = self.manifest.rows[key.index]
-        assert row.label is not None  # checked in __init__
         try:
             with open_reader(row.source, store=self._store, fps=self.clip.fps) as reader:
-                rng = numpy_generator(self.seed, key.epoch, key.index, "clip")
+                rng = numpy_generator(self.seed, *key.video_parts("clip"))
                 frames = _frames(reader, finetuning_clip(len(reader), self.clip, rng=rng), size=self.size)
         except VideoReadError as error:
             return BadVideo(str(row.source), str(error))
         clips = [
             _augment(frames, self.augment, size=self.size, seed=self.seed, key=one) for one in repeated(key, repeats)
         ]
-        return [ClipSample(clip, row.label, None, None, key.index) for clip in clips]
+        label = NO_LABEL if row.label is None else row.label
+        return [ClipSample(clip, label, None, None, key.index) for clip in clips]
 
     def blank(self, index: int) -> ClipSample:
         """Return a black clip that stands where a video cannot be read; it has no label."""

@@ -24,6 +24,7 @@ from videomae.data.rand_augment import (
     draw_rand_augment,
     import_kornia,
 )
+from videomae.engine.compiled import compiled
 from videomae.engine.seeding import numpy_generator, torch_generator
 from videomae.processing.pixels import normalize
 
@@ -38,17 +39,21 @@ class DeviceAugment:
         seed: The run's.
         mean: `[C]` float32 on the device, of pixels in [0, 1].
         std: Likewise.
+        compiles: Whether the normalization, which reads and writes whole clips, is compiled.
 
     Raises:
         ConfigError: If the settings need kornia and it is not installed.
     """
 
-    def __init__(self, config: AugmentConfig, *, seed: int, mean: Tensor, std: Tensor) -> None:
+    def __init__(
+        self, config: AugmentConfig, *, seed: int, mean: Tensor, std: Tensor, compiles: bool = False
+    ) -> None:
         import_kornia(config)
         self.config = config
         self.seed = seed
         self.mean = mean
         self.std = std
+        self._normalize = compiled(normalize) if compiles else normalize
 
     def __call__(self, clips: Tensor, keys: Sequence[SampleKey]) -> Tensor:
         """Augment and normalize the clips of a step.
@@ -66,9 +71,9 @@ class DeviceAugment:
                 operations = self.operations(key)
                 if operations:
                     clip.copy_(apply_operations(clip, operations))
-            pixels = normalize(scaled, self.mean, self.std, one=1.0)
+            pixels = self._normalize(scaled, self.mean, self.std, one=1.0)
         else:
-            pixels = normalize(clips, self.mean, self.std)
+            pixels = self._normalize(clips, self.mean, self.std)
         if self.config.erasing_prob:
             for clip, key in zip(pixels, keys, strict=True):
                 self._erase(clip, key)

@@ -15,6 +15,7 @@ in every batch. So the siblings of a clip are in different steps, and a batch ha
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -22,10 +23,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from videomae.data.balance import balanced_order, occurrences
 from videomae.data.batches import WHOLE
 from videomae.data.batches import Batch as Batch
 from videomae.data.batches import Shard as Shard
-from videomae.data.datasets import BadVideo, ClipSample, FinetuningDataset, PretrainingDataset, SampleKey
+from videomae.data.datasets import (
+    NO_LABEL,
+    BadVideo,
+    ClipSample,
+    FinetuningDataset,
+    PretrainingDataset,
+    SampleKey,
+)
 from videomae.data.procedural_source import ProceduralDataset
 from videomae.engine.seeding import numpy_generator
 from videomae.engine.workers import start_worker
@@ -71,6 +80,7 @@ def train_loader(
     total_steps: int,
     repeats: int = 1,
     shard: Shard = WHOLE,
+    balanced: bool = False,
 ) -> DataLoader[list[Batch]]:
     """Return an iterable over the batches of a run from `start_step` on, in groups; `in_steps` takes them apart.
 
@@ -86,6 +96,7 @@ def train_loader(
         total_steps: Batches of the whole run, whatever the start.
         repeats: R, clips that are cut from one decoding; a worker holds R batches at once.
         shard: Which part of every batch this process takes.
+        balanced: Whether each class comes equally often, see `balanced_order`; every row has one label then.
 
     Returns:
         A loader of known length. Its memory is pinned where there is CUDA.
@@ -102,7 +113,7 @@ def train_loader(
         raise ConfigError(f"repeats is {repeats}; it must be at least 1, where 1 is one clip of each decoding")
     places = shard.places(batch_size)
     return DataLoader(
-        _Groups(dataset, batch_size=batch_size, places=places, seed=seed, repeats=repeats),
+        _Groups(dataset, batch_size=batch_size, places=places, seed=seed, repeats=repeats, balanced=balanced),
         sampler=range(start_step // repeats, -(-total_steps // repeats) if start_step < total_steps else 0),
         batch_size=None,  # one item is one group: a worker reads all samples of a step
         num_workers=num_workers,
@@ -133,21 +144,36 @@ class _Groups(Dataset[list[Batch]]):
     """The batches of a run by the number of their group."""
 
     def __init__(
-        self, dataset: TrainingDataset, *, batch_size: int, places: list[int], seed: int, repeats: int
+        self,
+        dataset: TrainingDataset,
+        *,
+        batch_size: int,
+        places: list[int],
+        seed: int,
+        repeats: int,
+        balanced: bool,
     ) -> None:
         self._dataset = dataset
         self._batch_size = batch_size
         self._places = places
         self._seed = seed
         self._repeats = repeats
-        self._order: tuple[int, NDArray[np.int64]] | None = None  # epoch and its order: the last one asked for
+        self._labels = None
+        if balanced:
+            labels = [row.label for row in dataset.manifest.rows]
+            self._labels = np.array([NO_LABEL if label is None else label for label in labels], dtype=np.int64)
+        # Epoch, its order, and how often each has come before in it: the last one asked for.
+        self._order: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
 
     def __getitem__(self, group: int) -> list[Batch]:
         epoch, number = divmod(group, steps_per_epoch(len(self._dataset), batch_size=self._batch_size))
         if self._order is None or self._order[0] != epoch:
-            self._order = epoch, epoch_order(len(self._dataset), seed=self._seed, epoch=epoch)
-        chosen = self._order[1][number * self._batch_size :][self._places].tolist()
-        found = [self._dataset.siblings(SampleKey(epoch, index), repeats=self._repeats) for index in chosen]
+            self._order = epoch, *self._order_of(epoch)
+        chosen, before = (one[number * self._batch_size :][self._places].tolist() for one in self._order[1:])
+        found = [
+            self._dataset.siblings(SampleKey(epoch, index, occurrence=again), repeats=self._repeats)
+            for index, again in zip(chosen, before, strict=True)
+        ]
         readable = torch.tensor([not isinstance(one, BadVideo) for one in found])
         bad = [one for one in found if isinstance(one, BadVideo)]
         rows = [
@@ -155,9 +181,19 @@ class _Groups(Dataset[list[Batch]]):
             for index, one in zip(chosen, found, strict=True)
         ]
         return [
-            _collate([row[repeat] for row in rows], readable, [] if repeat else bad, epoch=epoch, repeat=repeat)
+            replace(
+                _collate([row[repeat] for row in rows], readable, [] if repeat else bad, epoch=epoch, repeat=repeat),
+                occurrences=tuple(before) if any(before) else (),
+            )
             for repeat in range(self._repeats)
         ]
+
+    def _order_of(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        if self._labels is None:
+            order = epoch_order(len(self._dataset), seed=self._seed, epoch=epoch)
+            return order, np.zeros_like(order)
+        order = balanced_order(self._labels, seed=self._seed, epoch=epoch)
+        return order, occurrences(order)
 
 
 def _collate(

@@ -85,7 +85,7 @@ def _few_collections() -> Iterator[None]:
 
 
 @_few_collections()
-def read_manifest(path: Path, *, labelled: bool, check_files: bool = True) -> Manifest:
+def read_manifest(path: Path, *, labelled: bool, several: bool = False, check_files: bool = True) -> Manifest:
     """Read a manifest file; its rows are put into the order of their paths.
 
     Class ids follow the file's list of classes, else the alphabetical order of the names, or of whole numbers their
@@ -95,6 +95,7 @@ def read_manifest(path: Path, *, labelled: bool, check_files: bool = True) -> Ma
         path: The file, or its address.
         labelled: Whether every row must have one label, but for those of the split test, and a value in each of the
             columns group and split that there are.
+        several: Whether labelled rows may have any number of labels in a column of them, none among them.
         check_files: Whether the videos must be there.
 
     Raises:
@@ -113,19 +114,20 @@ def read_manifest(path: Path, *, labelled: bool, check_files: bool = True) -> Ma
         raise ManifestError(f"{path} has no row: give one for each video")
     if {LABEL, LABELS} <= set(table.columns):
         raise ManifestError(f"{path} has the columns {LABEL} and {LABELS}: leave one out")
-    names = [_label_names(table, row, labelled=labelled) for row in table.rows]
-    classes, ids = _classes(table, {name for several in names for name in several})
-    is_several = any(len(several) != 1 for several in names) and LABELS in table.columns
+    one_each = labelled and not (several and LABELS in table.columns)
+    names = [_label_names(table, row, one_each=one_each) for row in table.rows]
+    classes, ids = _classes(table, {name for own in names for name in own})
+    is_several = any(len(own) != 1 for own in names) and LABELS in table.columns
     folder = path.expanduser().parent
     needed = (path_column, *(name for name in (GROUP, SPLIT) if labelled and name in table.columns))
     carried = [name for name in table.columns if name not in COLUMNS and name != path_column]
     has_times = bool({START, END} & set(table.columns))
     manifest = Manifest(folder, (), classes, path)
     rows: dict[str, VideoRow] = {}
-    for row, several in zip(table.rows, names, strict=True):
+    for row, own in zip(table.rows, names, strict=True):
         _check_row(table, row, needed)
         values = row.values
-        labels = tuple(ids[name] for name in several)
+        labels = tuple(ids[name] for name in own)
         text = values[path_column]
         video, start, end = joined(folder, text), *(_times(table, row) if has_times else (None, None))
         if start is None and end is None and "#t=" in text:
@@ -282,18 +284,18 @@ def _classes_beside(path: Path) -> tuple[str, ...] | None:
     return tuple(line.strip() for line in lines if line.strip())
 
 
-def _label_names(table: Table, row: TableRow, *, labelled: bool) -> list[str]:
+def _label_names(table: Table, row: TableRow, *, one_each: bool) -> list[str]:
     """Return the labels of a row, as they are written."""
     if LABELS in table.columns:
         names = [name.strip() for name in row.values[LABELS].split(SEPARATOR) if name.strip()]
     else:
         names = [row.values[LABEL]] if row.values.get(LABEL) else []
-    if labelled and not names and row.values.get(SPLIT) != "test":
+    if one_each and not names and row.values.get(SPLIT) != "test":
         raise ManifestError(f"{table.place(row)} has no label: fill it in, or leave the row out")
-    if labelled and len(names) > 1:
+    if one_each and len(names) > 1:
         raise ManifestError(
-            f"{table.place(row)} has {len(names)} labels, {SEPARATOR.join(names)}: finetune, evaluate and probe take "
-            "one for each video; for several train with transformers' Trainer, see docs/transformers.md"
+            f"{table.place(row)} has {len(names)} labels, {SEPARATOR.join(names)}: here one is taken for "
+            "each video; finetune and evaluate take several, see docs/evaluation.md"
         )
     return names
 

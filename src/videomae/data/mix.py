@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from videomae.data.configs import MixConfig as MixConfig
+from videomae.data.configs import ProblemType
 from videomae.data.datasets import NO_LABEL
 from videomae.engine.seeding import numpy_generator
 
@@ -133,52 +134,92 @@ def soft_targets(
 class Mixing:
     """Mixes the clips of fine-tuning steps, or leaves them as they are, and computes the loss that fits.
 
+    Cross entropy for a choice between classes, binary cross entropy for several labels, squared error for values.
+
     Args:
-        config: Without mixing, targets are class ids and the loss is that of class ids.
+        config: Without mixing, the targets of a choice are class ids and the loss is that of class ids.
         seed: The run's.
         num_classes: K.
-        label_smoothing: Fraction of each target that is spread over all classes, in [0, 1].
+        label_smoothing: Fraction of each target that is spread over all classes, in [0, 1]; of several labels, over
+            yes and no; values are not smoothed.
+        problem: What the outputs are.
+        weights: `[K]` float32 on the clips' device, of each class, or of the clips that have a label; None: all 1.
     """
 
-    def __init__(self, config: MixConfig, *, seed: int, num_classes: int, label_smoothing: float) -> None:
+    def __init__(
+        self,
+        config: MixConfig,
+        *,
+        seed: int,
+        num_classes: int,
+        label_smoothing: float,
+        problem: ProblemType = "single_label_classification",
+        weights: Tensor | None = None,
+    ) -> None:
         self.config = config
         self.seed = seed
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
+        self.problem = problem
+        self.weights = weights
 
     def apply(self, clips: Tensor, labels: Tensor, readable: Tensor, *, step: int) -> tuple[Tensor, Tensor]:
         """Mix the clips of a step and their labels.
 
         Args:
             clips: `[B, T, C, H, W]` float32, normalized; they may be overwritten.
-            labels: `[B]` int64 class ids, -1 where a place holds no readable clip.
+            labels: `[B]` int64 class ids, -1 where a place holds no readable clip; or `[B, K]` float32, 0 or 1 for
+                each label, or values.
             readable: `[B]` bool, False at such a place; it is nobody's partner.
             step: Optimizer step, from 1.
 
         Returns:
-            Clips of the same shape; targets `[B, K]` float32, or without mixing the labels themselves.
+            Clips of the same shape; targets `[B, K]` float32, or without mixing class ids themselves.
         """
+        if self.problem == "multi_label_classification":
+            labels = labels * (1.0 - self.label_smoothing) + self.label_smoothing / 2
         if not self.config.enabled:
             return clips, labels
         height, width = clips.shape[-2:]
         mix = draw_mix(self.config, seed=self.seed, step=step, height=height, width=width)
         partner = partners(readable)
-        targets = soft_targets(
-            labels, mix, partner, num_classes=self.num_classes, label_smoothing=self.label_smoothing
-        )
+        if self.problem == "single_label_classification":
+            targets = soft_targets(
+                labels, mix, partner, num_classes=self.num_classes, label_smoothing=self.label_smoothing
+            )
+        else:
+            targets = labels if mix is None else torch.lerp(labels[partner], labels, mix.kept)
         return clips if mix is None else mix_clips(clips, mix, partner), targets
 
     def loss(self, logits: Tensor, targets: Tensor, readable: Tensor) -> Tensor:
-        """Return the mean cross entropy over the readable clips, 0-d float32.
+        """Return the mean loss over the readable clips, 0-d float32.
 
         Args:
             logits: `[B, K]`, any float dtype.
             targets: From `apply`.
             readable: `[B]` bool, at least one is True.
         """
-        if not targets.is_floating_point():
-            return F.cross_entropy(
-                logits.float(), targets, label_smoothing=self.label_smoothing, ignore_index=NO_LABEL
-            )
-        each = F.cross_entropy(logits.float(), targets, reduction="none")  # [B]
-        return (each * readable).sum() / readable.sum()
+        logits = logits.float()
+        if not targets.is_floating_point() and self.weights is None:
+            return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing, ignore_index=NO_LABEL)
+        return (self._each(logits, targets) * readable).sum() / readable.sum()
+
+    def _each(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of each clip, `[B]`; what stands at an unreadable place has no meaning."""
+        match self.problem:
+            case "multi_label_classification":
+                pairs = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=self.weights, reduction="none")
+                return pairs.mean(dim=1)
+            case "regression":
+                return F.mse_loss(logits, targets, reduction="none").mean(dim=1)
+        if targets.is_floating_point():
+            return F.cross_entropy(logits, targets, weight=self.weights, reduction="none")
+        smoothing = self.label_smoothing
+        return F.cross_entropy(
+            logits,
+            targets,
+            weight=self.weights,
+            reduction="none",
+            label_smoothing=smoothing,
+            ignore_index=NO_LABEL,
+        )

@@ -19,11 +19,17 @@ class SampleKey:
     """Row of the manifest."""
     repeat: int = 0
     """Which of the clips that are cut from one decoding, from 0."""
+    occurrence: int = 0
+    """How often the row has come before in this pass; above 0 where small classes are drawn again."""
 
     def parts(self, purpose: str) -> tuple[int | str, ...]:
         """Return what a draw depends on besides the seed, for `engine.seeding`."""
+        return (*self.video_parts(purpose), self.repeat) if self.repeat else self.video_parts(purpose)
+
+    def video_parts(self, purpose: str) -> tuple[int | str, ...]:
+        """Return the same for what all clips of one decoding share."""
         first = (self.epoch, self.index, purpose)
-        return (*first, self.repeat) if self.repeat else first
+        return (*first, "again", self.occurrence) if self.occurrence else first
 
 
 @dataclass(frozen=True)

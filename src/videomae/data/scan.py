@@ -69,7 +69,9 @@ def scan_unlabelled(root: str | os.PathLike[str], *, check_files: bool = True) -
     return Manifest(folder, tuple(VideoRow(path, None) for path in paths), ())
 
 
-def scan_labelled(root: str | os.PathLike[str], *, subset: bool = False) -> Manifest:
+def scan_labelled(
+    root: str | os.PathLike[str], *, subset: bool = False, several: bool = False, values: bool = False
+) -> Manifest:
     """List the videos of a folder that has `labels.csv` or one subfolder for each class, or of a manifest file.
 
     Class ids follow the alphabetical order of the names, in a manifest file its list of classes. A class folder may
@@ -79,9 +81,12 @@ def scan_labelled(root: str | os.PathLike[str], *, subset: bool = False) -> Mani
         root: The folder, or the manifest file, or the address of either.
         subset: Whether the classes are some of those that a classifier has, to measure it: then one folder will do,
             and an empty one only counts no videos.
+        several: Whether a manifest file may give a video any number of labels.
+        values: Whether each video is labelled by numbers in further columns of a manifest file, which then needs no
+            labels; `read_targets` checks them.
 
     Returns:
-        A manifest with a label for every video.
+        A manifest with a label for every video, or what else was asked for.
 
     Raises:
         ManifestError: If the folder is missing, is another file, has no video, videos beside the class folders, or
@@ -94,9 +99,16 @@ def scan_labelled(root: str | os.PathLike[str], *, subset: bool = False) -> Mani
         )
     folder = video_path(root).expanduser()
     file = manifest_file_of(folder)
+    if values:
+        if file is None:
+            raise ManifestError(
+                f"{folder} has no {LABELS_FILE}: values of videos are read from a manifest, see docs/evaluation.md"
+            )
+        return read_manifest(file, labelled=False)
     if file is not None:
-        manifest = read_manifest(file, labelled=True)
-        if len(manifest.classes) < 2 and not subset:
+        manifest = read_manifest(file, labelled=True, several=several)
+        is_several = any(row.labels for row in manifest.rows)
+        if len(manifest.classes) < 2 and not subset and not is_several:
             raise ManifestError(
                 f"{file} has one class, {manifest.classes[0]}; telling classes apart needs at least two: add another"
             )

@@ -60,7 +60,9 @@ def measured_rows(manifest: Manifest, *, first: Literal["test", "val"] = "test")
     Raises:
         ManifestError: If all rows are of train.
     """
-    splits = {row.split for row in manifest.rows if row.label is not None}
+    labelled = [row for row in manifest.rows if row.label is not None or row.labels]
+    # Values are labels too, which only their reader knows of.
+    splits = {row.split for row in labelled or manifest.rows}
     if splits == {"train"}:
         raise ManifestError(
             f"{manifest.name} has only labels of the split train: add rows of test or val; videomae evaluate also "

@@ -7,9 +7,11 @@ model would take minutes for the same program, written out 40 times.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
-from typing import TypeVar, cast
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
+from typing import Literal, TypeVar, cast
 
 import torch
 from torch import nn
@@ -18,6 +20,18 @@ from torch import nn
 # shapes of a batch. Torch gives up after 8, without a word, and goes on as if nothing were compiled.
 MAX_PROGRAMS = 64
 Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def is_worth_compiling(choice: bool | Literal["auto"], device: torch.device) -> bool:
+    """Return whether a training run compiles.
+
+    Args:
+        choice: auto compiles on CUDA where Triton is there. On a CPU a step of ViT-B is no faster for it.
+        device: Where the run computes.
+    """
+    if choice == "auto":
+        return device.type == "cuda" and find_spec("triton") is not None
+    return choice
 
 
 def compile_each(parts: Iterable[nn.Module]) -> int:
@@ -48,6 +62,8 @@ def compiled(function: Function) -> Function:
 
 def uncompiled() -> AbstractContextManager[None]:
     """Return a context in which compiled parts run as written: what is done once is not worth a compilation."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and to say so would import the compiler
+        return nullcontext()
     stance: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
     return stance
 

@@ -31,6 +31,10 @@ class LoopConfig:
     """auto takes CUDA where there is one, then MPS, then the CPU."""
     precision: Precision = "auto"
     """auto computes in bf16 where the processor has it; weights stay float32."""
+    activation_checkpointing: bool = False
+    """Compute what a block keeps for the backward pass again there: less memory, about a third more time."""
+    compile: bool | Literal["auto"] = "auto"
+    """Whether blocks and loss are compiled by torch; auto does so on CUDA, where it pays within minutes."""
     workers: int = 1
     """Processes that read videos; 0 reads in the training process."""
     checkpoint_steps: int = 200
@@ -52,6 +56,8 @@ class LoopConfig:
                 raise ConfigError(f"loop.{name} is {value}; it must be at least 1")
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ConfigError(f"loop.micro_batch is {self.micro_batch}; use 1 or more, or null for all clips at once")
+        if self.compile not in (True, False, "auto"):
+            raise ConfigError(f"loop.compile is {self.compile!r}; it is auto, true or false")
         if self.workers < 0:
             raise ConfigError(f"loop.workers is {self.workers}; use 0 to read in the training process, or more")
         if not 0.0 <= self.max_bad_fraction <= 1.0:
@@ -95,6 +101,8 @@ class OptimConfig:
     """muon: Muon for the matrices of the transformer blocks, AdamW for everything else."""
     muon_lr: float = 0.02
     """Peak learning rate of Muon for a batch of 256 clips, > 0; its schedule is AdamW's."""
+    ema_decay: float | None = None
+    """Decay of a moving average of the weights, in (0, 1), such as 0.9999, which the model folder then holds."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -114,6 +122,10 @@ class OptimConfig:
                 raise ConfigError(f"optim.{name} is {value:g}; {rule}")
         if self.clip_grad is not None and not 0 < self.clip_grad < math.inf:
             raise ConfigError(f"optim.clip_grad is {self.clip_grad:g}; use a norm above 0, or null for no clipping")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ConfigError(
+                f"optim.ema_decay is {self.ema_decay:g}; use above 0 and below 1, or null for no average"
+            )
         if self.optimizer not in get_args(OptimizerName):
             raise ConfigError(f"optim.optimizer is {self.optimizer!r}; it is 'adamw' or 'muon'")
 

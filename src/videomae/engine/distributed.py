@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import HashStore
 
+from videomae.engine.launched import launched_number, silence_others
 from videomae.errors import ConfigError
 
 T = TypeVar("T")
@@ -107,7 +108,7 @@ def joined(device: torch.device, *, needs_group: bool = False) -> Iterator[Ranks
     Raises:
         ConfigError: If the processes cannot find each other, or there is no device for this one.
     """
-    world_size = _number("WORLD_SIZE", 1)
+    world_size = launched_number("WORLD_SIZE", 1)
     if world_size == 1 and not needs_group:
         yield Ranks()
         return
@@ -115,7 +116,7 @@ def joined(device: torch.device, *, needs_group: bool = False) -> Iterator[Ranks
         yield _ranks()
         return
     if device.type == "cuda":
-        _take_device(_number("LOCAL_RANK", 0))
+        _take_device(launched_number("LOCAL_RANK", 0))
     backend = "nccl" if device.type == "cuda" else "gloo"
     try:
         if world_size == 1:
@@ -151,20 +152,14 @@ def _take_device(local_rank: int) -> None:
     torch.cuda.set_device(local_rank)
 
 
-def _number(name: str, default: int) -> int:
-    value = os.environ.get(name, str(default))
-    if not value.isdecimal():
-        raise ConfigError(f"the environment variable {name} is {value!r}, no number: start the run with torchrun")
-    return int(value)
-
-
 @contextmanager
 def _silent(enabled: bool) -> Iterator[None]:
-    """Send what is printed nowhere; standard output stays so, since results are printed after the block."""
+    """Send what is printed nowhere; the results that standard output gets after the block, too."""
     if not enabled:
         yield
         return
-    nowhere = sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    silence_others()
+    nowhere = open(os.devnull, "w")  # noqa: SIM115
     try:
         with contextlib.redirect_stderr(nowhere):
             yield

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
@@ -93,8 +94,11 @@ class ShardedCheckpoints:
         reason = None
         try:
             writing.result()
-        except Exception as error:  # torch wraps what happened in any process, the disk's errors among them
-            reason = " ".join(str(error).split())
+        except CheckpointException as error:  # what happened in any process, the disk's errors among it
+            first, _ = next(iter(error.failures.values()))
+            reason = " ".join(str(first).split())
+        except OSError as error:  # of giving the folder its name
+            reason = str(error.strerror or error)
         reason = next((one for one in self._ranks.gather(reason) if one is not None), None)
         if reason is not None:
             raise _cannot_write(step_path(self._folder, step, sharded=True), reason)
@@ -123,8 +127,9 @@ def load_sharded(path: Path, model: nn.Module, optimizer: Any, ema: dict[str, An
     state = {"model": of_model, "optimizer": of_optimizer, "ema": ema or {}}
     try:
         load(state, storage_reader=FileSystemReader(path))
-    except Exception as error:  # torch wraps what happened in any process
-        reason = " ".join(str(error).split())
+    except CheckpointException as error:  # what happened in any process
+        first, _ = next(iter(error.failures.values()))
+        reason = " ".join(str(first).split())
         raise CheckpointError(f"{path} does not fit this recipe's model: {reason}") from error
     set_state_dict(model, optimizer, model_state_dict=of_model, optim_state_dict=of_optimizer)
     return folder_state(path)

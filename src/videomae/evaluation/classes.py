@@ -4,51 +4,61 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import cast, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
+from videomae.data.configs import ProblemType
 from videomae.data.manifest import Manifest
+from videomae.data.targets import Targets, labels_of, read_targets
 from videomae.errors import ConfigError, ManifestError
 from videomae.model.config import VideoMAEConfig
 
 
-def names_and_labels(config: VideoMAEConfig, manifest: Manifest) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Return the classifier's class names, and each video's true class by the classifier's ids.
-
-    Args:
-        config: Of the classifier.
-        manifest: Labelled videos.
-
-    Returns:
-        K names, and labels `[n]` int64 in [0, K).
+def problem_of_model(config: VideoMAEConfig) -> ProblemType:
+    """Return what a model's outputs are.
 
     Raises:
-        ConfigError: If the model does not choose between classes, or does not know one of the data.
-        ManifestError: If a video has no label.
+        ConfigError: If its configuration does not say.
     """
-    if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
+    problem = config.problem_type or ("single_label_classification" if config.num_labels > 1 else None)
+    if problem not in get_args(ProblemType):
         raise ConfigError(
-            f"the model has {config.num_labels} output(s) and problem type {config.problem_type}; only a choice "
-            "between classes can be evaluated: for scores to compare with other labels use videomae predict "
-            "--json or Predictor"
+            f"the model has {config.num_labels} output(s) and problem type {config.problem_type}, which does not say "
+            f"whether they are classes or values: set problem_type in its config.json to one of "
+            f"{', '.join(get_args(ProblemType))}"
         )
+    return cast(ProblemType, problem)
+
+
+def model_targets(config: VideoMAEConfig, manifest: Manifest) -> Targets:
+    """Return what a model is to say of each video, by the model's own ids.
+
+    Args:
+        config: Of the model.
+        manifest: Labelled videos; for a regression their further columns have the values, by the outputs' names.
+
+    Raises:
+        ConfigError: If the model does not say what its outputs are, or does not know a class of the data.
+        ManifestError: If a video has not what the model is to say.
+    """
+    problem = problem_of_model(config)
     names = tuple(config.id2label[label_id] for label_id in range(config.num_labels))
-    labels = [row.label for row in manifest.rows if row.label is not None]
-    if len(labels) < len(manifest.rows):
+    if problem == "regression":
+        return read_targets(manifest, problem, names)
+    used = sorted({label for row in manifest.rows for label in labels_of(row)})
+    if problem == "single_label_classification" and not all(labels_of(row) for row in manifest.rows):
         raise ManifestError(
             f"{manifest.name} has videos without a label: give each one, in a folder for each class or in "
             "a manifest, or choose another --split"
         )
-    used = sorted(set(labels))
     try:
-        ids = dict(enumerate(match_classes(names, manifest.classes)))
+        ids: list[int | None] = [*match_classes(names, manifest.classes)]
     except ConfigError:
         if len(used) == len(manifest.classes):
             raise
         # A folder without videos need not be a class.
-        ids = dict(zip(used, match_classes(names, [manifest.classes[label] for label in used]), strict=True))
-    return names, np.asarray([ids[label] for label in labels], dtype=np.int64)
+        matched = dict(zip(used, match_classes(names, [manifest.classes[label] for label in used]), strict=True))
+        ids = [matched.get(label) for label in range(len(manifest.classes))]
+    return read_targets(manifest, problem, names, ids=ids)
 
 
 def match_classes(model_classes: Sequence[str], data_classes: Sequence[str]) -> tuple[int, ...]:

@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
 
 from videomae.engine.configs import InferencePrecision
 from videomae.errors import ConfigError
+from videomae.video.sampling import ClipConfig
+
+ProtocolName = Literal["dense-5x3", "dense-10x3", "segment-2x3", "center"]
+
+
+class Protocol(NamedTuple):
+    """What a published test protocol fixes."""
+
+    segment: bool | None
+    """Whether its clips are spread over the whole video; None: as the model was trained."""
+    num_clips: int
+    """Clips of a video."""
+    num_crops: int
+    """Crops of a clip."""
+
+
+PROTOCOLS: dict[ProtocolName, Protocol] = {
+    "dense-5x3": Protocol(segment=False, num_clips=5, num_crops=3),  # Kinetics, UCF101, HMDB51 of VideoMAE V2
+    "dense-10x3": Protocol(segment=False, num_clips=10, num_crops=3),  # HMDB51 of VideoMAE
+    "segment-2x3": Protocol(segment=True, num_clips=2, num_crops=3),  # Something-Something
+    "center": Protocol(segment=None, num_clips=1, num_crops=1),  # validation
+}
+"""The published test protocols of VideoMAE (Tong et al. 2022) and VideoMAE V2 (Wang et al. 2023)."""
 
 
 @dataclass(frozen=True)
@@ -47,3 +71,54 @@ class EvaluationConfig:
             raise ConfigError(f"evaluation.batch_size is {self.batch_size}; it must be at least 1")
         if self.workers < 0:
             raise ConfigError(f"evaluation.workers is {self.workers}; use 0 to read in this process, or more")
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """Whether and how the validation videos are evaluated during training."""
+
+    every_epochs: float | None = None
+    """Epochs from one validation to the next; null: none before the end, where the last weights are evaluated."""
+    every_steps: int | None = None
+    """The same in optimizer steps."""
+    views: ViewsConfig = field(default_factory=lambda: ViewsConfig(num_clips=1, num_crops=1))
+    """Clips and crops of each video; the middle clip and the center crop unless given."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.every_epochs is not None and self.every_steps is not None:
+            raise ConfigError(
+                f"validation.every_epochs is {self.every_epochs:g} and every_steps is {self.every_steps}; only one "
+                "of them may be given: set the other to null"
+            )
+        for name in ("every_epochs", "every_steps"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ConfigError(f"validation.{name} is {value:g}; use a number above 0, or null for none")
+
+
+def by_protocol(
+    name: ProtocolName, clip: ClipConfig, config: EvaluationConfig | None
+) -> tuple[ClipConfig, EvaluationConfig]:
+    """Return clip and settings as a published protocol has them.
+
+    Args:
+        name: Of the protocol.
+        clip: How the model was trained; its length and stride are kept.
+        config: Batches, workers, precision; its views are replaced.
+
+    Raises:
+        ConfigError: If other views are asked for besides.
+    """
+    protocol, config = PROTOCOLS[name], config or EvaluationConfig()
+    views = ViewsConfig(protocol.num_clips, protocol.num_crops)
+    if config.views not in (ViewsConfig(), views):
+        raise ConfigError(
+            f"protocol is {name}, which has {views.num_clips} clips and {views.num_crops} crops, and views asks for "
+            f"{config.views.num_clips} and {config.views.num_crops}: leave one of the two out"
+        )
+    if protocol.segment and clip.kind != "segment":
+        clip = replace(clip, kind="segment")
+    elif protocol.segment is False and clip.kind == "segment":
+        clip = replace(clip, kind="dense")
+    return clip, replace(config, views=views)

@@ -1,15 +1,15 @@
 """Multi-view evaluation of a classifier on a folder of labelled videos.
 
-Workers read and resize; this process crops the views, classifies them in batches that reach over several videos, and
-averages the probabilities of each video's views. A video is known by its row of the manifest, never by its name. One
-that cannot be read is named and counted, never replaced by another.
+Workers read and resize, each video once; this process crops the views, classifies them in batches that reach over
+several videos, and averages the probabilities of each video's views. A video is known by its row of the
+manifest, never by its name. One that cannot be read is named and counted, never replaced by another.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -27,20 +27,21 @@ from videomae.engine.precision import DeviceName, autocast
 from videomae.engine.progress import TrainingProgress
 from videomae.engine.workers import running_workers, start_worker
 from videomae.errors import RunError, VideoReadError
-from videomae.evaluation.classes import names_and_labels
-from videomae.evaluation.metrics import compute_metrics
-from videomae.evaluation.results import EvaluationConfig, EvaluationResult, VideoResult
+from videomae.evaluation.classes import model_targets, problem_of_model
+from videomae.evaluation.configs import ProtocolName, by_protocol
+from videomae.evaluation.results import EvaluationConfig, EvaluationResult, VideoResult, metrics_of
 from videomae.evaluation.views import VideoViews, check_views, read_views
 from videomae.inference.clips import normalized
 from videomae.inference.files import check_output
 from videomae.inference.int8 import in_precision
 from videomae.inference.loaded import check_clip, load_trained
-from videomae.inference.scores import scores_of, usual_activation
+from videomae.inference.scores import scores_of, settled_thresholds, usual_activation
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.video.sampling import ClipConfig
 
 FloatArray = NDArray[np.float64]
+MAX_ITEM_CLIPS = 32  # of one video in memory at a time; more than any published protocol has, which so is read once
 
 
 def evaluate(
@@ -50,6 +51,7 @@ def evaluate(
     processor: VideoMAEImageProcessor,
     clip: ClipConfig,
     config: EvaluationConfig | None = None,
+    thresholds: Mapping[str, float] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationResult:
     """Classify every video of a manifest from several views and compute the figures.
@@ -60,6 +62,8 @@ def evaluate(
         processor: Resizing, crop size, mean and std.
         clip: How clips are sampled.
         config: Views, batches, workers, precision; the published Kinetics protocol where not given.
+        thresholds: Scores from which labels count as present, by name, where a video may have several; 0.5 for a
+            label without one. They must not have been chosen on these videos.
         on_progress: Called after each video with (done, total).
 
     Returns:
@@ -73,7 +77,7 @@ def evaluate(
     Source: the test protocol of VideoMAE (Tong et al. 2022): softmax of each view, then the mean.
     """
     config = config or EvaluationConfig()
-    names, labels = names_and_labels(model.config, manifest)
+    targets = model_targets(model.config, manifest)
     check_clip(clip, model.config)
     check_views(processor, config.views)
     merger = _ViewMerger(model, processor, config, num_videos=len(manifest.rows))
@@ -88,20 +92,28 @@ def evaluate(
     if not good:
         first = bad[0]
         raise RunError(f"none of the {len(bad)} videos can be read; the first is {first.path}: {first.reason}")
+    is_choice = targets.problem == "single_label_classification"
     rows = []
     for number in good:
-        path, video = manifest.relative_path(manifest.rows[number]), merger.probabilities[number]
+        row, video = manifest.rows[number], merger.probabilities[number]
+        path = manifest.relative_path(row)
         if not np.isfinite(video).all():
             raise RunError(f"the model's output for {path} is not finite: use precision fp32, or other weights")
-        rows.append(VideoResult(path, int(labels[number]), int(video.argmax()), tuple(video.tolist())))
+        label = int(targets.values[number]) if is_choice else -1
+        true = () if is_choice else tuple(targets.values[number].tolist())
+        rows.append(VideoResult(path, label, int(video.argmax()), tuple(video.tolist()), row.group, true))
+    several = targets.problem == "multi_label_classification"
+    levels = settled_thresholds(thresholds, targets.names) if several else ()
     return EvaluationResult(
         root=manifest.root.as_posix(),
-        classes=names,
+        classes=targets.names,
         rows=tuple(rows),
-        metrics=compute_metrics(merger.probabilities[good], labels[good]),
+        metrics=metrics_of(rows, targets.problem, levels),
         bad=tuple(bad.values()),
         clip=clip,
         config=config,
+        problem=targets.problem,
+        thresholds=levels,
     )
 
 
@@ -110,6 +122,7 @@ def evaluate_folder(
     data: Path,
     *,
     split: SplitName | None = None,
+    protocol: ProtocolName | None = None,
     clip: ClipConfig | None = None,
     config: EvaluationConfig | None = None,
     device: DeviceName = "auto",
@@ -122,6 +135,8 @@ def evaluate_folder(
         data: The labelled videos, a folder with `labels.csv` or one folder for each class, or a manifest file; with
             the classifier's class names.
         split: Which part of them; None: test, else val, or all where none is named. What is left out is printed.
+        protocol: A published protocol by name, which says the kind of the clips and the views; None: as clip and
+            config say.
         clip: How clips are sampled; as the record beside the weights says where not given.
         config: Views, batches, workers, precision.
         device: Where to compute.
@@ -136,7 +151,12 @@ def evaluate_folder(
     if output is not None:
         check_output(output)
     loaded = load_trained(VideoMAEForVideoClassification, source, clip=clip, device=device)
-    whole = scan_labelled(data, subset=True)
+    problem = problem_of_model(loaded.model.config)
+    several = problem == "multi_label_classification"
+    whole = scan_labelled(data, subset=True, several=several, values=problem == "regression")
+    clip = loaded.clip
+    if protocol is not None:
+        clip, config = by_protocol(protocol, clip, config)
     manifest = measured_rows(whole) if split is None else rows_of_split(whole, split)
     if split is None and len(manifest.rows) < len(whole.rows):
         part = manifest.rows[0].split
@@ -150,8 +170,9 @@ def evaluate_folder(
             loaded.model,
             manifest,
             processor=loaded.processor,
-            clip=loaded.clip,
+            clip=clip,
             config=config,
+            thresholds=loaded.thresholds,
             on_progress=lambda done, total: progress.update(done, num_clips=1),
         )
     if output is not None:
@@ -175,8 +196,8 @@ class _ViewsDataset(Dataset[VideoViews | BadVideo]):
         self.views = config.views
         self.processor = processor
         self.store = manifest.index_store()
-        self.clips_of_item = config.batch_size  # bounds what an item holds
-        self.items_of_video = -(-config.views.num_clips // config.batch_size)  # rounded up
+        self.clips_of_item = MAX_ITEM_CLIPS
+        self.items_of_video = -(-config.views.num_clips // MAX_ITEM_CLIPS)  # rounded up
 
     def __len__(self) -> int:
         return len(self.manifest.rows) * self.items_of_video
@@ -235,7 +256,12 @@ class _ViewMerger:
             return
         numbers, weights, clips = zip(*self._pending, strict=True)
         self._pending = []
-        pixel_values = normalized(torch.stack(clips), self.processor, device=self.model.device)  # [B, T, C, H, W]
+        pixel_values = normalized(  # [B, T, C, H, W]
+            torch.stack(clips),
+            self.processor,
+            device=self.model.device,
+            num_channels=self.model.config.num_channels,
+        )
         with autocast(self.model.device, self.dtype):
             logits = self.forward(pixel_values).logits
         activation = usual_activation(self.model.config)

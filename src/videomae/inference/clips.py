@@ -81,7 +81,10 @@ def frames_in_parts(read: ReadFrames, indices: IntArray, prepare: Callable[[NDAr
 def clip_batches(
     read: ReadFrames, indices: IntArray, processor: VideoMAEImageProcessor, *, batch_size: int
 ) -> Iterator[Tensor]:
-    """Iterate over clips in batches, each frame of a batch read once.
+    """Iterate over clips in batches; a frame of a batch that the next one needs too is read once for both.
+
+    So windows that overlap, in ascending order, have their frames decoded once in all, and two batches are what is in
+    memory.
 
     Args:
         read: Where frames come from.
@@ -95,23 +98,32 @@ def clip_batches(
     Raises:
         VideoReadError: If a frame cannot be read.
     """
+    kept: dict[int, Tensor] = {}  # frames of the batch before, [C, h, w] each
     for start in range(0, len(indices), batch_size):
         rows = indices[start : start + batch_size]  # [b, T]
-        needed, positions = np.unique(rows, return_inverse=True)
-        frames = resized_frames(read, needed, processor)  # [u, C, h, w]
-        yield frames[torch.from_numpy(positions.reshape(rows.shape))]  # [b, T, C, h, w]
+        missing = [index for index in np.unique(rows).tolist() if index not in kept]
+        if missing:
+            kept.update(zip(missing, resized_frames(read, np.array(missing, np.int64), processor), strict=True))
+        yield torch.stack([kept[index] for index in rows.ravel().tolist()]).unflatten(0, rows.shape)
+        following = np.unique(indices[start + batch_size : start + 2 * batch_size]).tolist()
+        # Copies, since each is a part of a tensor that holds all frames of its batch.
+        kept = {index: kept[index].clone() for index in following if index in kept}
 
 
-def normalized(clips: Tensor, processor: VideoMAEImageProcessor, *, device: torch.device) -> Tensor:
+def normalized(
+    clips: Tensor, processor: VideoMAEImageProcessor, *, device: torch.device, num_channels: int = 3
+) -> Tensor:
     """Rescale and normalize clips on a device; with `clip_batches` this is all that the processor does.
 
     Args:
         clips: uint8 `[b, T, C, h, w]`, resized and cropped.
         processor: Its rescaling, mean and std are used.
         device: Where to compute.
+        num_channels: Of the model; see `as_channels`.
 
     Returns:
-        float32 `[b, T, C, h, w]` on the device, equal to the processor's `pixel_values` to the bit.
+        float32 `[b, T, C, h, w]` on the device, for a model of three channels equal to the processor's `pixel_values`
+        to the bit.
     """
     pixel_values: Tensor = processor(
         clips.to(device),
@@ -120,4 +132,14 @@ def normalized(clips: Tensor, processor: VideoMAEImageProcessor, *, device: torc
         do_resize=False,
         do_center_crop=False,
     ).pixel_values
-    return pixel_values
+    return as_channels(pixel_values, num_channels)
+
+
+def as_channels(pixel_values: Tensor, num_channels: int) -> Tensor:
+    """Return normalized RGB clips as a model of so many channels takes them: of one channel, the mean of the three.
+
+    Args:
+        pixel_values: `[..., 3, H, W]`, normalized.
+        num_channels: Of the model. Any number but 1 changes nothing: the model then says what it takes.
+    """
+    return pixel_values.mean(dim=-3, keepdim=True) if num_channels == 1 else pixel_values

@@ -39,6 +39,7 @@ from videomae.inference.configs import Pooling as Pooling
 from videomae.inference.feature_file import FeatureWriter, feature_settings, read_feature_file
 from videomae.inference.files import check_output, collection_store, list_videos
 from videomae.inference.loaded import LoadedModel, load_encoder
+from videomae.inference.windows import frame_times
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.encoder import VideoMAEModel, encode
 from videomae.video.opening import Reader, open_reader, stored_frames
@@ -321,19 +322,6 @@ def _tensor(values: NDArray[np.int64] | FloatArray) -> Tensor:
     return torch.from_numpy(values)
 
 
-def frame_times(seconds: FloatArray, frame_rate: float | None) -> tuple[FloatArray, FloatArray]:
-    """Return when each frame of a video appears and when the next replaces it, `[n]` each.
-
-    The last frame stays for as long as the median of the others, or as the frame rate says of a single frame; 0
-    where nothing is known.
-    """
-    if len(seconds) > 1:
-        last = float(np.median(np.diff(seconds)))
-    else:
-        last = 1.0 / frame_rate if frame_rate else 0.0
-    return seconds, np.append(seconds[1:], seconds[-1] + last)
-
-
 @torch.inference_mode()
 def _encoded(loaded: Encoder, pixel_values: Tensor, pooling: Pooling) -> Tensor:
     """Return the rows of a batch of clips, `[b, ...]` float32 on the CPU."""
@@ -361,7 +349,9 @@ def _clip_rows(
 ) -> Iterator[Tensor]:
     """Yield the rows of the clips with these `[W, T]` frames, a batch at a time."""
     for clips in clip_batches(reader.frames, indices, loaded.processor, batch_size=batch_size):
-        yield _encoded(loaded, normalized(clips, loaded.processor, device=loaded.model.device), pooling)
+        channels = loaded.model.config.num_channels
+        pixel_values = normalized(clips, loaded.processor, device=loaded.model.device, num_channels=channels)
+        yield _encoded(loaded, pixel_values, pooling)
 
 
 def _time_spans(

@@ -38,6 +38,16 @@ def list_videos(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path | BadV
             yield row.source
 
 
+def list_inputs(videos: Iterable[str | os.PathLike[str]]) -> Iterator[Path | str | BadVideo]:
+    """Yield what `list_videos` does, and addresses, such as `https://host/clip.mp4`, as text, as they are given."""
+    for video in videos:
+        name = os.fspath(video)
+        if "://" in name and not os.path.exists(name):
+            yield name
+        else:
+            yield from list_videos([video])
+
+
 def collection_store(paths: Iterable[str | os.PathLike[str]]) -> IndexStore | None:
     """Return what keeps the frame indices of the videos of the first folder or manifest file; None without one."""
     for path in map(video_path, paths):

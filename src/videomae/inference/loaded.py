@@ -26,7 +26,8 @@ from videomae.weights.loading import Checkpoint, load_checkpoint, open_checkpoin
 from videomae.weights.options import LoadOptions
 from videomae.weights.sources import PROCESSOR_FILE, RECORD_FILE
 
-RGB_CHANNELS = 3
+READ_CHANNELS = (1, 3)
+"""Channels of the models that read videos: grey, which is the mean of the three, or red, green and blue."""
 
 Model = TypeVar("Model", bound=VideoMAEPreTrainedModel, covariant=True)
 Loaded = TypeVar("Loaded", bound=VideoMAEPreTrainedModel)
@@ -211,15 +212,15 @@ def check_clip(clip: ClipConfig, config: VideoMAEConfig) -> None:
     """Check that a model can take such clips of video.
 
     Raises:
-        ConfigError: If its tubelets do not divide the clip, or it does not take frames of red, green and blue.
+        ConfigError: If its tubelets do not divide the clip, or it takes frames of neither one nor three channels.
     """
     if clip.num_frames % config.tubelet_size:
         raise ConfigError(
             f"clip.num_frames is {clip.num_frames}, which the model's tubelets of {config.tubelet_size} frames do "
             f"not divide: use a multiple of {config.tubelet_size}"
         )
-    if config.num_channels != RGB_CHANNELS:
+    if config.num_channels not in READ_CHANNELS:
         raise ConfigError(
-            f"the model takes frames of {config.num_channels} channel(s), but videos are read as RGB: call the "
-            "model with custom pixel values"
+            f"the model takes frames of {config.num_channels} channels, but videos are read as RGB or as grey: call "
+            "the model with custom pixel values"
         )

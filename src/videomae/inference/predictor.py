@@ -255,15 +255,26 @@ class Predictor:
         return scores
 
     @torch.inference_mode()
+    def clip_logits(self, clips: Tensor) -> Tensor:
+        """Return the model's output for a batch of prepared clips, before any softmax.
+
+        Args:
+            clips: uint8 `[b, T, C, h, w]`, resized and cropped as the processor does.
+
+        Returns:
+            float64 `[b, K]` on the CPU.
+        """
+        device, num_channels = self.model.device, self.model.config.num_channels
+        pixel_values = normalized(clips, self.processor, device=device, num_channels=num_channels)
+        pixel_values = pixel_values.to(self.model.dtype)
+        with autocast(device, self._dtype):
+            logits: Tensor = self._forward(pixel_values).logits
+        return logits.cpu().double()  # after cpu(): not every device has float64
+
     def _logits(self, read: ReadFrames, indices: IntArray) -> Tensor:
         """Return `[S, K]` float64 logits of the clips with these `[S, T]` frames."""
-        device, parts = self.model.device, []
-        for clips in clip_batches(read, indices, self.processor, batch_size=self.batch_size):
-            pixel_values = normalized(clips, self.processor, device=device).to(self.model.dtype)
-            with autocast(device, self._dtype):
-                logits = self._forward(pixel_values).logits  # [b, K]
-            parts.append(logits.cpu().double())  # after cpu(): not every device has float64
-        return torch.cat(parts)
+        batches = clip_batches(read, indices, self.processor, batch_size=self.batch_size)
+        return torch.cat([self.clip_logits(clips) for clips in batches])
 
 
 def predict_files(

@@ -22,7 +22,7 @@ from torch import Tensor
 from videomae.atomic import atomic_file
 from videomae.engine.precision import DeviceName
 from videomae.engine.seeding import torch_generator
-from videomae.errors import RunError
+from videomae.errors import ConfigError, RunError
 from videomae.inference.clips import clip_batches, normalized
 from videomae.inference.files import check_output
 from videomae.inference.loaded import LoadedModel, load_pretraining
@@ -42,6 +42,7 @@ from videomae.video.opening import open_reader, stored_frames
 from videomae.video.sampling import clip_indices
 
 Frames = NDArray[np.uint8]
+RGB = 3  # channels of a drawing
 GRAY = 128  # hidden patches in the encoder's input
 MAX_COLUMNS = 8  # frames in a strip
 
@@ -128,6 +129,11 @@ def reconstruct_video(
     """Do what `reconstruct` does with a model that is loaded already, without writing a file."""
     mask = mask or loaded.mask
     model = loaded.model
+    if model.config.num_channels != RGB:
+        raise ConfigError(
+            f"{loaded.source} takes frames of {model.config.num_channels} channel, and a reconstruction is drawn in "
+            "three: use a model of RGB frames"
+        )
     with open_reader(video, fps=loaded.clip.fps) as reader:
         indices = clip_indices(len(reader), loaded.clip)  # [1, T]
         (clip,) = clip_batches(reader.frames, indices, loaded.processor, batch_size=1)

@@ -348,6 +348,8 @@ def draw_linear(module: nn.Module, draw: Callable[[Tensor], object]) -> None:
         linears = [module]
     else:
         return
+    if linears[0].weight.is_meta:  # nothing to draw, and torch.cat of such tensors imports torch's compiler: a second
+        return
     whole = torch.cat([one.weight for one in linears])
     draw(whole)
     for one, weight in zip(linears, whole.chunk(len(linears)), strict=True):

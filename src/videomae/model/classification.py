@@ -16,6 +16,7 @@ from videomae.engine.sample_draws import dropout
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.config import VideoMAEConfig
 from videomae.model.encoder import VideoMAEModel, encode
+from videomae.model.layers import normalized
 from videomae.model.outputs import ImageClassifierOutput
 
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
@@ -94,7 +95,7 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
     def features(self, tokens: Tensor) -> Tensor:
         """Pool encoder states `[B, N, D]` to what the classifier sees, `[B, D]`."""
         pooled = tokens[:, 0] if self.uses_first_token else tokens.mean(dim=1)
-        return pooled if self.fc_norm is None else self.fc_norm(pooled)
+        return pooled if self.fc_norm is None else normalized(self.fc_norm, pooled)
 
     def classify(self, features: Tensor) -> Tensor:
         """Return logits `[B, K]` for features `[B, D]`."""

@@ -39,13 +39,14 @@ def blocked_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         `[B, H, Q, d]`.
     """
     B, H, _, d = query.shape
-    context, _ = _attend((query * d**-0.5).flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1))  # [B * H, Q, d]
+    # As an operator only where one is needed: the first call of one imports torch's compiler, which takes a second.
+    plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    attend = attend_in_chunks if plain else _attend
+    context, _ = attend((query * d**-0.5).flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1))  # [B * H, Q, d]
     return torch.unflatten(context, 0, (B, H))
 
 
-# Opaque to the compiler, which would write out the loops chunk by chunk.
-@torch.library.custom_op("videomae::attend_in_chunks", mutates_args=(), device_types="cpu")
-def _attend(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+def attend_in_chunks(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """Return contexts `[G, Q, d]` of G = B * H heads, and the probabilities if one chunk holds them, else nothing."""
     G, Q, _ = query.shape
     size = _heads_at_once(query, key)
@@ -56,6 +57,10 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         probabilities = _probabilities(query[part], key[part], out=scratch[: G - start])
         torch.bmm(probabilities, value[part], out=context[part])
     return context, scratch if size >= G else query.new_empty(0)
+
+
+# Opaque to the compiler, which would write out the loops chunk by chunk.
+_attend = torch.library.custom_op("videomae::attend_in_chunks", attend_in_chunks, mutates_args=(), device_types="cpu")
 
 
 @torch.library.custom_op("videomae::attend_in_chunks_backward", mutates_args=(), device_types="cpu")

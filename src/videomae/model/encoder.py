@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from videomae.model.base import VideoMAEPreTrainedModel, as_tuple
 from videomae.model.config import VideoMAEConfig
 from videomae.model.embeddings import VideoMAEEmbeddings, VideoMAEPatchEmbeddings
-from videomae.model.layers import VideoMAELayer, first_of, run_layers
+from videomae.model.layers import VideoMAELayer, first_of, normalized, run_layers
 from videomae.model.outputs import BaseModelOutput
 
 
@@ -109,7 +109,7 @@ class VideoMAEModel(VideoMAEPreTrainedModel):
         encoded = self.encoder(hidden_states, **self.wanted(output_attentions, output_hidden_states))
         tokens = first_of(encoded)
         if self.layernorm is not None:
-            tokens = self.layernorm(tokens)
+            tokens = normalized(self.layernorm, tokens)
         output = BaseModelOutput(
             last_hidden_state=tokens,
             hidden_states=getattr(encoded, "hidden_states", None),

@@ -222,11 +222,11 @@ class VideoMAELayer(nn.Module):
         """
         if num_queries is not None:
             options["num_queries"] = num_queries
-        attended = first_of(self.attention(self.layernorm_before(hidden_states), **options))
+        attended = first_of(self.attention(normalized(self.layernorm_before, hidden_states), **options))
         if num_queries is not None:
             hidden_states = hidden_states[:, -num_queries:]
         hidden_states = hidden_states + self._branch(attended, self.gamma_1)
-        hidden = self.intermediate(self.layernorm_after(hidden_states))
+        hidden = self.intermediate(normalized(self.layernorm_after, hidden_states))
         if self.gamma_2 is None and self.drop_path is None:
             return first_of(self.output(hidden, hidden_states))
         return first_of(self.output(hidden, hidden_states, branch=lambda one: self._branch(one, self.gamma_2)))
@@ -278,6 +278,15 @@ def run_layers(
         if states is not None:
             states.append(hidden_states)
     return hidden_states if num_queries is None else hidden_states[:, -num_queries:]
+
+
+def normalized(norm: nn.Module, tokens: Tensor) -> Tensor:
+    """Normalize tokens in the dtype of the norm's own weights: float32 under autocast, on every device.
+
+    Torch's CPU kernel would sum the gradients of the weights in the tokens' bfloat16, over thousands of tokens.
+    """
+    weight = getattr(norm, "weight", None)
+    return first_of(norm(tokens.to(weight.dtype) if isinstance(weight, Tensor) else tokens))
 
 
 def first_of(output: Any) -> Tensor:

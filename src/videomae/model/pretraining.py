@@ -18,7 +18,7 @@ from videomae.model.base import VideoMAEPreTrainedModel, draw_linear, drawn_modu
 from videomae.model.config import VideoMAEConfig
 from videomae.model.embeddings import native_grid, trained_grid, tubelet_size
 from videomae.model.encoder import VideoMAEModel, drop_path_rates, encode
-from videomae.model.layers import VideoMAELayer, first_of, run_layers
+from videomae.model.layers import VideoMAELayer, first_of, normalized, run_layers
 from videomae.model.outputs import VideoMAEDecoderOutput, VideoMAEForPreTrainingOutput
 from videomae.patches import (
     TokenGrid,
@@ -55,7 +55,7 @@ class VideoMAEDecoder(nn.Module):
             num_queries=return_token_num,
             checkpoint_every=self.checkpoint_every if self.training else 0,
         )
-        return VideoMAEDecoderOutput(logits=self.head(self.norm(hidden_states)))
+        return VideoMAEDecoderOutput(logits=self.head(normalized(self.norm, hidden_states)))
 
 
 def decoder_config(config: VideoMAEConfig) -> VideoMAEConfig:

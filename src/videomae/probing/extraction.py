@@ -168,7 +168,8 @@ def extract(loaded: Frozen, manifest: Manifest, files: Sequence[Path], *, worker
 def clip_features(loaded: Frozen, clip: Tensor) -> dict[str, Tensor]:
     """Return `pooled` and `tokens` of one clip, uint8 `[1, T, C, h, w]` from `clip_batches`."""
     model = loaded.model
-    pixel_values = normalized(clip, loaded.processor, device=model.device).to(model.dtype)
+    channels = model.config.num_channels
+    pixel_values = normalized(clip, loaded.processor, device=model.device, num_channels=channels).to(model.dtype)
     states = encode(model.videomae, pixel_values).last_hidden_state  # [1, N, D], CLS in front
     tokens = states[:, 1:] if model.config.use_cls_token else states
     grid = model.videomae.embeddings.grid_of(pixel_values)

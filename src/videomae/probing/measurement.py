@@ -13,23 +13,21 @@ from numpy.typing import NDArray
 
 from videomae.attentive import fit_attentive
 from videomae.engine.seeding import derive_seed, numpy_generator
-from videomae.evaluation.metrics import Interval
+from videomae.evaluation.uncertainty import (
+    Bin,
+    Interval,
+    accuracy_interval,
+    group_draws,
+    percentiles,
+    reliability,
+)
 from videomae.probing.advice import advice
 from videomae.probing.attentive import choose_attentive_penalty
 from videomae.probing.configs import ProbeConfig
 from videomae.probing.extraction import Features
 from videomae.probing.folds import Fold, group_folds
 from videomae.probing.linear import choose_neighbours, choose_penalty, fit_linear, neighbour_probabilities
-from videomae.probing.measures import (
-    Bin,
-    LearningCurve,
-    accuracy_interval,
-    doubling_gain,
-    fit_curve,
-    group_draws,
-    percentiles,
-    reliability,
-)
+from videomae.probing.measures import LearningCurve, doubling_gain, fit_curve
 from videomae.probing.results import CurvePoint, ProbeAccuracy
 from videomae.probing.videos import ProbeVideos
 
@@ -112,7 +110,8 @@ def measure(features: Features, videos: ProbeVideos, config: ProbeConfig, *, tel
     curve = _measured_curve(task, choices["linear"])
     seconds["learning curve"] = time.monotonic() - began
     majority = float(np.bincount(labels).max() / len(labels))
-    error, bins = reliability(found["linear"], labels)
+    linear = found["linear"]
+    error, bins = reliability(linear.max(axis=1), linear.argmax(axis=1) == labels)
     best = max(probes, key=lambda one: one.accuracy)
     return Measured(
         folds=len(folds),

@@ -11,8 +11,8 @@ from typing import Any
 from videomae.atomic import write_text_atomic
 from videomae.data.datasets import BadVideo
 from videomae.errors import RunError
-from videomae.evaluation.metrics import Interval
-from videomae.probing.measures import Bin, LearningCurve
+from videomae.evaluation.uncertainty import Bin, Interval
+from videomae.probing.measures import LearningCurve
 from videomae.video.sampling import ClipConfig
 
 PROBE_FILE = "probe.json"

@@ -11,9 +11,9 @@ def default_processor(config: ModelConfig) -> VideoMAEImageProcessor | None:
     """Return the processor of the published models at a configuration's size: ImageNet's mean and std.
 
     Returns:
-        None unless the model takes RGB frames.
+        None unless the model takes RGB frames, or their mean.
     """
-    if config.num_channels != len(IMAGENET_MEAN):
+    if config.num_channels not in (1, len(IMAGENET_MEAN)):
         return None
     height, width = config.image_height_width
     crop = {"height": height, "width": width}

@@ -113,8 +113,11 @@ def chosen_recipe(kind: type[Any], arguments: Sequence[str]) -> tuple[list[str],
     from videomae.engine.precision import pick_device
     from videomae.sharing.shipped import shipped_line
 
-    scan = scan_unlabelled if kind is PretrainRecipe else scan_labelled
-    num_videos = len(training_rows(scan(videos)).rows)
+    if kind is PretrainRecipe:
+        whole = scan_unlabelled(videos)
+    else:
+        whole = scan_labelled(videos, several=True, values=value_of("--data.values", arguments) is not None)
+    num_videos = len(training_rows(whole).rows)
     device: Any = value_of("--loop.device", arguments) or "auto"
     name = pick_device(device).type
     choice = choose_recipe(name, num_videos=num_videos)

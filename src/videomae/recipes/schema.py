@@ -19,10 +19,13 @@ from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, set_pa
 from videomae.data.configs import AugmentConfig, MixConfig
 from videomae.engine.configs import LoopConfig, OptimConfig, ParallelConfig, ScheduleConfig
 from videomae.errors import ConfigError
-from videomae.evaluation.configs import EvaluationConfig
+from videomae.evaluation.configs import EvaluationConfig, ValidationConfig
 from videomae.masking import MaskConfig
 from videomae.model.config import VideoMAEConfig
 from videomae.monitor.configs import MonitorConfig
+from videomae.recipes.finetune_parts import FinetuneData as FinetuneData
+from videomae.recipes.finetune_parts import HeadConfig as HeadConfig
+from videomae.recipes.finetune_parts import LoraConfig as LoraConfig
 from videomae.video.addresses import video_path
 from videomae.video.sampling import ClipConfig
 
@@ -90,39 +93,6 @@ class PretrainData:
 
 
 @dataclass(frozen=True)
-class FinetuneData:
-    """Where the labelled videos are."""
-
-    train: Path
-    """A folder with one folder of videos for each class or with labels.csv, or a manifest file."""
-    val: Path | None = None
-    """The same for validation; null: the split val of train, else a stable hash of groups or file names decides."""
-    val_fraction: float = 0.2
-    """Fraction of each class for validation where val is null, in (0, 1)."""
-    skip: Path | None = None
-    """A list of videos of train and val to leave out, one path a line, such as skip.txt of `videomae data check`."""
-
-    def __post_init__(self) -> None:
-        """Make an address whole again that a path has lost a slash of."""
-        object.__setattr__(self, "train", video_path(self.train))
-        object.__setattr__(self, "val", None if self.val is None else video_path(self.val))
-
-
-@dataclass(frozen=True)
-class HeadConfig:
-    """The classifier's own settings."""
-
-    drop_path_rate: float = 0.1
-    """Stochastic depth of the encoder."""
-    dropout: float = 0.0
-    """Dropout before the classifier."""
-    init_scale: float = 0.001
-    """Factor on the classifier's random weights, so that training starts from almost equal logits."""
-    label_smoothing: float = 0.1
-    """Fraction of each target that is spread over all classes."""
-
-
-@dataclass(frozen=True)
 class PretrainRecipe:
     """A pre-training run."""
 
@@ -166,6 +136,8 @@ class FinetuneRecipe:
     """Which model; with init, preset and overrides must agree with what init is."""
     head: HeadConfig = field(default_factory=HeadConfig)
     """The classifier's own settings."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Adapters in place of training all weights."""
     clip: ClipConfig = field(default_factory=ClipConfig)
     """Which frames of a video."""
     augment: AugmentConfig = field(default_factory=lambda: AugmentConfig(crop="resized", flip=True))
@@ -182,8 +154,10 @@ class FinetuneRecipe:
     """Batches, devices, checkpoints."""
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     """How several processes share the work."""
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    """When the validation videos are evaluated during training; the best weights are kept then."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    """How the validation videos are evaluated after the last step."""
+    """How the videos of data.test, or the validation videos, are evaluated after the last step."""
 
 
 Recipe = TypeVar("Recipe", PretrainRecipe, FinetuneRecipe)

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
-from videomae.evaluation.metrics import wilson_interval
+from videomae.evaluation.uncertainty import Bin, wilson_interval
 from videomae.report.svg import CHART_INCHES, Svg, Theme, draw_chart, printable
 
 if TYPE_CHECKING:
@@ -236,6 +236,37 @@ def confusion_chart(confusion: Sequence[Sequence[int]], classes: Sequence[str]) 
     return draw_chart(
         draw, alt=f"Confusion matrix of {len(classes)} classes: {right} of {total} right", inches=(5.6, 5.2)
     )
+
+
+def reliability_chart(bins: Sequence[Bin]) -> Svg:
+    """Draw the accuracy by the confidence of predictions, beside the diagonal of perfect calibration.
+
+    Args:
+        bins: From `evaluation.uncertainty.reliability`; those without predictions are left out. A point is as large
+            as its part of the predictions.
+    """
+    filled = [
+        (one.confidence, one.accuracy, one.num_videos)
+        for one in bins
+        if one.confidence is not None and one.accuracy is not None
+    ]
+    total = sum(count for _, _, count in filled) or 1
+
+    def draw(axes: Axes, theme: Theme) -> None:
+        axes.plot([0, 1], [0, 1], color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
+        x, y = [one[0] for one in filled], [one[1] for one in filled]
+        axes.plot(x, y, color=theme.series[0], linewidth=1.2)
+        axes.scatter(x, y, s=[20 + 300 * one[2] / total for one in filled], color=theme.series[0], alpha=0.8)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.set_aspect("equal")
+        axes.set_xlabel("mean confidence")
+        axes.set_ylabel("accuracy")
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+    told = ", ".join(f"{right:.0%} right of {count} at {mean:.0%}" for mean, right, count in filled)
+    return draw_chart(draw, alt=f"Accuracy by confidence: {told or 'nothing'}", inches=(4.2, 4.2))
 
 
 def thumbnail(frame: NDArray[np.uint8], *, width: int = 320) -> str:

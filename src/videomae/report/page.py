@@ -27,7 +27,7 @@ from videomae.report.svg import DARK, LIGHT, Svg, printable
 TEMPLATE = "report.html.j2"
 VERSIONS_OF = ("torch", "numpy", "av", "safetensors")  # packages whose version a result may depend on
 NUMBER = re.compile(r"[-+]?[0-9][0-9.,]*(?:e[-+]?[0-9]+)? ?%?")
-DATA_ADDRESS = re.compile(r"data:image/(?:png|jpeg);base64,[A-Za-z0-9+/]+={0,2}")
+DATA_ADDRESS = re.compile(r"data:image/(?:png|jpeg|webp);base64,[A-Za-z0-9+/]+={0,2}")
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Image:
 
     kind: ClassVar[str] = "image"
     address: str
-    """From `figures.png_address` or `figures.thumbnail`."""
+    """From `figures.png_address`, `figures.thumbnail` or `thumbnails.moving_thumbnail`."""
     alt: str
     """What it shows, for those who cannot see it."""
     caption: str = ""
@@ -131,7 +131,7 @@ class PredictionCard:
     true_label: str | None = None
     """None where it is not known."""
     thumbnail: str | None = None
-    """From `figures.thumbnail`."""
+    """From `figures.thumbnail` or `thumbnails.moving_thumbnail`."""
 
     def __post_init__(self) -> None:
         """Check range and address."""
@@ -265,7 +265,9 @@ def _exact(value: object) -> object:
 
 def _check_address(address: str) -> None:
     if not DATA_ADDRESS.fullmatch(address):
-        raise ValueError(f"the image's address {address[:40]!r} is no PNG or JPEG data: make it with report.figures")
+        raise ValueError(
+            f"the image's address {address[:40]!r} is no PNG, JPEG or WebP data: make it with report.figures"
+        )
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from videomae.evaluation.metrics import Interval
+from videomae.evaluation.uncertainty import Interval
 from videomae.probing.results import REPORT_FILE, ProbeResult
 from videomae.report.figures import Curve, confusion_chart, loss_curves
 from videomae.report.page import (

@@ -8,6 +8,7 @@ from videomae.engine.runlog import HISTORY_FILE, MetricsLog, RunFolder
 from videomae.evaluation.results import EVALUATION_FILE, load_evaluation
 from videomae.monitor.history import MONITOR_FILE
 from videomae.recipes.schema import RECIPE_FILE, read_recipe_file
+from videomae.report.evaluation_page import outcome_section
 from videomae.report.page import (
     Block,
     Facts,
@@ -19,7 +20,7 @@ from videomae.report.page import (
     versions,
     write_report,
 )
-from videomae.report.sections import evaluation_section, monitor_section, training_section
+from videomae.report.sections import monitor_section, training_section
 
 REPORT_FILE = "report.html"
 
@@ -40,7 +41,7 @@ def run_sections(folder: Path) -> list[Section]:
     records = MetricsLog.read(RunFolder(folder).metrics)
     sections: list[Section] = []
     if (folder / EVALUATION_FILE).is_file():
-        sections.append(evaluation_section(load_evaluation(folder / EVALUATION_FILE), title="Validation"))
+        sections.append(outcome_section(load_evaluation(folder / EVALUATION_FILE), title="Validation"))
     if (folder / MONITOR_FILE).is_file():
         sections.append(monitor_section(MetricsLog.read(folder / MONITOR_FILE)))
     if any("loss" in one for one in records):

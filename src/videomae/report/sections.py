@@ -141,7 +141,7 @@ def _group_charts(history: History) -> list[Block]:
 
 def evaluation_section(result: EvaluationResult, *, title: str = "Evaluation") -> Section:
     """Show accuracy with its interval, every class, the confusion matrix, and the skipped videos."""
-    metrics, views = result.metrics, result.config.views
+    metrics, views = result.choice, result.config.views
     interval = f"{metrics.top1_interval.low:.1%} to {metrics.top1_interval.high:.1%}"
     facts: dict[str, object] = {"top-1 accuracy": f"{metrics.top1:.2%}", "95 % interval": interval}
     if metrics.top5 is not None:

@@ -18,7 +18,8 @@ from videomae.monitor.held_out import hold_out
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe
 from videomae.train.configs import PlanConfig
 from videomae.train.cost import ClipCost, classification_clip_cost, duration_text, pretraining_clip_cost
-from videomae.train.finetune import build_classifier, training_and_validation
+from videomae.train.finetune import build_classifier
+from videomae.train.labelled import training_and_validation
 from videomae.train.memory import StepMemory, step_memory
 from videomae.train.pretrain import build_model
 from videomae.train.step import StepPlan, muon_matrices, plan_steps
@@ -77,6 +78,8 @@ def memory_of(
         num_matrix_values=sum(one.numel() for one in model.parameters() if one.ndim > 1),
         muon_values=sum(one.numel() for name, one in model.named_parameters() if name in matrices),
         shards=processes if recipe.parallel.kind == "fsdp" else 1,
+        averaged=recipe.optim.ema_decay is not None,
+        checkpointed=recipe.loop.activation_checkpointing,
     )
 
 

@@ -13,40 +13,38 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from videomae.data.augment import directed_classes
+from videomae.data.configs import ProblemType
 from videomae.data.datasets import FinetuningDataset, SampleKey
 from videomae.data.device_augment import DeviceAugment
 from videomae.data.loader import Batch, Shard, train_loader
-from videomae.data.manifest import Manifest
-from videomae.data.mix import Mixing
-from videomae.data.scan import scan_labelled
-from videomae.data.skip_list import without_skipped
-from videomae.data.splits import check_apart, measured_rows, not_used_lines, train_and_val, training_rows
+from videomae.engine.average import WeightAverage
+from videomae.engine.compiled import is_worth_compiling
 from videomae.engine.distributed import Ranks, joined
 from videomae.engine.interrupt import graceful_interrupt
 from videomae.engine.precision import autocast, compute_dtype, pick_device
-from videomae.engine.progress import TrainingProgress
 from videomae.engine.runlog import owned_run
 from videomae.engine.seeding import derive_seed
-from videomae.errors import ConfigError
-from videomae.evaluation.evaluator import evaluate
 from videomae.evaluation.results import EVALUATION_FILE, EvaluationResult, load_evaluation
+from videomae.inference.clips import as_channels
+from videomae.inference.loaded import check_clip
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD
-from videomae.recipes.schema import FinetuneRecipe
-from videomae.sharing.record import EvaluationSummary, ModelRecord, TrainingRecord, save_record
+from videomae.recipes.schema import RECIPE_FILE, FinetuneRecipe
+from videomae.train.adapting import Units, choose_trained
+from videomae.train.channels import with_channels
 from videomae.train.cost import classification_clip_cost, run_cost
+from videomae.train.folds import open_folds, pooled_evaluation
 from videomae.train.gradients import Gradients
 from videomae.train.initial import as_built, initialize_narrow, load_initial, origin_lines
+from videomae.train.labelled import labelled_videos, mixing_of, problem_lines, settle_flip
 from videomae.train.loop import train_steps
+from videomae.train.measuring import Measuring, load_last_evaluation
 from videomae.train.pretrain import training_processor
-from videomae.train.resume import resolve, saved_recipe
+from videomae.train.resume import resolve
 from videomae.train.session import Session
-from videomae.train.spreading import spread_lines, spread_model, whole_model
+from videomae.train.spreading import spread_lines, spread_model
 from videomae.train.step import model_optimizer, plan_steps
 from videomae.weights.report import LoadReport
-
-MAX_CLASSES = 8  # named in a line
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,9 @@ class FinetuneResult:
     model_folder: Path
     """Where the classifier is."""
     evaluation: EvaluationResult
-    """Multi-view evaluation of the final weights on the validation videos."""
+    """Multi-view evaluation of that classifier on the test or the validation videos."""
+    last: EvaluationResult | None = None
+    """That of the last weights, in `model-last/`; None where they are the classifier's."""
 
 
 def finetune(
@@ -71,19 +71,24 @@ def finetune(
 
     Args:
         recipe: Everything that the result depends on.
-        out: Run folder: recipe, metrics, checkpoints and, at the end, the evaluation and the model folder.
+        out: Run folder: recipe, metrics, checkpoints and, at the end, the evaluation and the model folder. With
+            `data.folds` it holds one run for each fold, and the evaluation of all.
         overwrite: Replace a run that is there.
         resume: Go on from the last checkpoint; every later loss equals the uninterrupted run's.
         model_class: What is trained, such as a subclass with another encoder.
 
     Returns:
-        The model folder `out/model` and the evaluation on the validation videos.
+        The model folder `out/model` and its evaluation: the best weights where there is validation during training,
+        else the last. With folds, the folder of the first, and the evaluation of each video by the model that was
+        not trained on it.
 
     Raises:
         VideoMAEError: If the data, the recipe or the folder cannot be used, too many videos are bad, or training
             diverges. The last finished step is saved first.
         StopRequested: A KeyboardInterrupt, after SIGINT or SIGTERM. The last finished step is saved first.
     """
+    if recipe.data.folds is not None and recipe.data.fold is None:
+        return _finetune_folds(recipe, out=out, overwrite=overwrite, resume=resume, model_class=model_class)
     recipe = resolve(recipe, out, resume=resume)
     device = pick_device(recipe.loop.device)
     with joined(device, needs_group=recipe.parallel.kind == "fsdp") as ranks, owned_run(out, ranks):
@@ -102,25 +107,32 @@ def _finetune(
     loop = recipe.loop
     device = pick_device(loop.device)
     dtype = compute_dtype(loop.precision, device)
-    train, val = training_and_validation(recipe)
-    recipe = settle_flip(recipe, train.classes, out=out, resume=resume)
-    model, report = build_classifier(recipe, train.classes, model_class)
+    videos = labelled_videos(recipe)
+    train, problem = videos.train, videos.problem
+    recipe = settle_flip(recipe, videos.names, out=out, resume=resume)
+    model, report = build_classifier(recipe, videos.names, model_class, problem=problem)
     built = as_built(recipe.model, model.config, init=recipe.init, has_decoder=False)
     recipe = replace(recipe, model=built)
+    trained_lines = choose_trained(model, recipe)
     model = model.to(device).train()
     size = recipe.model.image_size
     dataset = FinetuningDataset(train, clip=recipe.clip, size=size, augment=recipe.augment, seed=loop.seed)
     mean, std = (torch.tensor(one, device=device) for one in (IMAGENET_MEAN, IMAGENET_STD))
-    augment = DeviceAugment(recipe.augment, seed=loop.seed, mean=mean, std=std)
-    smoothing = recipe.head.label_smoothing
-    mixing = Mixing(recipe.mix, seed=loop.seed, num_classes=len(train.classes), label_smoothing=smoothing)
+    compiles = is_worth_compiling(loop.compile, device)
+    augment = DeviceAugment(recipe.augment, seed=loop.seed, mean=mean, std=std, compiles=compiles)
+    mixing = mixing_of(recipe, videos.targets, device)
+    units = Units(videos.targets)
+    # What is right for each row, of several labels and values; class ids come with the clips.
+    targets_of_rows = units.standardized(torch.from_numpy(videos.targets.values)).to(device)  # [n, K]
     plan = plan_steps(recipe, num_videos=len(train.rows))
     cost_of_clip = classification_clip_cost(model.config)
     spread = spread_model(model, recipe, ranks, dtype=dtype)
 
     def forward(clips: Batch, keys: Sequence[SampleKey], step: int) -> tuple[Tensor, Tensor]:
-        pixels = augment(clips.clips, keys)  # [B, T, C, H, W]
-        pixels, targets = mixing.apply(pixels, clips.labels, clips.readable, step=step)
+        pixels = as_channels(augment(clips.clips, keys), model.config.num_channels)  # [B, T, C, H, W]
+        is_choice = problem == "single_label_classification"
+        labels = clips.labels if is_choice else targets_of_rows[clips.indices]
+        pixels, targets = mixing.apply(pixels, labels, clips.readable, step=step)
         with autocast(device, dtype):
             logits = spread.module(pixels).logits  # [B, K]
         return mixing.loss(logits, targets, clips.readable), logits
@@ -145,10 +157,12 @@ def _finetune(
     folder, evaluation_file = session.model_folder, session.folder.path / EVALUATION_FILE
     if session.is_finished(plan.total) and ranks.first(evaluation_file.is_file):
         print(f"the run in {out} is finished: it has done its {plan.total} steps and its evaluation")
-        return FinetuneResult(folder, load_evaluation(evaluation_file))
-    for line in origin_lines(report):
+        return FinetuneResult(folder, load_evaluation(evaluation_file), load_last_evaluation(session.folder.path))
+    for line in [*origin_lines(report), *problem_lines(videos.targets), *trained_lines]:
         print(line)
-    start = session.restore(spread, optimizer)
+    decay = recipe.optim.ema_decay
+    average = None if decay is None else WeightAverage(model, decay)
+    start = session.restore(spread, optimizer, average)
     cost = run_cost(cost_of_clip, model, plan, loop, num_videos=len(train.rows), start_step=start)
     for line in (*cost.lines(), *spread_lines(ranks, recipe)):
         print(line)
@@ -161,7 +175,9 @@ def _finetune(
         total_steps=plan.total,
         repeats=recipe.augment.repeats,
         shard=Shard(ranks.rank, ranks.world_size),
+        balanced=recipe.data.sampling == "balanced",
     )
+    measuring = Measuring(recipe, session, videos, plan, training_processor(size), units, spread, ranks, model_class)
     with graceful_interrupt(agreed=ranks.world_size > 1) as interrupt:
         train_steps(
             "fine-tuning",
@@ -174,90 +190,46 @@ def _finetune(
             session=session,
             cost=cost,
             interrupt=interrupt,
+            measuring=measuring,
+            average=average,
         )
 
         # ---- the result --------------------------------------------------------------------------------------
         for line in session.summary():
             print(line)
-        trained = whole_model(spread, model_class, ranks)
-        processor = training_processor(size)
-
-        def evaluated() -> EvaluationResult:
-            with (
-                interrupt.discardable(),
-                TrainingProgress("evaluating", total_steps=len(val.rows)) as progress,
-            ):
-                return evaluate(
-                    trained,
-                    val,
-                    processor=processor,
-                    clip=recipe.clip,
-                    config=recipe.evaluation,
-                    on_progress=lambda done, _: progress.update(done, num_clips=1),
-                )
-
-        def write() -> None:
-            result.save(evaluation_file)
-            session.append({"step": plan.total, "evaluation": result.metrics_dict()})
-            trained.save_pretrained(folder)
-            processor.save_pretrained(folder)
-            training = TrainingRecord.from_dict(session.record(stage="fine-tuning", steps=plan.total))
-            summary = EvaluationSummary.from_dict(result.metrics_dict())
-            save_record(folder, ModelRecord(sampling=recipe.clip, training=training, evaluation=summary))
-
         with session.save_on_stop(), interrupt.alone():
-            result = ranks.first(evaluated)
-        ranks.first(write)
-    return FinetuneResult(folder, result)
+            outcome = measuring.finish(interrupt)
+    return FinetuneResult(folder, outcome.chosen, outcome.last)
 
 
-def training_and_validation(recipe: FinetuneRecipe) -> tuple[Manifest, Manifest]:
-    """Return the two sets of videos.
-
-    Raises:
-        ManifestError: If a folder cannot be used.
-        ConfigError: If the validation folder has videos of a class that the training folder lacks.
-    """
-    data = recipe.data
-    scanned = [scan_labelled(data.train), *([] if data.val is None else [scan_labelled(data.val, subset=True)])]
-    whole, *other = without_skipped(scanned, data.skip)
-    if not other:
-        train, val = train_and_val(whole, val_fraction=data.val_fraction)
-        for line in not_used_lines(whole, train, val):
-            print(line)
-        return train, val
-    train = training_rows(whole)
-    val = measured_rows(other[0], first="val")
-    check_apart(train, val)
-    if not {val.classes[row.label] for row in val.rows if row.label is not None}.issubset(train.classes):
-        raise ConfigError(
-            f"data.val has the classes {', '.join(val.classes)} and data.train {', '.join(train.classes)}: "
-            "name the folders alike; data.val may lack some, and have no other"
-        )
-    return train, val
-
-
-def settle_flip(recipe: FinetuneRecipe, classes: Sequence[str], *, out: Path, resume: bool) -> FinetuneRecipe:
-    """Switch the flip off, and say so, where a mirrored clip would be of another class.
-
-    A resumed run keeps what it has done, also where a version without this rule has started it.
-    """
-    directed = directed_classes(classes)
-    if not (recipe.augment.flip and directed) or (resume and saved_recipe(FinetuneRecipe, out).augment.flip):
-        return recipe
-    if not resume:
-        others = f" and {len(directed) - MAX_CLASSES} others" if len(directed) > MAX_CLASSES else ""
-        print(
-            f"augment.flip is switched off: a mirrored clip of {', '.join(directed[:MAX_CLASSES])}{others} would be "
-            "of another class; rename the classes to flip all the same"
-        )
-    return replace(recipe, augment=replace(recipe.augment, flip=False))
+def _finetune_folds(
+    recipe: FinetuneRecipe,
+    *,
+    out: Path,
+    overwrite: bool,
+    resume: bool,
+    model_class: type[VideoMAEForVideoClassification],
+) -> FinetuneResult:
+    """Fine-tune one model for each fold, and evaluate every video by the one that has not seen it."""
+    assert recipe.data.folds is not None
+    folder = open_folds(recipe, out, overwrite=overwrite, resume=resume)
+    results = []
+    for fold in range(1, recipe.data.folds + 1):
+        print(f"fold {fold} of {recipe.data.folds}")
+        own = replace(recipe, data=replace(recipe.data, fold=fold))
+        place = folder / f"fold-{fold}"
+        results.append(finetune(own, out=place, resume=(place / RECIPE_FILE).is_file(), model_class=model_class))
+    pooled = pooled_evaluation([result.evaluation for result in results])
+    pooled.save(folder / EVALUATION_FILE)
+    return FinetuneResult(results[0].model_folder, pooled)
 
 
 def build_classifier(
     recipe: FinetuneRecipe,
     classes: tuple[str, ...],
     model_class: type[VideoMAEForVideoClassification] = VideoMAEForVideoClassification,
+    *,
+    problem: ProblemType = "single_label_classification",
 ) -> tuple[VideoMAEForVideoClassification, LoadReport | None]:
     """Return the model to train, and where its tensors came from (None: all are randomly initialized).
 
@@ -269,6 +241,8 @@ def build_classifier(
         "drop_path_rate": recipe.head.drop_path_rate,
         "classifier_dropout": recipe.head.dropout,
         "id2label": dict(enumerate(classes)),
+        # Without a word where it is a choice between classes, as in every published classifier.
+        **({} if problem == "single_label_classification" else {"problem_type": problem}),
     }
     torch.manual_seed(derive_seed(recipe.loop.seed, "weights"))
     if recipe.init is None:
@@ -276,10 +250,17 @@ def build_classifier(
         initialize_narrow(model.videomae)
         report = None
     else:
+        # Channels are changed afterwards: init is read as it is.
+        overrides = dict(recipe.model.overrides)
+        channels = overrides.pop("num_channels", None)
+        wanted = replace(recipe.model, overrides=overrides)
         shape = {"image_size": recipe.model.image_size, "num_frames": recipe.clip.num_frames}
         model, report = load_initial(
-            model_class, recipe.init, recipe.model, has_decoder=False, fresh_head=True, **shape, **settings
+            model_class, recipe.init, wanted, has_decoder=False, fresh_head=True, **shape, **settings
         )
+        if channels not in (None, model.config.num_channels):
+            model = with_channels(model, channels)
+    check_clip(recipe.clip, model.config)
     with torch.no_grad():
         for parameter in model.classifier.parameters():
             parameter.mul_(recipe.head.init_scale)

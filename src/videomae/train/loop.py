@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from torch.utils.data import DataLoader
@@ -10,6 +12,8 @@ from torch.utils.data import DataLoader
 from videomae.collection.prepare_state import FOLDER as PREPARED
 from videomae.data.loader import Batch, in_steps
 from videomae.data.manifest import procedural_seed
+from videomae.engine.average import WeightAverage
+from videomae.engine.compiled import uncompiled
 from videomae.engine.data_wait import DataWait
 from videomae.engine.interrupt import Interrupt
 from videomae.engine.optim import RunOptimizer, clip_and_norm
@@ -20,6 +24,7 @@ from videomae.monitor.learning import LearningMonitor
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe
 from videomae.train.cost import RunCost
 from videomae.train.gradients import Gradients
+from videomae.train.measuring import Measuring
 from videomae.train.session import Session
 from videomae.train.step import StepPlan, update_weights
 
@@ -36,7 +41,9 @@ def train_steps(
     session: Session,
     cost: RunCost,
     interrupt: Interrupt,
+    average: WeightAverage | None = None,
     monitor: LearningMonitor | None = None,
+    measuring: Measuring | None = None,
 ) -> None:
     """Train from the step that the session is at to the last one.
 
@@ -51,7 +58,9 @@ def train_steps(
         session: Restored.
         cost: Of the run.
         interrupt: Where a stop is asked for.
+        average: Of the weights; it is the model's after the last step.
         monitor: Measures whether pre-training learns; in the first process alone.
+        measuring: Validates fine-tuning; in all processes.
 
     Raises:
         VideoMAEError: If too many videos are bad, training diverges or a file cannot be written.
@@ -67,8 +76,12 @@ def train_steps(
         session.save_on_stop(),
     ):
         batches = in_steps(groups, start_step=start, repeats=recipe.augment.repeats)
-        for line in monitor.start(start, session.recent) if monitor is not None else ():
-            progress.say(line)
+        with uncompiled():  # what is measured now and then, on other shapes, is not worth a compilation
+            for line in monitor.start(start, session.recent) if monitor is not None else ():
+                progress.say(line)
+        if measuring is not None and measuring.is_due(start):  # a stop came between the step and its validation
+            with averaged(average):
+                measuring.validate(start, progress.say, interrupt)
         for step in range(start + 1, plan.total + 1):
             loss = norm = None
             with interrupt.discardable():
@@ -83,6 +96,8 @@ def train_steps(
             with session.updating(step):
                 if loss is not None and norm is not None:
                     update_weights(optimizer, lr=plan.lr(step), loss=loss, grad_norm=norm)
+                    if average is not None:
+                        average.update()
             read = session.log_step(whole, plan, loss=loss, grad_norm=norm, noted=wait.noted())
             wait.done()
             progress.data_wait = wait.share
@@ -91,11 +106,22 @@ def train_steps(
                 progress.say(line)
             if monitor is not None and monitor.is_due(step):
                 session.flush()
-                for line in monitor.measure(step, session.recent):
-                    progress.say(line)
+                with uncompiled():
+                    for line in monitor.measure(step, session.recent):
+                        progress.say(line)
+            if measuring is not None and measuring.is_due(step):
+                with averaged(average):
+                    measuring.validate(step, progress.say, interrupt)
             if step % loop.checkpoint_steps == 0 or step == plan.total:
                 session.save()
         session.finish_saving()
+        if average is not None:
+            average.install()
+
+
+def averaged(average: WeightAverage | None) -> AbstractContextManager[None]:
+    """Put the average of the weights in their place, where there is one: it is what the run will give."""
+    return contextlib.nullcontext() if average is None else average.installed()
 
 
 def prepare_command(videos: Path) -> str | None:

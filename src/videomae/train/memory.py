@@ -28,7 +28,7 @@ class StepMemory:
     copies: int
     """Of matrices in bf16, until their gradients are known."""
     optimizer: int
-    """Two moments of every weight, or one of a matrix that Muon updates."""
+    """Two moments of every weight, or one of a matrix that Muon updates; and a moving average, if any."""
     gradients: int
     """One of every weight, float32."""
     clips: int
@@ -71,6 +71,8 @@ def step_memory(
     cuda: bool = False,
     muon_values: int = 0,
     shards: int = 1,
+    averaged: bool = False,
+    checkpointed: bool = False,
 ) -> StepMemory:
     """Return what a step needs.
 
@@ -87,6 +89,8 @@ def step_memory(
         muon_values: Values that Muon updates, with one moment each.
         shards: Devices among which FSDP2 divides weights, moments and gradients; 1 with DDP. The block that is being
             computed, which is whole then, is not counted.
+        averaged: Whether a moving average of the weights is kept.
+        checkpointed: Whether blocks keep their input alone, and one at a time is computed again.
     """
     size = 2 if bf16 else FLOAT32
     grid = native_grid(config)
@@ -94,21 +98,25 @@ def step_memory(
     norm, again = int(cuda and bf16), int(cuda)  # values that a norm, and attention, keep more
     states = STATES + 2 * norm + again
     kept = visible * P * size  # tubelets, for the gradient of the projection
-    kept += config.num_hidden_layers * block_bytes(D, config.intermediate_size, visible, size, states=states)
+    block = block_bytes(D, config.intermediate_size, visible, size, states=states)
+    kept += config.num_hidden_layers * (visible * D * FLOAT32 if checkpointed else block)
     kept += (2 + norm) * visible * D * size  # the last state, and that normalized
     loss = 0
     if decoded:
         tokens, mlp, depth = visible + decoded, config.decoder_intermediate_size, config.decoder_num_hidden_layers
-        kept += (depth - 1) * block_bytes(E, mlp, tokens, size, states=states)
+        of_decoder = block_bytes(E, mlp, tokens, size, states=states)
+        kept += (depth - 1) * (tokens * E * FLOAT32 if checkpointed else of_decoder)
+        block = max(block, of_decoder)
         kept += (4 + norm) * tokens * E * size  # the last block's input, that normalized, keys and values
         kept += ((7 + 2 * norm + again) * E + 2 * mlp) * decoded * size  # its outputs, and the last norm's
         kept += 2 * decoded * P * FLOAT32  # predictions and targets in float32
         loss = decoded * P * (FLOAT32 + (2 * size if bf16 else 0))  # the gradient; under bf16 again, with the logits
+    kept += block if checkpointed else 0
     copied = num_matrix_values - P * D  # not the tubelet projection: clips have no gradient
     return StepMemory(
         weights=num_parameters * FLOAT32 // shards,
         copies=(copied * size if bf16 else 0) // shards,
-        optimizer=(2 * num_parameters - muon_values) * FLOAT32 // shards,
+        optimizer=((3 if averaged else 2) * num_parameters - muon_values) * FLOAT32 // shards,
         gradients=num_parameters * FLOAT32 // shards,
         clips=clips * grid.num_tokens * P * (1 + FLOAT32),
         activations=clips * kept,

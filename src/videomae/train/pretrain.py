@@ -21,6 +21,8 @@ from videomae.data.procedural_source import ProceduralDataset
 from videomae.data.scan import scan_unlabelled
 from videomae.data.skip_list import without_skipped
 from videomae.data.splits import not_used_lines, training_rows
+from videomae.engine.average import WeightAverage
+from videomae.engine.compiled import is_worth_compiling
 from videomae.engine.distributed import Ranks, joined
 from videomae.engine.interrupt import graceful_interrupt
 from videomae.engine.precision import autocast, compute_dtype, pick_device
@@ -99,7 +101,8 @@ def _pretrain(
     model = model.to(device).train()
     dataset = training_data(recipe, manifest, native_grid(model.config), device=device)
     mean, std = (torch.tensor(one, device=device) for one in (IMAGENET_MEAN, IMAGENET_STD))
-    augment = DeviceAugment(recipe.augment, seed=loop.seed, mean=mean, std=std)
+    compiles = is_worth_compiling(loop.compile, device)
+    augment = DeviceAugment(recipe.augment, seed=loop.seed, mean=mean, std=std, compiles=compiles)
     plan = plan_steps(recipe, num_videos=len(manifest.rows))
     cost_of_clip = pretraining_clip_cost(model.config, recipe)
     spread = spread_model(model, recipe, ranks, dtype=dtype)
@@ -130,7 +133,9 @@ def _pretrain(
         return folder
     for line in (*not_used_lines(all_videos, training_rows(all_videos)), *origin_lines(report)):
         print(line)
-    start = session.restore(spread, optimizer)
+    decay = recipe.optim.ema_decay
+    average = None if decay is None else WeightAverage(model, decay)
+    start = session.restore(spread, optimizer, average)
     monitor = None
     if recipe.parallel.kind == "fsdp" and recipe.monitor.enabled:
         print("monitor: nothing is measured, since parallel.kind is fsdp: no process has the whole model")
@@ -168,6 +173,7 @@ def _pretrain(
             session=session,
             cost=cost,
             interrupt=interrupt,
+            average=average,
             monitor=monitor,
         )
 

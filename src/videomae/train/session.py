@@ -20,6 +20,7 @@ from torch import Tensor
 
 from videomae import __version__
 from videomae.data.manifest import Manifest
+from videomae.engine.average import WeightAverage
 from videomae.engine.checkpoint import folder_state, latest_checkpoint, load_checkpoint, save_checkpoint
 from videomae.engine.distributed import Ranks
 from videomae.engine.interrupt import StopRequested
@@ -124,7 +125,7 @@ class Session:
             tell(f"the run is finished: other values of {changed} change nothing")
         return finished
 
-    def restore(self, spread: SpreadModel, optimizer: RunOptimizer) -> int:
+    def restore(self, spread: SpreadModel, optimizer: RunOptimizer, average: WeightAverage | None = None) -> int:
         """Load the newest checkpoint into the model and the optimizer, if there is one.
 
         From here on they are what `save` saves.
@@ -135,7 +136,7 @@ class Session:
         Raises:
             CheckpointError: If it belongs to other data or another model, or its weights are not finite.
         """
-        self._spread, self._optimizer = spread, optimizer
+        self._spread, self._optimizer, self._average = spread, optimizer, average
         if spread.is_sharded:
             folder, keep = self.folder.checkpoints, self.loop.keep_checkpoints
             self._sharded = ShardedCheckpoints(folder, self._ranks, keep=keep)
@@ -164,10 +165,12 @@ class Session:
                 "run in another folder"
             )
         if path.is_dir():
-            return load_sharded(path, model, optimizer)
+            return load_sharded(path, model, optimizer, ema=self._averages)
         try:
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
+            if self._average is not None:
+                self._average.load(state["ema"])
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{path} does not fit this recipe's model: {reason}") from None
@@ -319,7 +322,7 @@ class Session:
                     "with a lower optim.base_lr"
                 )
             if self._sharded is not None:
-                self._sharded.save(model, self._optimizer, step=self.step, plain=plain)
+                self._sharded.save(model, self._optimizer, step=self.step, plain=plain, ema=self._averages)
             else:
                 (ranks or Ranks()).first(lambda: self._write_file(plain))
         except VideoMAEError:
@@ -329,7 +332,13 @@ class Session:
 
     def _write_file(self, plain: dict[str, Any]) -> None:
         state = {"model": self._spread.model.state_dict(), "optimizer": self._optimizer.state_dict(), **plain}
+        if self._average is not None:
+            state["ema"] = self._average.values
         save_checkpoint(self.folder.checkpoints, step=self.step, state=state, keep=self.loop.keep_checkpoints)
+
+    @property
+    def _averages(self) -> dict[str, Tensor] | None:
+        return None if self._average is None else self._average.values
 
     def finish_saving(self) -> None:
         """Wait for a checkpoint that is still being written.

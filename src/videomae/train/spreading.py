@@ -7,6 +7,7 @@ from typing import TypeVar
 import torch
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
+from videomae.engine.compiled import is_worth_compiling
 from videomae.engine.distributed import Ranks
 from videomae.engine.interrupt import interruptible_backward
 from videomae.engine.parallel import SpreadModel, spread
@@ -14,6 +15,7 @@ from videomae.errors import ConfigError
 from videomae.model.base import VideoMAEPreTrainedModel
 from videomae.model.layers import VideoMAELayer
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe
+from videomae.train.compiled import compile_parts
 
 Model = TypeVar("Model", bound=VideoMAEPreTrainedModel)
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
@@ -48,6 +50,10 @@ def spread_model(
         )
     if ranks.world_size == 1:
         interruptible_backward(model.parameters())
+    if recipe.loop.activation_checkpointing:
+        model.activation_checkpointing_enable()
+    if is_worth_compiling(recipe.loop.compile, next(model.parameters()).device):
+        compile_parts(model)
     blocks = [module for module in model.modules() if isinstance(module, VideoMAELayer)]
     return spread(model, ranks, recipe.parallel.kind, blocks=blocks, dtype=dtype)
 

@@ -59,13 +59,16 @@ class VideoReader(Closing):
     Keeps no frames; the memory used is that of the frames asked for. Not safe for use by several threads at once.
     """
 
-    def __init__(self, video: EncodedVideo, *, store: IndexStore | None = None) -> None:
+    def __init__(
+        self, video: EncodedVideo, *, store: IndexStore | None = None, allow_truncated: bool = False
+    ) -> None:
         """Open a video and read its packets, or what a store knows of them.
 
         Args:
             video: A video of any kind that FFmpeg reads: the path of a file; an address, `http://`, `https://` or
                 `file://`; the content; or an open binary file, which stays open and is left where it stood.
             store: Keeps what is known of the files of a collection; it changes nothing but speed.
+            allow_truncated: Read a file that ends before what it promises as far as it goes; nothing is stored.
 
         Raises:
             VideoReadError: If the file is missing, empty, no video, truncated, or no frame of it decodes, or the
@@ -73,10 +76,11 @@ class VideoReader(Closing):
             ConfigError: If a file is open as text.
         """
         self._file = EncodedFile(video)
-        self._store = store
+        self._store = None if allow_truncated else store  # what it keeps would pass for a whole file
+        self._allow_truncated = allow_truncated
         self._source: VideoSource | None = None
         self._is_closed = False
-        kept = None if store is None else store.get(self._file)
+        kept = None if self._store is None else self._store.get(self._file)
         self._is_kept = kept is not None
         """True while nothing but the store says what is known."""
         try:
@@ -173,7 +177,7 @@ class VideoReader(Closing):
     # ---- what is known of the video, and what becomes of it where it is wrong ---------------------------------
 
     def _index_packets(self) -> IndexedVideo:
-        video, self._source = index_video(self._file)
+        video, self._source = index_video(self._file, allow_truncated=self._allow_truncated)
         if video.access is not None:
             self._close_source()
         if self._store is not None and video.index is not None:

@@ -64,11 +64,12 @@ def container_facts(container: InputContainer, stream_index: int) -> ContainerFa
     )
 
 
-def index_video(file: EncodedFile) -> tuple[IndexedVideo, VideoSource]:
+def index_video(file: EncodedFile, *, allow_truncated: bool = False) -> tuple[IndexedVideo, VideoSource]:
     """Open a video and read its packets.
 
     Args:
         file: A video file.
+        allow_truncated: Take a file that ends before what it promises for what is in it.
 
     Returns:
         What it holds, and the stream at its end; the caller closes that.
@@ -82,7 +83,8 @@ def index_video(file: EncodedFile) -> tuple[IndexedVideo, VideoSource]:
         container = container_facts(source.container, opened.info.stream_index)
         assert container is not None
         packets = opened.packets + [packet_facts(packet) for packet in source.packets()]
-        check_complete(opened, packets)
+        if not allow_truncated:
+            check_complete(opened, packets)
         seconds_per_unit = float(source.stream.time_base or 0)
         index = access = None
         # The two fields of interlaced video may lie in packets of their own: left to the decoder.

@@ -140,7 +140,13 @@ def version_of(path: Path) -> tuple[int, int] | None:
     return facts.st_size, facts.st_mtime_ns
 
 
-def open_reader(video: EncodedVideo, *, store: IndexStore | None = None, fps: float | None = None) -> Reader:
+def open_reader(
+    video: EncodedVideo,
+    *,
+    store: IndexStore | None = None,
+    fps: float | None = None,
+    allow_truncated: bool = False,
+) -> Reader:
     """Open a video or a part of one.
 
     Args:
@@ -149,6 +155,7 @@ def open_reader(video: EncodedVideo, *, store: IndexStore | None = None, fps: fl
             part of it.
         store: Keeps what is known of the files of a collection; it changes nothing but speed.
         fps: Frames a second to read it at, see `ResampledReader`; None: its own frames.
+        allow_truncated: Read a file that ends before what it promises as far as it goes.
 
     Raises:
         VideoReadError: If it cannot be read, or no frame of it is shown between the two times.
@@ -156,13 +163,13 @@ def open_reader(video: EncodedVideo, *, store: IndexStore | None = None, fps: fl
     start = end = None
     reader: Reader
     if not isinstance(video, str | os.PathLike):
-        reader = VideoReader(video)
+        reader = VideoReader(video, allow_truncated=allow_truncated)
     elif (local := local_path(video)) is not None:
         path, start, end = split_part(local)
-        reader = _open_whole(path, store)
+        reader = _open_whole(path, store, allow_truncated)
     else:
         address, start, end = _split_text(encoded_name(video))
-        reader = VideoReader(address, store=store)
+        reader = VideoReader(address, store=store, allow_truncated=allow_truncated)
     try:
         if start is not None or end is not None:
             reader = PartReader(reader, start_seconds=start, end_seconds=end)
@@ -172,13 +179,13 @@ def open_reader(video: EncodedVideo, *, store: IndexStore | None = None, fps: fl
         raise
 
 
-def _open_whole(path: Path, store: IndexStore | None) -> Reader:
+def _open_whole(path: Path, store: IndexStore | None, allow_truncated: bool) -> Reader:
     if path.is_dir():
         return PictureReader(path)
     folder, template = split_template(path)
     if template is not None and folder.is_dir() and not path.exists():
         return PictureReader(folder, template)
-    return VideoReader(path, store=store)
+    return VideoReader(path, store=store, allow_truncated=allow_truncated)
 
 
 class PartReader(Closing):

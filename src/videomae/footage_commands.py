@@ -1,0 +1,122 @@
+"""The subcommands for long videos and live streams: one subcommand is one function below, see `cli`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from videomae.command_options import MODEL_HELP, add_clip, add_device, command_parser, parsed
+
+EXIT_BAD_VIDEO = 2
+
+
+def timeline(arguments: list[str]) -> int:
+    """Tell when what happens in videos of any length: class probabilities over time, and the events in them."""
+    from videomae.timeline.configs import TimelineConfig
+
+    parser = command_parser("timeline", timeline)
+    parser.add_argument("model", help=MODEL_HELP)
+    parser.add_argument(
+        "videos", nargs="+", help="video files, folders of them, manifests (.csv, .parquet), http(s) addresses"
+    )
+    parser.add_argument(
+        "--out",
+        nargs="+",
+        required=True,
+        help="files to write: .json, .csv, .parquet, .html, .srt, .vtt, .eaf (ELAN), .labelstudio.json, .cvat.xml; "
+        "with {video} in the name a file for each video",
+    )
+    parser.add_class_arguments(TimelineConfig, as_group=False)
+    parser.add_argument("--labels", nargs="+", default=None, help="classes to look for; default: all")
+    parser.add_argument("--annotate", type=str | None, help="video file to write with the labels in the picture")
+    parser.add_argument("--resume", action="store_true", help="go on with what a stopped run has left beside --out")
+    add_clip(parser)
+    add_device(parser)
+    options = vars(parsed(parser, arguments))
+
+    from videomae.inference.files import list_inputs
+    from videomae.inference.predictor import Predictor
+    from videomae.report.timeline_page import write_timeline_page
+    from videomae.timeline.annotate import check_annotated
+    from videomae.timeline.kept import KeptScores
+    from videomae.timeline.run import run_timelines
+    from videomae.timeline.scan_progress import ScanProgress
+    from videomae.timeline.writers import PLACEHOLDER, WRITERS, check_outputs, write_outputs
+
+    writers = {**WRITERS, ".html": write_timeline_page}
+    names, videos, annotated = options["out"], options["videos"], options["annotate"]
+    num_videos = sum(1 for _ in list_inputs(videos))
+    check_outputs(names, writers, num_videos=num_videos)
+    if annotated is not None:
+        check_annotated(annotated, num_videos=num_videos)
+    config = TimelineConfig(**{name: options[name] for name in TimelineConfig.__dataclass_fields__})
+    predictor = Predictor(options["model"], clip=options["clip"], device=options["device"])
+    kept = KeptScores(Path(names[0].replace(PLACEHOLDER, "video")), predictor, config, resume=options["resume"])
+    with ScanProgress(num_videos) as progress:
+        done = run_timelines(
+            predictor,
+            videos,
+            kept,
+            config=config,
+            labels=options["labels"],
+            with_strip=any(name.endswith(".html") for name in names),
+            annotated=annotated,
+            progress=progress,
+        )
+    files = write_outputs(names, done.timelines, writers) if done.timelines else []
+    for bad in done.bad:
+        print(f"error: {bad.reason}", file=sys.stderr)
+    for one in done.timelines:
+        if one.fault is not None:
+            print(f"error: {one.video.path} is not whole: {one.fault}", file=sys.stderr)
+        print(f"{one.video.path}: {len(one.events)} events in {len(one.seconds)} windows")
+    print(progress.summary(), file=sys.stderr)
+    if files:
+        print(f"files: {', '.join(map(str, files))}")
+    if done.is_stopped:
+        print(f"stopped: what is done is written; --resume goes on, from {kept.folder}", file=sys.stderr)
+        raise KeyboardInterrupt
+    kept.remove()
+    return EXIT_BAD_VIDEO if done.bad or any(one.fault for one in done.timelines) else 0
+
+
+def stream(arguments: list[str]) -> int:
+    """Classify a camera, a stream, a pipe or a file played as live; events are lines of JSON on standard output."""
+    from videomae.live.configs import StreamConfig
+
+    parser = command_parser("stream", stream)
+    parser.add_argument("model", help=MODEL_HELP)
+    parser.add_argument(
+        "source", help="number of a camera, rtsp:// or http(s):// address, - for standard input, or a file"
+    )
+    parser.add_class_arguments(StreamConfig, as_group=False)
+    parser.add_argument("--labels", nargs="+", default=None, help="classes to look for; default: all")
+    parser.add_argument("--events", type=Path | None, help="file that gets the events too, behind what is in it")
+    parser.add_argument("--webhook", type=str | None, help="http(s) address that gets each event in a POST request")
+    parser.add_argument("--exec", type=str | None, help="shell command to run for each event, JSON on its input")
+    parser.add_argument("--show", action="store_true", help="draw classes, speed and latency in the terminal")
+    parser.add_argument("--record", type=Path | None, help=".m3u8 (HLS) or .mp4 to write the newest minutes to")
+    parser.add_argument("--record_seconds", type=float, default=60.0, help="how much of them is kept")
+    add_clip(parser)
+    add_device(parser)
+    options = vars(parsed(parser, arguments))
+
+    from videomae.inference.predictor import Predictor
+    from videomae.live.run import run_stream
+    from videomae.live.sinks import EventSinks
+
+    config = StreamConfig(**{name: options[name] for name in StreamConfig.__dataclass_fields__})
+    predictor = Predictor(options["model"], clip=options["clip"], device=options["device"])
+    with EventSinks(file=options["events"], webhook=options["webhook"], command=options["exec"]) as sinks:
+        done = run_stream(
+            predictor,
+            options["source"],
+            sinks,
+            config=config,
+            labels=options["labels"],
+            show=options["show"],
+            record=options["record"],
+            record_seconds=options["record_seconds"],
+        )
+    print(done.summary(), file=sys.stderr)
+    return 0

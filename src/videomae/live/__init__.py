@@ -1,0 +1,1 @@
+"""Live video: cameras, streams, pipes and files played as live, classified while they come."""

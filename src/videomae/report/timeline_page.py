@@ -1,0 +1,174 @@
+"""The page of timelines: the video, classes over time above a strip of frames, events; a click plays the place.
+
+Unlike the other pages it needs a script, a dozen lines that set the player's time; the page allows no other script,
+and nothing but media from elsewhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from urllib.parse import quote
+
+import jinja2
+import numpy as np
+
+from videomae import __version__
+from videomae.report.page import write_report
+from videomae.report.svg import DARK, LIGHT, printable
+from videomae.timeline.annotate import clock
+from videomae.timeline.labelling_tools import media_address
+from videomae.timeline.timeline import FloatArray, Timeline
+from videomae.timeline.writers import shown_labels
+
+TEMPLATE = "timeline.html.j2"
+MAX_POINTS = 1500  # of a curve; of more windows the highest and the lowest of neighbouring ones are drawn
+MAX_EVENTS = 500  # in the table of a video
+TICK_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600)
+MAX_TICKS = 8
+WIDTH, HEIGHT = 1000.0, 160.0  # of the chart in its own units
+# As in the charts of the other pages, and four more that can be told from those.
+LIGHT_COLORS = (*LIGHT.series, "#b3831a", "#c2377a", "#5a6675", "#0f8da0")
+DARK_COLORS = (*DARK.series, "#e3bd63", "#ff85b8", "#9aa7b6", "#63cfe0")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One class on the chart."""
+
+    label: str
+    """Its name."""
+    color: int
+    """Which of the colors."""
+    points: str
+    """Of an SVG polyline."""
+    spans: tuple[tuple[float, float], ...]
+    """Left edge and width of each event, in the chart's units."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One video on the page."""
+
+    timeline: Timeline
+    """What is shown."""
+    address: str
+    """The video, for the player."""
+    strip: str
+    """Data address of the small frames; empty without."""
+    curves: tuple[Curve, ...]
+    """The classes that matter."""
+    ticks: tuple[tuple[float, str], ...]
+    """Place in percent and time of marks along the axis."""
+
+    @property
+    def begin(self) -> float:
+        """Time at the left end, seconds."""
+        return float(self.timeline.start_seconds[0])
+
+    @property
+    def end(self) -> float:
+        """Time at the right end."""
+        return float(self.timeline.end_seconds[-1])
+
+
+def write_timeline_page(path: Path, timelines: Sequence[Timeline]) -> None:
+    """Write the page of one or more videos; the videos stay where they are, the page names them beside itself.
+
+    Raises:
+        RunError: If it cannot be written.
+    """
+    write_report(path, render_timelines(timelines, folder=path.absolute().parent))
+
+
+def render_timelines(timelines: Sequence[Timeline], *, folder: Path) -> str:
+    """Return the page as HTML text.
+
+    Args:
+        timelines: What to show, each with at least one window.
+        folder: Where the page will lie, from which the players find the videos.
+    """
+    environment = _environment()
+    script, _, _ = environment.loader.get_source(environment, "timeline.js")  # type: ignore[union-attr]
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    html = environment.get_template(TEMPLATE).render(
+        panels=[panel(one, folder) for one in timelines if len(one.seconds)],
+        version=__version__,
+        light=LIGHT,
+        dark=DARK,
+        light_colors=LIGHT_COLORS,
+        dark_colors=DARK_COLORS,
+        width=WIDTH,
+        height=HEIGHT,
+        max_events=MAX_EVENTS,
+        clock=clock,
+        script=script,
+        script_hash=digest,
+    )
+    return printable(html)
+
+
+def panel(timeline: Timeline, folder: Path) -> Panel:
+    """Return what the page shows of a video."""
+    begin, end = float(timeline.start_seconds[0]), float(timeline.end_seconds[-1])
+    scale = WIDTH / max(end - begin, 1e-9)
+    curves = []
+    for color, label_id in enumerate(shown_labels(timeline)):
+        events = [event for event in timeline.events if event.label_id == label_id]
+        spans = tuple(
+            (round((event.start_seconds - begin) * scale, 2), round(max(event.seconds * scale, 1.0), 2))
+            for event in events
+        )
+        points = _points((timeline.seconds - begin) * scale, timeline.curves[:, label_id])
+        curves.append(Curve(timeline.labels[label_id], color, points, spans))
+    strip = f"data:image/jpeg;base64,{base64.b64encode(timeline.strip).decode('ascii')}" if timeline.strip else ""
+    address = video_address(timeline.video.path, folder)
+    return Panel(timeline, address, strip, tuple(curves), _ticks(begin, end))
+
+
+def video_address(path: str, folder: Path) -> str:
+    """Return how a page in a folder names a video: relative to it, so that both may move together."""
+    if "://" in path:
+        return path
+    whole = Path(path.partition("#t=")[0]).absolute()
+    try:
+        return quote(Path(os.path.relpath(whole, folder)).as_posix())
+    except ValueError:  # another drive
+        return media_address(str(whole))
+
+
+def _points(places: FloatArray, scores: FloatArray) -> str:
+    """Return a polyline with at most `MAX_POINTS` points that keeps the extremes."""
+    if len(scores) > MAX_POINTS:
+        parts = np.array_split(np.arange(len(scores)), MAX_POINTS // 2)
+        kept = {int(part[choose(scores[part])]) for part in parts for choose in (np.argmin, np.argmax)}
+        chosen = np.array(sorted(kept))
+        places, scores = places[chosen], scores[chosen]
+    heights = HEIGHT * (1 - scores)
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(places.tolist(), heights.tolist(), strict=True))
+
+
+def _ticks(begin: float, end: float) -> tuple[tuple[float, str], ...]:
+    """Return marks at round times, four to eight of them."""
+    length = max(end - begin, 1e-9)
+    step = next((one for one in TICK_SECONDS if length / one <= MAX_TICKS), length)
+    times = [step * number for number in range(math.ceil(begin / step), int(end / step) + 1)]
+    names = [clock(time).split(".")[0] if step >= 1 else f"{time:.1f}" for time in times]
+    return tuple((round(100 * (time - begin) / length, 3), name) for time, name in zip(times, names, strict=True))
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("videomae.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
