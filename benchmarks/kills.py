@@ -6,11 +6,16 @@ and weights, byte for byte, and the same record of the training, and no process 
 
     python -m benchmarks.kills --moments 20
     python -m benchmarks.kills --moments 5 --loops finetune --signals SIGKILL --seed 7
+    python -m benchmarks.kills --moments 10 --processes 2 --kind fsdp --signals SIGKILL
+
+With several processes torchrun starts the run. SIGTERM goes to torchrun, which passes it on, as a scheduler's would;
+SIGKILL in turn to torchrun and all of its processes at once, and to one of those that train.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -80,33 +85,45 @@ class Subject:
     """Until its folder was there."""
     run_seconds: float
     """From then to its end."""
+    processes: int = 1
+    """Of a run; more than one are torchrun's."""
 
     def command(self, run: Path) -> list[str]:
         """Return the command that starts a run."""
-        return [sys.executable, "-m", "videomae", self.subcommand, *self.words, "--out", str(run)]
+        return [*self.launcher(), "-m", "videomae", self.subcommand, *self.words, "--out", str(run)]
 
     def resume(self, run: Path) -> list[str]:
         """Return the command that resumes a run."""
-        return [sys.executable, "-m", "videomae", self.subcommand, "--resume", "--out", str(run)]
+        return [*self.launcher(), "-m", "videomae", self.subcommand, "--resume", "--out", str(run)]
+
+    def launcher(self) -> list[str]:
+        """Return how Python is started."""
+        if self.processes == 1:
+            return [sys.executable]
+        return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self.processes}"]
 
 
 Moment = Callable[[Subject, Path], bool]
 MOMENTS: dict[str, Moment] = {
     "before the first step": lambda subject, run: (run / "recipe.yaml").exists(),
     "while a checkpoint is written": lambda subject, run: any((run / "checkpoints").glob("*.tmp")),
-    "after the last step": lambda subject, run: (run / "checkpoints" / f"checkpoint-{subject.steps:08d}.pt").exists(),
+    "after the last step": lambda subject, run: any(
+        (run / "checkpoints").glob(f"checkpoint-{subject.steps:08d}*[!p]")
+    ),
     "while the model is written": lambda subject, run: (run / "model").exists(),
 }
 """Moments that are known by what is in the run folder."""
 
 
-def make_subject(subcommand: str, folder: Path, *, steps: int = STEPS) -> Subject:
+def make_subject(
+    subcommand: str, folder: Path, *, steps: int = STEPS, processes: int = 1, kind: str = "ddp"
+) -> Subject:
     """Write videos, and run a training command on them to its end."""
     if not (folder / "videos").exists():
         write_motion_videos(folder / "videos", videos_per_class=2, size=32, num_frames=16)
     words = [f"--data.train={folder / 'videos'}", f"--schedule.steps={steps}", "--model.image_size=32"]
     words += ["--clip.num_frames=8", "--clip.stride=1", "--loop.batch_size=4", "--loop.device=cpu"]
-    words += ["--loop.workers=1", "--loop.checkpoint_steps=7", "--loop.log_steps=5"]
+    words += ["--loop.workers=1", "--loop.checkpoint_steps=7", "--loop.log_steps=5", f"--parallel.kind={kind}"]
     if subcommand == "pretrain":
         sizes: dict[str, object] = {**MODEL, **DECODER, "drop_path_rate": 0.1}
         words += ["--mask.ratio=0.75"]
@@ -114,7 +131,8 @@ def make_subject(subcommand: str, folder: Path, *, steps: int = STEPS) -> Subjec
         sizes = {**MODEL}
         words += ["--data.val_fraction=0.5", "--head.dropout=0.1"]
     words += [f"--model.overrides.{name}={value}" for name, value in sizes.items()]
-    subject = Subject(subcommand, ("--config", "tiny", *words), folder / f"{subcommand}-whole", steps, 0.0, 0.0)
+    whole = folder / f"{subcommand}-whole"
+    subject = Subject(subcommand, ("--config", "tiny", *words), whole, steps, 0.0, 0.0, processes)
     begun = time.monotonic()
     process = start(subject.command(subject.whole))
     wait_until(lambda: subject.whole.exists(), process)
@@ -143,11 +161,14 @@ def kill_and_resume(
     else:
         wait_for_fraction(subject, run, moment, process)
     sent = time.monotonic()
-    (os.killpg if group else os.kill)(process.pid, number)  # until it is waited for, its number is nobody else's
+    if subject.processes > 1:
+        signal_torchrun(process.pid, number, all_of_them=group)
+    else:
+        (os.killpg if group else os.kill)(process.pid, number)  # until it is waited for, its number is nobody else's
     status = process.wait(timeout=WAIT_SECONDS)
     seconds = time.monotonic() - sent
     phase = how_far(run)
-    left_over = remaining(process.pid, seconds=30.0)
+    left_over = remaining(process.pid, run, seconds=30.0)
     restarted = not (run / "recipe.yaml").exists()
     again = subprocess.run(
         subject.command(run) if restarted else subject.resume(run),
@@ -205,15 +226,50 @@ def has_ended(pid: int) -> bool:
     return status_of(pid)[0] in "ZX"
 
 
-def remaining(group: int, *, seconds: float) -> int:
-    """Return how many processes of a group are still there when so many seconds have passed; 0 as soon as none is."""
+def signal_torchrun(pid: int, number: signal.Signals, *, all_of_them: bool) -> None:
+    """Send a signal to torchrun, or SIGKILL to it and all processes below it, or to one of those that train."""
+    below = children(pid)
+    if number != signal.SIGKILL or not below:
+        os.kill(pid, number)
+        return
+    found = [*below, *(one for child in below for one in children(child))]
+    for one in (pid, *found) if all_of_them else (max(below),):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one, number)
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started, as far as they are there."""
+    try:
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def remaining(group: int, run: Path, *, seconds: float) -> int:
+    """Return how many processes of a run are still there when so many seconds have passed; 0 as soon as none is.
+
+    Args:
+        group: The process group that the command was started in; torchrun's processes have groups of their own.
+        run: Folder of the run, which the command lines of its processes name.
+        seconds: How long to wait.
+    """
     deadline = time.monotonic() + seconds
     while True:
-        processes = (status_of(int(path.name)) for path in Path("/proc").glob("[0-9]*"))
-        count = sum(number == group and state not in "ZX" for state, number in processes)
+        processes = [(int(path.name), *status_of(int(path.name))) for path in Path("/proc").glob("[0-9]*")]
+        alive = [(pid, number) for pid, state, number in processes if state not in "ZX"]
+        count = sum(number == group or (pid != os.getpid() and names(pid, run)) for pid, number in alive)
         if count == 0 or time.monotonic() > deadline:
             return count
         time.sleep(0.1)
+
+
+def names(pid: int, run: Path) -> bool:
+    """Return whether a process's command line names the folder of a run."""
+    try:
+        return os.fsencode(run) in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def status_of(pid: int) -> tuple[str, int]:
@@ -227,7 +283,7 @@ def status_of(pid: int) -> tuple[str, int]:
 
 def how_far(run: Path) -> str:
     """Tell from its folder how far a run has come."""
-    checkpoints = sorted((run / "checkpoints").glob("checkpoint-*.pt"))
+    checkpoints = sorted(one for one in (run / "checkpoints").glob("checkpoint-*") if one.suffix != ".tmp")
     if (run / "model" / "videomae.json").exists():
         return "finished"
     if (run / "model").exists():
@@ -252,6 +308,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--loops", default="pretrain,finetune")
     parser.add_argument("--signals", default="SIGTERM,SIGKILL")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=1, help="of a run")
+    parser.add_argument("--kind", choices=("ddp", "fsdp"), default="ddp", help="how they share the work")
     options = parser.parse_args(arguments)
     outcomes: list[Outcome] = []
     print(
@@ -261,7 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for subcommand in options.loops.split(","):
-            subject = make_subject(subcommand, folder)
+            subject = make_subject(subcommand, folder, processes=options.processes, kind=options.kind)
             for signal_name in options.signals.split(","):
                 number = signal.Signals[signal_name]
                 for one in random_moments(subject, folder, number, options.moments, options.seed):
