@@ -166,9 +166,9 @@ def test_a_manifest_of_several_labels_is_refused_where_one_is_needed(
 ) -> None:
     path = tmp_path / "several.csv"
     path.write_text(f"path,labels\n{labelled_folder}/left/0.mp4,left;right\n")
-    for words in (["evaluate", model, str(path)], ["finetune", str(path), *TRAINING, "--out", str(tmp_path / "run")]):
+    for words in (["evaluate", model, str(path)], ["probe", str(path), "--out", str(tmp_path / "run")]):
         assert main(words) == 2
-        assert "has 2 labels, left;right: finetune, evaluate and probe take one" in capsys.readouterr().err
+        assert "has 2 labels, left;right: here one is taken for each video" in capsys.readouterr().err
 
 
 def test_folders_of_pictures_are_trained_on_and_evaluated(

@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 
-from test_cli import OPTIONS
+from test_cli_options import OPTIONS
 from videomae.cli import SUBCOMMANDS, Subcommand, main
 
 HELP = [[], *([name] for name in OPTIONS), ["weights"], ["weights", "inspect"], ["weights", "convert"]]

@@ -91,7 +91,7 @@ def test_the_summary_says_what_the_paired_interval_says(pretrained: range, untra
             for n in range(100)
         ]
         metrics = SimpleNamespace(top1=len(right) / 100, num_videos=100)
-        runs[name] = SimpleNamespace(evaluation=SimpleNamespace(rows=rows, metrics=metrics))
+        runs[name] = SimpleNamespace(evaluation=SimpleNamespace(rows=rows, choice=metrics))
     # The tie is broken by videos that differ both ways.
     if verdict.startswith("no effect"):
         rows = runs[UNTRAINED].evaluation.rows

@@ -86,8 +86,13 @@ def test_a_graph_of_many_rows_finds_what_all_rows_do_and_is_kept(
 
 
 def test_search_prints_and_writes_what_it_finds(
-    table: Path, footage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    table: Path,
+    footage: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # a narrow terminal would cut the names
     words = ["search", str(table), "--like", str(footage / "copies" / "left_0000.mp4"), "--device", "cpu"]
     assert main([*words, "--json", "--top_k", "3", "--out", str(tmp_path / "found.html")]) == 0
     found = json.loads(capsys.readouterr().out)["matches"]

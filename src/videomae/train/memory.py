@@ -81,11 +81,11 @@ def step_memory(
         clips: B, clips that are computed at once on a device.
         visible: V, tokens that the encoder sees; N in fine-tuning.
         decoded: M, tokens that the decoder predicts; 0 in fine-tuning.
-        bf16: Whether it is computed in bf16.
+        bf16: Whether it is computed in bf16. Norms are computed in float32 then and keep what they read so, a value
+            more for each.
         num_parameters: Values of all weights.
         num_matrix_values: Of these, values of matrices, which are copied under bf16.
-        cuda: Whether on a GPU, where autocast norms in float32 and keeps what they read, a value more for each norm
-            under bf16, and where attention's result is kept once more in the order of the tokens.
+        cuda: Whether on a GPU, where attention's result is kept once more in the order of the tokens.
         muon_values: Values that Muon updates, with one moment each.
         shards: Devices among which FSDP2 divides weights, moments and gradients; 1 with DDP. The block that is being
             computed, which is whole then, is not counted.
@@ -95,7 +95,7 @@ def step_memory(
     size = 2 if bf16 else FLOAT32
     grid = native_grid(config)
     P, D, E = config.values_per_tubelet, config.hidden_size, config.decoder_hidden_size
-    norm, again = int(cuda and bf16), int(cuda)  # values that a norm, and attention, keep more
+    norm, again = int(bf16), int(cuda)  # values that a norm, and attention, keep more
     states = STATES + 2 * norm + again
     kept = visible * P * size  # tubelets, for the gradient of the projection
     block = block_bytes(D, config.intermediate_size, visible, size, states=states)

@@ -28,6 +28,8 @@ TRIES = 5
 PAUSE_SECONDS = 0.5  # after the first failure; twice as long after each further one
 
 HTTP = ("http", "https")
+SCHEMES = (*HTTP, "s3", "s3a", "gs", "gcs", "az", "abfs", "hf")
+"""Kinds of address that are read in ranges; fsspec knows others, which do not have them or ask a server at once."""
 EXTRA = "pip install 'videomae[remote]'"
 
 # What stays as it is, however often it is tried; the first three are Python's names for 404 and 403.
@@ -229,6 +231,11 @@ def _file_system(address: str) -> tuple[Any, str]:
         VideoReadError: If a library is missing for it, or there is none.
     """
     scheme = address.partition("://")[0].lower()
+    if scheme not in SCHEMES:
+        raise VideoReadError(
+            f"{address} cannot be opened: addresses of the kind {scheme}:// are not read; give an http(s), s3 or gs "
+            "address, or download it or read its frames first"
+        )
     # No listings are kept: of a file that has changed, an old one would tell the old size.
     options: dict[str, Any] = {"use_listings_cache": False}
     try:
@@ -247,11 +254,8 @@ def _file_system(address: str) -> tuple[Any, str]:
         raise VideoReadError(
             f"{address} cannot be opened: {scheme}:// needs a library that is not installed ({error.name}): {EXTRA}"
         ) from None
-    except ValueError:
-        raise VideoReadError(
-            f"{address} cannot be opened: addresses of the kind {scheme}:// are not read; give an http(s), s3 or gs "
-            "address, or download it or read its frames first"
-        ) from None
+    except ValueError as error:
+        raise VideoReadError(f"{address} cannot be opened: {' '.join(str(error).split())}") from None
     if scheme in ("s3", "s3a"):
         system.retries = 1
     return system, path
