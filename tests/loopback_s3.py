@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-Fault = Literal["503", "cut", "slow"]
+Fault = Literal["503", "cut", "slow", "silent"]
+SILENT_SECONDS = 3.0
 BUCKET = "videos"
 
 
@@ -91,6 +92,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(content)
+            return
+        if fault == "silent":
+            time.sleep(SILENT_SECONDS)
+            self.close_connection = True
             return
         to = urlsplit(self.proxy.endpoint)
         connection = http.client.HTTPConnection(to.hostname or "", to.port, timeout=30)

@@ -18,7 +18,11 @@ OPTIONS = {
     "evaluate": "batch_size clip device out precision protocol report split views workers".split(),
     "predict": "clip device json num_views precision top_k".split(),
     "probe": "attentive cache clip device folds model out overwrite seed split workers".split(),
-    "features": "clip device model out pool step_frames".split(),
+    "features": "batch_size clip device model out pool precision resume shard step step_frames window "
+    "workers".split(),
+    "search": "device end exact json like model out start top_k".split(),
+    "dedupe": "json out workers".split(),
+    "explain": "device label methods out video_out".split(),
     "reconstruct": "device mask model out seed".split(),
 }
 
@@ -33,7 +37,7 @@ def options_of(name: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
 
 
 def test_subcommands_are_the_frozen_list() -> None:
-    assert sorted(SUBCOMMANDS) == sorted([*OPTIONS, "data", "recipes", "stream", "timeline", "weights"])
+    assert sorted(SUBCOMMANDS) == sorted([*OPTIONS, "anomaly", "data", "recipes", "stream", "timeline", "weights"])
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -90,6 +90,19 @@ def test_training_on_remote_videos_is_training_on_local_ones_and_names_what_cann
     assert "left/1.mp4 " not in told
 
 
+def test_evaluation_and_fine_tuning_take_addresses(
+    remote: str, labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, place in (("remote", remote), ("local", str(labelled_folder))):
+        words = ["--evaluation.workers", "0", "--init", "null", *TRAINING, "--out", str(tmp_path / name)]
+        assert main(["finetune", place, *words]) == 0
+        out = str(tmp_path / f"{name}.json")
+        assert main(["evaluate", str(tmp_path / name), place, "--workers", "0", "--out", out]) == 0
+    one, other = (json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8")) for name in ("remote", "local"))
+    assert losses(tmp_path / "remote") == losses(tmp_path / "local")
+    assert one["videos"] == other["videos"]
+
+
 def test_predict_features_check_and_prepare_take_addresses(
     bucket: Bucket,
     remote: str,

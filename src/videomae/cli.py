@@ -32,6 +32,7 @@ from videomae.data_commands import DATA_PARTS
 from videomae.engine.configs import InferencePrecision
 from videomae.evaluate_command import evaluate
 from videomae.footage_commands import stream, timeline
+from videomae.index_commands import anomaly, dedupe, explain, features, search
 from videomae.recipe_commands import RECIPES_PARTS
 from videomae.training_commands import finetune, pretrain
 
@@ -123,40 +124,6 @@ def probe(arguments: list[str]) -> int:
     for line in [*result.lines(), f"report: {page}", f"model: {options.out / 'model'}"]:
         print(line)
     return 0
-
-
-def features(arguments: list[str]) -> int:
-    """Compute feature vectors of videos and write them to one safetensors file."""
-    from videomae.inference.configs import Pooling
-
-    parser = command_parser("features", features)
-    add_model(parser)
-    add_videos(parser, model_first=True)
-    parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
-    parser.add_argument(
-        "--pool", type=Pooling, default="clip", help="one vector for each clip, frame, tubelet, token"
-    )
-    parser.add_argument("--step_frames", type=int, help="cover the whole video with clips this many frames apart")
-    add_clip(parser)
-    add_device(parser)
-    options, model = parsed_with_model(parser, arguments)
-
-    from videomae.inference.features import write_features
-
-    written = write_features(
-        model,
-        options.videos,
-        options.out,
-        pooling=options.pool,
-        step_frames=options.step_frames,
-        clip=options.clip,
-        device=options.device,
-    )
-    for bad in written.bad:
-        print(f"error: {bad.reason}", file=sys.stderr)
-    for path, shape in written.shapes:
-        print(f"{path}: {list(shape)}")
-    return EXIT_USER_ERROR if written.bad else 0
 
 
 def reconstruct(arguments: list[str]) -> int:
@@ -310,11 +277,15 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "predict": Subcommand("classify videos", predict),
     "probe": Subcommand("measure a frozen encoder on labelled videos, save a linear classifier on it", probe),
     "features": Subcommand("feature vectors of videos, in one file", features),
+    "search": Subcommand("places in indexed footage that are like a clip", search),
+    "dedupe": Subcommand("videos that show the same, also cut, resized or at another speed", dedupe),
+    "anomaly": Subcommand("what is unusual, after footage in which nothing is", anomaly),
     "timeline": Subcommand("when what happens in videos of any length: events, curves, a page", timeline),
     "stream": Subcommand("classify a camera, a stream, a pipe or a file played as live", stream),
     "recipes": Subcommand("list and explain the packaged recipes", recipes),
     "data": Subcommand("generate videos; import, check or prepare a collection", data),
     "weights": Subcommand("inspect a checkpoint of any known layout, or convert it", weights),
+    "explain": Subcommand("draw where in a clip a classifier's decision comes from", explain),
     "reconstruct": Subcommand("draw what a pre-trained model predicts behind its mask", reconstruct),
 }
 

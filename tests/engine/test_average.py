@@ -45,7 +45,12 @@ def test_the_average_becomes_the_model_when_it_is_installed_and_a_saved_one_goes
 
 def test_the_models_own_weights_are_back_after_the_average_was_in_their_place() -> None:
     model, average, history = trained(0.5, 3)
-    with pytest.raises(RuntimeError, match="stop"), average.installed():
-        assert torch.equal(model.weight, average.values["weight"])
-        raise RuntimeError("stop")
+
+    def stopped() -> None:
+        with average.installed():
+            assert torch.equal(model.weight, average.values["weight"])
+            raise RuntimeError("a stop")
+
+    with pytest.raises(RuntimeError, match="a stop"):
+        stopped()
     assert torch.equal(model.weight, history[-1])

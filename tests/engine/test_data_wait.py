@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
@@ -99,3 +101,25 @@ def test_the_progress_shows_the_share_where_it_is_known() -> None:
     assert "waiting" not in progress.status()
     progress.data_wait = 0.123
     assert progress.status().endswith("  12% waiting for data")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_on_a_gpu_only_its_own_idle_time_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_wait, "WARMUP_STEPS", 0)
+    monkeypatch.setattr(data_wait, "WARMUP_SECONDS", 0.0)
+    shares = []
+    for cycles in (100_000_000, 0):  # some 50 milliseconds a step, or nothing
+        wait = DataWait(torch.device("cuda"), workers=1, command=None)
+        for _ in range(10):
+            with wait.batch():
+                time.sleep(0.02)
+            if cycles:
+                torch.cuda._sleep(cycles)
+            wait.done()
+        torch.cuda.synchronize()
+        with wait.batch():
+            pass
+        wait.done()
+        assert wait.share is not None
+        shares.append(wait.share)
+    assert shares[0] < 0.3 < shares[1]

@@ -32,7 +32,7 @@ from videomae.video.sampling import ClipConfig, centre_clip, sliding_clips
 from videomae.video.write import write_video
 
 CLIP = ClipConfig(num_frames=4, stride=3)  # as the folders say
-SHAPES = {"clip": [16], "frame": [4, 16], "tubelet": [2, 16], "token": [32, 16]}
+SHAPES = {"clip": [16], "attention": [16], "frame": [4, 16], "tubelet": [2, 16], "token": [32, 16]}
 
 
 def pixels_of(folder: Path, video: Path, frames: np.ndarray) -> torch.Tensor:
@@ -61,7 +61,7 @@ def test_base_size_gives_the_published_shapes(tmp_path: Path, video: Path) -> No
     torch.manual_seed(0)
     VideoMAEModel(VideoMAEConfig.preset("base", num_hidden_layers=1)).save_pretrained(tmp_path)
     VideoMAEImageProcessor().save_pretrained(tmp_path)
-    expected = {"clip": [768], "frame": [16, 768], "tubelet": [8, 768], "token": [1568, 768]}
+    expected = {"clip": [768], "attention": [768], "frame": [16, 768], "tubelet": [8, 768], "token": [1568, 768]}
     with pytest.warns(UserWarning, match="assuming 16 frames, stride 4"):
         found = {pooling: list(one(tmp_path, video, pooling)[0].shape) for pooling in SHAPES}  # type: ignore[arg-type]
     assert found == expected
@@ -323,7 +323,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_settings_out_of_range_are_refused(classifier_folder: Path, video: Path) -> None:
-    with pytest.raises(ConfigError, match="pooling is 'mean'; choose one of clip, frame, tubelet, token"):
+    with pytest.raises(ConfigError, match="pooling is 'mean'; choose one of clip, attention, frame, tubelet, token"):
         extract_features(classifier_folder, [video], pooling="mean")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="step_frames is 0"):
         extract_features(classifier_folder, [video], step_frames=0)

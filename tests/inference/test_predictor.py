@@ -189,7 +189,9 @@ def test_a_folder_is_opened_without_reading_packets_the_second_time(
         shutil.copy(video, tmp_path / name)
     indexed: list[str] = []
     index_video = decode.index_video
-    monkeypatch.setattr(decode, "index_video", lambda file: (indexed.append(file.name), index_video(file))[1])
+    monkeypatch.setattr(
+        decode, "index_video", lambda file, **options: (indexed.append(file.name), index_video(file, **options))[1]
+    )
     found = []
     for _ in range(2):
         assert predict_files(predictor, [tmp_path], json=True) == 0

@@ -13,6 +13,7 @@ import pytest
 
 from loopback_s3 import BUCKET, Bucket
 from odd_videos import encode_video
+from videomae.data.manifest_file import read_manifest
 from videomae.errors import VideoReadError
 from videomae.video import remote
 from videomae.video.decode import VideoReader, read_clip
@@ -108,6 +109,16 @@ def test_a_fault_that_stays_is_an_error_of_one_line_after_five_tries(
     assert asked == ((5, 0) if fault == "503" else (1, 5))
 
 
+def test_a_server_that_says_nothing_is_asked_again(
+    bucket: Bucket, tiny_video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "TIMEOUT_SECONDS", 1)
+    address = bucket.put("silent.mp4", plain(tiny_video))
+    bucket.proxy.faults["silent.mp4"] = ["silent"]
+    assert (read_clip(address, ORDER) == read_clip(tiny_video, ORDER)).all()
+    assert bucket.proxy.count("GET", "silent.mp4") == 2
+
+
 def test_what_is_not_there_or_no_file_is_said_without_trying_again(bucket: Bucket, tiny_video: Path) -> None:
     bucket.put("deep/a.mp4", plain(tiny_video))
     with pytest.raises(VideoReadError, match=r"s3://videos/gone\.mp4 does not exist: check the address"):
@@ -181,7 +192,11 @@ def test_http_is_read_by_ranges_where_the_server_sends_them(
     address, asked = web
     assert (read_clip(f"{address}/x.mp4?v=1", ORDER) == read_clip(path, ORDER)).all()
     assert all(asked[1:])
+    (tmp_path / "list.csv").write_text("path,label\nx.mp4,a\n", encoding="utf-8")
+    (row,) = read_manifest(Path(f"{address}/list.csv"), labelled=True).rows
+    assert (str(row.path), row.label) == (f"{address}/x.mp4", 0)
     monkeypatch.setattr(remote, "has_ranges", lambda address: False)  # as without the extra
+    assert read_manifest(Path(f"{address}/list.csv"), labelled=True).rows == (row,)
     asked.clear()
     assert (read_clip(f"{address}/x.mp4", ORDER) == read_clip(path, ORDER)).all()
     assert asked == [""]

@@ -25,7 +25,7 @@ frame.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,22 +76,26 @@ def fingerprint(frames: NDArray[np.uint8]) -> Fingerprint:
     """
     content = without_borders(frames[np.minimum(np.arange(NUM_SAMPLES), len(frames) - 1)])
     small = np.stack([np.asarray(Image.fromarray(one).resize((SIDE, SIDE), Image.Resampling.BOX)) for one in content])
-    basis = _cosines()
+    basis = cosines()
     return Fingerprint((basis @ small.astype(np.float32) @ basis.T).astype(np.float16))
 
 
-def without_borders(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Cut off rows and columns at the edges that are black in all frames, `[N, H, W]`.
+def without_borders(frames: NDArray[np.uint8], *, cut: NDArray[Any] | None = None) -> NDArray[Any]:
+    """Cut off rows and columns at the edges that are black in all frames.
 
     Frames that are black but for less than a quarter of their height or width stay whole: they are dark.
+
+    Args:
+        frames: `[N, H, W]`.
+        cut: `[M, H, W]`, what is cut; None: the frames.
     """
     brightest = frames.max(axis=0)
     rows = np.flatnonzero(np.percentile(brightest, 98, axis=1) > BLACK)
     columns = np.flatnonzero(np.percentile(brightest, 98, axis=0) > BLACK)
     height, width = brightest.shape
     if len(rows) < height / 4 or len(columns) < width / 4:
-        return frames
-    return frames[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        return frames if cut is None else cut
+    return (frames if cut is None else cut)[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def near_pairs(fingerprints: Sequence[Fingerprint], seconds: Sequence[float]) -> Iterator[tuple[int, int]]:
@@ -126,7 +130,7 @@ def _moves_alike(one: Fingerprint, other: Fingerprint, *, distance: float) -> bo
     return float(motions[0] @ motions[1]) >= MIN_CORRELATION * norms[0] * norms[1]
 
 
-def _cosines() -> FloatArray:
+def cosines() -> FloatArray:
     """Return the first rows of the orthonormal cosine transform, `[12, 32]`."""
     frequency, pixel = np.arange(NUM_FREQUENCIES)[:, None], np.arange(SIDE)[None]
     basis = np.cos(np.pi * (2 * pixel + 1) * frequency / (2 * SIDE)) * np.sqrt(2.0 / SIDE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path, PurePath
@@ -11,7 +12,7 @@ from videomae.errors import ManifestError, VideoReadError
 from videomae.video.addresses import RemotePath, is_remote, split_member, video_path
 from videomae.video.opening import split_part
 from videomae.video.probe import VIDEO_SUFFIXES
-from videomae.video.remote import HTTP, RemoteFile, list_remote, read_remote
+from videomae.video.remote import HTTP, NoRangesError, RemoteFile, list_remote, read_remote
 
 
 def joined(folder: Path, text: str) -> Path:
@@ -38,6 +39,11 @@ def is_remote_file(path: Path) -> bool:
     """
     try:
         RemoteFile(str(path)).close()
+    except NoRangesError:
+        with contextlib.suppress(ManifestError):
+            content_of(path)
+            return True
+        return False
     except VideoReadError as error:
         if "does not exist" in str(error) or "is a folder" in str(error):
             return False

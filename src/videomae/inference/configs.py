@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from typing import Literal
 
-Pooling = Literal["clip", "frame", "tubelet", "token"]
-"""Which vectors of a clip are its features; see `videomae.inference.features`."""
+Pooling = Literal["clip", "attention", "frame", "tubelet", "token"]
+"""Which vectors of a clip are its features; see `videomae.inference.pooling`."""

@@ -99,14 +99,14 @@ class FeatureWriter:
         return json.dumps({"__metadata__": metadata, **entries}).encode("ascii")
 
 
-def feature_settings(*, model: str, pooling: str, clip: ClipConfig, step_frames: int | None) -> dict[str, Any]:
-    """Return what a file's metadata says of how its features were made."""
+def feature_settings(*, model: str, pooling: str, clip: ClipConfig, windows: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file's metadata says of how its features were made; `windows` are those of `WindowChoice`."""
     return {
         "version": __version__,
         "model": model,
         "pooling": pooling,
         "clip": asdict(clip),
-        "step_frames": step_frames,
+        **windows,
     }
 
 

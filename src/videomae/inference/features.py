@@ -1,16 +1,6 @@
-"""Features of videos: the encoder's output for a clip, with the time span of every row.
+"""Features of videos: the encoder's output for a clip, with the time span of every row; see `pooling` for which.
 
-Which vectors, for a clip of T frames, `t = T / 2` tubelets in time and `N` tokens:
-
-- `token` `[N, D]`: the encoder's output, after its final LayerNorm if it has one. Pre-trained models do; classifiers
-  that pool by mean do not.
-- `tubelet` `[t, D]`: the mean of the tokens of each time slice.
-- `frame` `[T, D]`: the row of a frame's tubelet, once for each of its frames; nothing in the model is finer.
-- `clip` `[D]`: for a classifier, the input of its last layer (for one that pools by mean: the mean of all tokens,
-  after `fc_norm`); for any other model, the mean of all tokens.
-
-Hence for a classifier that pools by mean, `fc_norm` of the mean of token, tubelet or frame rows is the clip row.
-A CLS token, which only custom models have, is in no row but the clip row of a classifier that uses it.
+This is for results in memory and in one safetensors file; `feature_job` writes tables of any size.
 """
 
 from __future__ import annotations
@@ -19,33 +9,31 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TypeAlias, get_args
+from typing import TypeAlias
 
 import numpy as np
 import torch
-from einops import rearrange, repeat
 from numpy.typing import NDArray
 from torch import Tensor
 
 from videomae.atomic import atomic_file
 from videomae.data.datasets import BadVideo
-from videomae.engine.precision import DeviceName
-from videomae.errors import ConfigError, VideoReadError, WeightsError
-from videomae.inference.clips import DEFAULT_BATCH_SIZE, check_batch_size, clip_batches, normalized
+from videomae.engine.precision import DeviceName, Precision, compute_dtype
+from videomae.errors import VideoReadError, WeightsError
+from videomae.inference.clips import DEFAULT_BATCH_SIZE, check_batch_size, clip_batches
 from videomae.inference.configs import Pooling as Pooling
 from videomae.inference.feature_file import FeatureWriter, feature_settings, read_feature_file
 from videomae.inference.files import check_output, collection_store, list_videos
-from videomae.inference.loaded import LoadedModel, load_encoder
+from videomae.inference.loaded import load_encoder
+from videomae.inference.pooling import Encoder, check_pooling, pooled_rows, time_spans
+from videomae.inference.window_choice import WindowChoice
 from videomae.inference.windows import frame_times
-from videomae.model.classification import VideoMAEForVideoClassification
-from videomae.model.encoder import VideoMAEModel, encode
 from videomae.video.opening import Reader, open_reader, stored_frames
-from videomae.video.sampling import ClipConfig, IntArray, clip_indices, sliding_clips
+from videomae.video.sampling import ClipConfig, IntArray
 
-Encoder: TypeAlias = LoadedModel[VideoMAEModel] | LoadedModel[VideoMAEForVideoClassification]
 FloatArray = NDArray[np.float64]
 Parts: TypeAlias = dict[str, Iterator[Tensor]]
 """The tensors of a video by name, as parts along their first dimension, computed when they are asked for."""
@@ -81,6 +69,10 @@ class FeatureSet:
     """In the order asked."""
     bad: tuple[BadVideo, ...] = ()
     """Videos that could not be read; they are in no file."""
+    window_seconds: float | None = None
+    """Length of sliding clips, where it was given in seconds."""
+    step_seconds: float | None = None
+    """Their distance, likewise."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything but `bad` into one safetensors file, atomically; see `feature_file`.
@@ -88,9 +80,8 @@ class FeatureSet:
         Raises:
             WeightsError: If the file cannot be written.
         """
-        settings = feature_settings(
-            model=self.model, pooling=self.pooling, clip=self.clip, step_frames=self.step_frames
-        )
+        choice = WindowChoice(self.step_frames, self.window_seconds, self.step_seconds)
+        settings = feature_settings(model=self.model, pooling=self.pooling, clip=self.clip, windows=asdict(choice))
         try:
             with atomic_file(Path(path)) as stream:
                 writer = FeatureWriter(stream, settings, [video.path for video in self.videos])
@@ -124,6 +115,8 @@ def load_features(path: str | os.PathLike[str]) -> FeatureSet:
         pooling=metadata["pooling"],
         clip=ClipConfig(**metadata["clip"]),
         step_frames=metadata["step_frames"],
+        window_seconds=metadata.get("window_seconds"),
+        step_seconds=metadata.get("step_seconds"),
         videos=tuple(VideoFeatures(name, **tensors) for name, tensors in zip(metadata["paths"], videos, strict=True)),
     )
 
@@ -143,7 +136,7 @@ def extract_features(
     Args:
         source: Folder of any model or of a finished run, weights file, or Hub name.
         videos: Files, and folders of them of any depth.
-        pooling: Which vectors; see the head of this file.
+        pooling: Which vectors; see `pooling`.
         step_frames: None for one clip from the middle of each video; else clips that start this many frames apart
             and together cover the whole video.
         clip: How clips are sampled; as the record beside the weights says where not given.
@@ -158,7 +151,8 @@ def extract_features(
         WeightsError: If the source cannot be loaded.
         ConfigError: If a setting is out of range or does not fit the model.
     """
-    _check_settings(pooling, step_frames, batch_size)
+    choice = WindowChoice(step_frames)
+    _check_settings(pooling, batch_size)
     loaded = load_encoder(source, clip=clip, device=device)
     good: list[VideoFeatures] = []
     bad: list[BadVideo] = []
@@ -169,7 +163,7 @@ def extract_features(
             continue
         try:
             with open_reader(item, store=store, fps=loaded.clip.fps) as reader:
-                parts = _feature_parts(loaded, reader, pooling, step_frames, batch_size)
+                parts = _feature_parts(loaded, reader, pooling, choice, batch_size)
                 found = _video_features(item, parts)
         except VideoReadError as error:
             bad.append(BadVideo(str(item), str(error)))
@@ -185,8 +179,11 @@ def write_features(
     *,
     pooling: Pooling = "clip",
     step_frames: int | None = None,
+    window_seconds: float | None = None,
+    step_seconds: float | None = None,
     clip: ClipConfig | None = None,
     device: DeviceName = "auto",
+    precision: Precision = "fp32",
     batch_size: int = DEFAULT_BATCH_SIZE,
 ) -> WrittenFeatures:
     """Compute the features of videos and write them, a batch at a time, into one safetensors file.
@@ -198,10 +195,13 @@ def write_features(
         source: As for `extract_features`.
         videos: As for `extract_features`.
         output: The file, `.safetensors`, in a folder that exists. `load_features` reads it.
-        pooling: As for `extract_features`, and so the others.
+        pooling: As for `extract_features`, and so those that are not named here.
         step_frames: Likewise.
-        clip: Likewise.
+        window_seconds: Length of windows over the whole video, as `WindowChoice` says.
+        step_seconds: Their distance, likewise.
+        clip: As for `extract_features`.
         device: Likewise.
+        precision: Compute dtype of matrix multiplications; the features are float32 in any case.
         batch_size: Likewise.
 
     Returns:
@@ -211,12 +211,14 @@ def write_features(
         WeightsError: If the source cannot be loaded, or the file cannot be written.
         ConfigError: If a setting is out of range or does not fit the model, or the output can be no such file.
     """
-    _check_settings(pooling, step_frames, batch_size)
+    choice = WindowChoice(step_frames, window_seconds, step_seconds)
+    _check_settings(pooling, batch_size)
     check_output(output, suffix=".safetensors")
     loaded = load_encoder(source, clip=clip, device=device)
+    dtype = compute_dtype(precision, loaded.model.device)
     items = list(list_videos(videos))
     store = collection_store(videos)
-    settings = feature_settings(model=loaded.source, pooling=pooling, clip=loaded.clip, step_frames=step_frames)
+    settings = feature_settings(model=loaded.source, pooling=pooling, clip=loaded.clip, windows=asdict(choice))
     shapes: list[tuple[str, tuple[int, ...]]] = []
     bad: list[BadVideo] = []
     try:
@@ -228,7 +230,7 @@ def write_features(
                     continue
                 try:
                     with open_reader(item, store=store, fps=loaded.clip.fps) as reader:
-                        parts = _feature_parts(loaded, reader, pooling, step_frames, batch_size)
+                        parts = _feature_parts(loaded, reader, pooling, choice, batch_size, dtype)
                         written = writer.add(str(item), parts)
                 except VideoReadError as error:
                     bad.append(BadVideo(str(item), str(error)))
@@ -268,18 +270,15 @@ def video_features(
         VideoReadError: If the video cannot be read.
     """
     with open_reader(path, fps=loaded.clip.fps) as reader:
-        return _video_features(path, _feature_parts(loaded, reader, pooling, step_frames, batch_size))
+        return _video_features(path, _feature_parts(loaded, reader, pooling, WindowChoice(step_frames), batch_size))
 
 
 def _video_features(path: str | os.PathLike[str], parts: Parts) -> VideoFeatures:
     return VideoFeatures(os.fspath(path), **{name: torch.cat(list(found)) for name, found in parts.items()})
 
 
-def _check_settings(pooling: Pooling, step_frames: int | None, batch_size: int) -> None:
-    if pooling not in get_args(Pooling):
-        raise ConfigError(f"pooling is {pooling!r}; choose one of {', '.join(get_args(Pooling))}")
-    if step_frames is not None and step_frames < 1:
-        raise ConfigError(f"step_frames is {step_frames}; clips must move on by at least 1 frame")
+def _check_settings(pooling: Pooling, batch_size: int) -> None:
+    check_pooling(pooling)
     check_batch_size(batch_size)
 
 
@@ -288,14 +287,17 @@ def _cannot_write(path: str | os.PathLike[str], error: OSError) -> WeightsError:
 
 
 def _feature_parts(
-    loaded: Encoder, reader: Reader, pooling: Pooling, step_frames: int | None, batch_size: int
+    loaded: Encoder,
+    reader: Reader,
+    pooling: Pooling,
+    choice: WindowChoice,
+    batch_size: int,
+    dtype: torch.dtype = torch.float32,
 ) -> Parts:
     """Return the tensors of `VideoFeatures`, each in parts of at most `batch_size` clips."""
-    if step_frames is None:
-        indices = clip_indices(len(reader), loaded.clip)  # [1, T]
-    else:
-        indices = sliding_clips(len(reader), loaded.clip, step_frames=step_frames)  # [W, T]
-    rows = _clip_rows(loaded, reader, indices, pooling, batch_size)
+    indices = choice.indices(reader, loaded.clip)  # [W, T]
+    batches = clip_batches(reader.frames, indices, loaded.processor, batch_size=batch_size)
+    rows = (pooled_rows(loaded, clips, pooling, dtype=dtype) for clips in batches)
     first = next(rows)  # the number of rows of a clip is known from here
     spans = _span_parts(loaded, reader, indices, pooling, batch_size, num_rows=first.shape[1])
     parts = {
@@ -303,7 +305,7 @@ def _feature_parts(
         "time_spans": spans,
         "frame_indices": iter([_tensor(stored_frames(reader, indices))]),
     }
-    if step_frames is None:
+    if choice.is_middle:
         return {name: (part[0] for part in found) for name, found in parts.items()}
     return parts
 
@@ -315,59 +317,8 @@ def _span_parts(
     size = loaded.model.config.tubelet_size
     for start in range(0, len(indices), batch_size):
         rows = indices[start : start + batch_size]  # [b, T]; ascending within a clip
-        yield _tensor(_time_spans(pooling, times[rows], ends[rows], tubelet_size=size, num_rows=num_rows))
+        yield _tensor(time_spans(pooling, times[rows], ends[rows], tubelet_size=size, num_rows=num_rows))
 
 
 def _tensor(values: NDArray[np.int64] | FloatArray) -> Tensor:
     return torch.from_numpy(values)
-
-
-@torch.inference_mode()
-def _encoded(loaded: Encoder, pixel_values: Tensor, pooling: Pooling) -> Tensor:
-    """Return the rows of a batch of clips, `[b, ...]` float32 on the CPU."""
-    model = loaded.model
-    encoder = model.videomae if isinstance(model, VideoMAEForVideoClassification) else model
-    states = encode(encoder, pixel_values).last_hidden_state  # [b, N, D], CLS in front
-    tokens = states[:, 1:] if model.config.use_cls_token else states  # [b, N, D]
-    grid = encoder.embeddings.grid_of(pixel_values)
-    tubelets = rearrange(tokens, "b (t p) d -> b t p d", t=grid.frames)
-    match pooling:
-        case "token":
-            rows = tokens
-        case "tubelet":
-            rows = tubelets.mean(dim=2)  # [b, t, D]
-        case "frame":
-            rows = repeat(tubelets.mean(dim=2), "b t d -> b (t a) d", a=model.config.tubelet_size)  # [b, T, D]
-        case "clip":
-            pooled = model.features(states) if isinstance(model, VideoMAEForVideoClassification) else None
-            rows = tokens.mean(dim=1) if pooled is None else pooled  # [b, D]
-    return rows.float().cpu()
-
-
-def _clip_rows(
-    loaded: Encoder, reader: Reader, indices: IntArray, pooling: Pooling, batch_size: int
-) -> Iterator[Tensor]:
-    """Yield the rows of the clips with these `[W, T]` frames, a batch at a time."""
-    for clips in clip_batches(reader.frames, indices, loaded.processor, batch_size=batch_size):
-        channels = loaded.model.config.num_channels
-        pixel_values = normalized(clips, loaded.processor, device=loaded.model.device, num_channels=channels)
-        yield _encoded(loaded, pixel_values, pooling)
-
-
-def _time_spans(
-    pooling: Pooling, starts: FloatArray, ends: FloatArray, *, tubelet_size: int, num_rows: int
-) -> FloatArray:
-    """Return when each row of each clip starts and ends, `[W, ..., 2]`, from the times of its frames, `[W, T]`.
-
-    A row of several frames lasts from the start of the first to the end of the last.
-    """
-    tubelets = np.stack([starts[:, ::tubelet_size], ends[:, tubelet_size - 1 :: tubelet_size]], axis=-1)  # [W, t, 2]
-    match pooling:
-        case "token":
-            return np.repeat(tubelets, num_rows // tubelets.shape[1], axis=1)  # [W, N, 2]
-        case "tubelet":
-            return tubelets
-        case "frame":
-            return np.stack([starts, ends], axis=-1)  # [W, T, 2]
-        case "clip":
-            return np.stack([starts[:, 0], ends[:, -1]], axis=-1)  # [W, 2]

@@ -2,11 +2,12 @@
 
 A page is a title and sections; a section is a title and blocks, each a small dataclass below. All text is escaped by
 the template, and no markup is taken from outside. The page forbids itself scripts and foreign addresses, so that a
-mistake there could load nothing either.
+mistake there could load nothing either; one with players allows itself video files.
 """
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import shlex
@@ -16,6 +17,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import quote
 
 import jinja2
 
@@ -160,6 +162,36 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class Player:
+    """A place in a video, played where it is clicked; the video stays where it is."""
+
+    name: str
+    """The video, and where in it."""
+    note: str
+    """Below the name."""
+    address: str
+    """Of the video from the page's folder, with `#t=START,END`; see `player_address`."""
+    thumbnail: str | None = None
+    """From `figures.thumbnail`; what is shown before it plays."""
+
+    def __post_init__(self) -> None:
+        """Check the address."""
+        if self.thumbnail is not None:
+            _check_address(self.thumbnail)
+
+
+@dataclass(frozen=True)
+class Players:
+    """Players beside and below each other."""
+
+    kind: ClassVar[str] = "players"
+    players: Sequence[Player]
+    """In order."""
+    caption: str = ""
+    """Above them."""
+
+
+@dataclass(frozen=True)
 class Command:
     """A command line, ready to be copied."""
 
@@ -175,7 +207,7 @@ class Command:
         return shlex.join(self.arguments)
 
 
-Block = Text | Facts | Table | Chart | Image | Gallery | Command
+Block = Text | Facts | Table | Chart | Image | Gallery | Players | Command
 
 
 @dataclass(frozen=True)
@@ -206,12 +238,24 @@ def render_report(title: str, sections: Sequence[Section], *, summary: str = "")
             title=title,
             summary=summary,
             sections=sections,
+            plays=any(isinstance(block, Players) for section in sections for block in section.blocks),
             version=__version__,
             light=LIGHT,
             dark=DARK,
         )
     )
     return printable(html)
+
+
+def player_address(path: str, start: float, end: float, folder: Path) -> str:
+    """Return how a page in a folder names a part of a video: relative to it, so that both may move together."""
+    if "://" not in path:
+        whole = Path(path.partition("#t=")[0]).absolute()
+        try:
+            path = quote(Path(os.path.relpath(whole, folder.absolute())).as_posix())
+        except ValueError:  # another drive
+            path = whole.as_uri()
+    return f"{path}#t={start:.2f},{end:.2f}"
 
 
 def write_report(path: Path, html: str) -> None:

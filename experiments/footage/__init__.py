@@ -1,0 +1,1 @@
+"""What search, copies, anomalies and overlays are worth, measured on generated and on real footage."""

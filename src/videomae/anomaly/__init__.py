@@ -1,0 +1,1 @@
+"""What is unusual in footage: a detector fitted on ordinary footage, without labels."""

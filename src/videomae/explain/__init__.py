@@ -1,0 +1,1 @@
+"""Where in a clip a classifier's decision comes from."""

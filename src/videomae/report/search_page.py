@@ -1,0 +1,102 @@
+"""Pages of places in videos: what a search found, and pairs of copies. Each place is played where it is clicked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from videomae.errors import VideoReadError
+from videomae.report.figures import thumbnail
+from videomae.report.page import (
+    Player,
+    Players,
+    Section,
+    Table,
+    Text,
+    player_address,
+    render_report,
+    versions,
+    write_report,
+)
+from videomae.search.dedupe import DedupeResult
+from videomae.search.query import Match
+from videomae.video.opening import open_reader
+
+MAX_PAIRS = 200  # on the page; the JSON file has all
+
+
+def write_search_page(path: Path, matches: Sequence[Match], *, query: str, span: tuple[float, float]) -> None:
+    """Write what a search found.
+
+    Args:
+        path: The page.
+        matches: Nearest first.
+        query: The clip that was searched for.
+        span: Start and end of it in seconds.
+
+    Raises:
+        RunError: If it cannot be written.
+    """
+    players = [
+        video_player(one.path, one.start, one.end, path.parent, note=f"similarity {one.similarity:.3f}")
+        for one in matches
+    ]
+    rows = [(rank, one.path, one.start, one.end, one.similarity) for rank, one in enumerate(matches, start=1)]
+    sections = [
+        Section("Looked for", [Players([video_player(query, *span, path.parent, note="the clip")])]),
+        Section("Found", [Players(players)]),
+        Section("As a table", [Table(("rank", "video", "start", "end", "similarity"), rows), versions()]),
+    ]
+    write_report(path, render_report("Search", sections, summary=f"{len(matches)} places that are like {query}."))
+
+
+def write_copies_page(path: Path, result: DedupeResult) -> None:
+    """Write the pairs of copies that were found.
+
+    Raises:
+        RunError: If it cannot be written.
+    """
+    blocks: list[Players | Text | Table] = []
+    for pair in result.pairs[:MAX_PAIRS]:
+        first = max(0.0, -pair.offset / pair.speed)
+        second = pair.speed * first + pair.offset
+        note = f"score {pair.score:.2f}, {pair.overlap:.1f} s in common"
+        blocks.append(
+            Players([
+                video_player(pair.one, first, first + pair.overlap, path.parent, note=note),
+                video_player(
+                    pair.other,
+                    second,
+                    second + pair.speed * pair.overlap,
+                    path.parent,
+                    note=f"offset {pair.offset:+.2f} s, speed {pair.speed:.2f}",
+                ),
+            ])
+        )  # fmt: skip
+    if not blocks:
+        blocks = [Text("No two videos show the same.")]
+    rows = [(one.path, one.reason) for one in result.bad]
+    sections = [Section("Copies", blocks)]
+    if rows:
+        sections.append(Section("Not read", [Table(("video", "why"), rows)]))
+    summary = f"{len(result.pairs)} pairs of copies among {result.num_videos} videos."
+    write_report(path, render_report("Copies", [*sections, Section("Made with", [versions()])], summary=summary))
+
+
+def video_player(path: str, start: float, end: float, folder: Path, *, note: str) -> Player:
+    """Return the player of a part of a video, with a frame from its middle where it can be read."""
+    name = f"{Path(path).name}, {start:.1f} to {end:.1f} s"
+    address = player_address(path, start, end, folder)
+    return Player(name, note, address, _middle_frame(path, (start + end) / 2))
+
+
+def _middle_frame(path: str, second: float) -> str | None:
+    try:
+        with open_reader(path) as reader:
+            times = reader.timestamps_seconds
+            index = int(np.clip(np.searchsorted(times, second), 0, len(times) - 1))
+            return thumbnail(reader.frames([index])[0])
+    except VideoReadError:
+        return None
