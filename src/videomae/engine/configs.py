@@ -15,6 +15,7 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 OptimizerName = Literal["adamw", "muon"]
 ScheduleShape = Literal["cosine", "constant"]
 ParallelKind = Literal["ddp", "fsdp"]
+TrackerName = Literal["auto", "tensorboard", "wandb", "trackio", "none"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class LoopConfig:
     """Newest checkpoints that stay."""
     log_steps: int = 10
     """Steps between readings of the losses from the device; every step is logged all the same."""
+    tracker: TrackerName = "auto"
+    """Who is told the numbers beside metrics.jsonl; auto is tensorboard where it is installed, else none."""
     max_bad_fraction: float = 0.05
     """Largest fraction of unreadable videos before the run stops."""
     max_skipped_steps: int = 10

@@ -199,6 +199,7 @@ def _finetune(
             print(line)
         with session.save_on_stop(), interrupt.alone():
             outcome = measuring.finish(interrupt)
+        session.close()
     return FinetuneResult(folder, outcome.chosen, outcome.last)
 
 

@@ -189,6 +189,7 @@ def _pretrain(
             save_record(folder, ModelRecord(sampling=recipe.clip, training=training))
 
         ranks.first(write)
+        session.close()
     return folder
 
 

@@ -29,6 +29,7 @@ from videomae.engine.optim import RunOptimizer
 from videomae.engine.parallel import SpreadModel, own_part
 from videomae.engine.runlog import MetricsLog, RunFolder
 from videomae.engine.sharded_checkpoint import ShardedCheckpoints, load_sharded
+from videomae.engine.trackers import RunTracker, check_tracker
 from videomae.errors import CheckpointError, RunError, VideoMAEError
 from videomae.recipes.schema import (
     FOLDERS,
@@ -78,6 +79,7 @@ class Session:
         self.data_fingerprint = manifest.fingerprint()
         self.resume_command = f"videomae {FOLDERS[type(recipe)]} --resume --out {shlex.quote(str(out))}"
         self._ranks = ranks
+        check_tracker(self.loop.tracker)
         self._recipe_text = recipe_to_yaml(recipe)
 
         def opened() -> tuple[RunFolder, list[Change] | None]:
@@ -99,6 +101,7 @@ class Session:
         self._pending = PendingSteps()
         self.recent: deque[dict[str, Any]] = deque(maxlen=MAX_RECENT)
         """Records of the newest steps whose losses were read, as in the metrics."""
+        self._tracker: RunTracker | None = None
         self._saved_step: int | None = None
         self._sharded: ShardedCheckpoints | None = None
         self._can_save = True  # False while the weights are being updated, and after a save that failed
@@ -179,6 +182,7 @@ class Session:
     def _go_on(self) -> None:
         """Bring the files of the run to the step that it goes on from."""
         assert self.metrics is not None
+        self._tracker = RunTracker(self.loop.tracker, self.folder.path, self.recipe, self.step)
         # An evaluation follows the last step; a run that is not finished does it again.
         self.metrics.truncate_after(self.step, drop=("evaluation",))
         if self.step and self.metrics.path.exists():
@@ -266,6 +270,8 @@ class Session:
         """
         if self.metrics is not None:
             self.metrics.append(record)
+            if self._tracker is not None:
+                self._tracker.log(record)
 
     # ---- checkpoints -----------------------------------------------------------------------------------------
 
@@ -339,6 +345,11 @@ class Session:
     @property
     def _averages(self) -> dict[str, Tensor] | None:
         return None if self._average is None else self._average.values
+
+    def close(self) -> None:
+        """End what goes on beside the run."""
+        if self._tracker is not None:
+            self._tracker.close()
 
     def finish_saving(self) -> None:
         """Wait for a checkpoint that is still being written.
