@@ -13,8 +13,8 @@ RECIPE_PARTS = {
 RECIPE_PARTS["finetune"] += ["parallel", "schedule", "validation"]
 OPTIONS = {
     "demo": "data out overwrite seed".split(),
-    "pretrain": "dry-run out overwrite plan resume".split(),
-    "finetune": "dry-run out overwrite plan resume".split(),
+    "pretrain": "dry-run out overwrite plan resume resume-or-start".split(),
+    "finetune": "dry-run out overwrite plan resume resume-or-start".split(),
     "evaluate": "batch_size clip device out precision protocol report split views workers".split(),
     "predict": "clip device json num_views precision top_k".split(),
     "probe": "attentive cache clip device folds model out overwrite seed split workers".split(),
