@@ -32,7 +32,8 @@ STEPS = 60
 COMPARED = ("metrics.jsonl", "model/model.safetensors")
 WAIT_SECONDS = 200.0
 CLONE_NEWNET = 0x40000000
-MACHINES = {"videomae-a": "10.199.77.1", "videomae-b": "10.199.77.2"}
+# Names of this process alone: tests of another checkout may run beside these.
+MACHINES = {f"videomae-{os.getpid()}-a": "10.199.77.1", f"videomae-{os.getpid()}-b": "10.199.77.2"}
 Pretrain = Callable[..., PretrainRecipe]
 
 
@@ -153,7 +154,7 @@ def machine(name: str, port: int, recipe: PretrainRecipe, out: Path) -> None:
         nproc_per_node=1,
         run_id="two machines",
         rdzv_backend="c10d",
-        rdzv_endpoint=f"{MACHINES['videomae-a']}:{port}",
+        rdzv_endpoint=f"{next(iter(MACHINES.values()))}:{port}",
         local_addr=MACHINES[name],
         rdzv_configs={"is_host": name == next(iter(MACHINES))},
         max_restarts=3,
