@@ -92,7 +92,9 @@ def test_processes_that_are_killed_leave_no_half_block_and_the_bound_holds(tmp_p
             process.stdout.readline()
         end = time.monotonic() + 1.0
         while time.monotonic() < end:
-            assert bytes_in(tmp_path) <= 400_000 * 1.05  # files come and go while they are counted
+            with BlockCache(tmp_path, 400_000)._ledger():  # nobody takes space or makes some while it is counted
+                # A file of either process may be renamed meanwhile, and be counted under both names.
+                assert bytes_in(tmp_path) <= 400_000 + 2 * 10_000
             time.sleep(0.02)
         for process in processes:
             assert process.poll() is None, "it has met a block that is not its own"

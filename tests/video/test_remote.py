@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +17,7 @@ import pytest
 from loopback_s3 import BUCKET, Bucket
 from odd_videos import encode_video
 from videomae.data.manifest_file import read_manifest
+from videomae.data.scan import scan_unlabelled
 from videomae.errors import VideoReadError
 from videomae.video import remote
 from videomae.video.decode import VideoReader, read_clip
@@ -117,6 +121,31 @@ def test_a_server_that_says_nothing_is_asked_again(
     bucket.proxy.faults["silent.mp4"] = ["silent"]
     assert (read_clip(address, ORDER) == read_clip(tiny_video, ORDER)).all()
     assert bucket.proxy.count("GET", "silent.mp4") == 2
+
+
+def in_a_fork(addresses: list[str]) -> None:
+    for address in addresses:
+        read_clip(address, ORDER)
+        gc.collect()
+    scan_unlabelled(addresses[0].rpartition("/")[0])
+    gc.collect()
+
+
+def test_a_forked_process_that_reads_and_ends_does_not_silence_the_connections_of_this_one(
+    bucket: Bucket, tiny_video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "TIMEOUT_SECONDS", 4)
+    addresses = [bucket.put(f"forks/fork{number}.mp4", plain(tiny_video)) for number in range(5)]
+    scan_unlabelled(f"s3://{BUCKET}/forks")
+    read_clip(addresses[0], ORDER)
+    process = multiprocessing.get_context("fork").Process(target=in_a_fork, args=([addresses[1], *addresses[3:]],))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    start = time.monotonic()
+    assert (read_clip(addresses[2], ORDER) == read_clip(tiny_video, ORDER)).all()
+    assert time.monotonic() - start < 4
+    assert (bucket.proxy.count("HEAD", "fork2.mp4"), bucket.proxy.count("GET", "fork2.mp4")) == (1, 1)
 
 
 def test_what_is_not_there_or_no_file_is_said_without_trying_again(bucket: Bucket, tiny_video: Path) -> None:

@@ -40,6 +40,10 @@ _VALIDATORS = ("ETag", "etag", "md5Hash", "Last-Modified", "LastModified", "upda
 
 R = TypeVar("R")
 
+# Kept for ever. A process that is forked has copies, which fsspec forgets; were they collected there, they would
+# close connections of this process, and take them off the list of what it waits for: it would hear nothing any more.
+_SYSTEMS: dict[int, Any] = {}
+
 
 class RemoteFacts(NamedTuple):
     """What a server says of a file."""
@@ -258,6 +262,7 @@ def _file_system(address: str) -> tuple[Any, str]:
         raise VideoReadError(f"{address} cannot be opened: {' '.join(str(error).split())}") from None
     if scheme in ("s3", "s3a"):
         system.retries = 1
+    _SYSTEMS[id(system)] = system
     return system, path
 
 
