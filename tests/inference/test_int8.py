@@ -5,12 +5,22 @@ from torch import nn
 from tiny_models import make_model, random_video
 from videomae.engine.precision import autocast
 from videomae.errors import ConfigError
-from videomae.inference.int8 import Int8Linear, in_int8, in_precision
+from videomae.inference import int8
+from videomae.inference.int8 import Int8Linear, in_int8, in_precision, multiplies_exactly
 from videomae.model.classification import VideoMAEForVideoClassification
 
 CPU = torch.device("cpu")
+exactly = pytest.mark.skipif(not multiplies_exactly(), reason="this processor's products of 8-bit integers overflow")
 
 
+def test_a_processor_whose_products_overflow_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(int8, "multiplies_exactly", lambda: False)
+    model = make_model(VideoMAEForVideoClassification, num_labels=3)
+    with pytest.raises(ConfigError, match=r"in 16 bits, which overflow: it has no VNNI .* use precision fp32"):
+        in_int8(model)
+
+
+@exactly
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_int8_layer_is_the_layer_but_for_the_rounding(bias: bool, dtype: torch.dtype) -> None:
@@ -26,6 +36,7 @@ def test_an_int8_layer_is_the_layer_but_for_the_rounding(bias: bool, dtype: torc
     assert 0 < errors.max() < 0.03
 
 
+@exactly
 def test_numbers_that_8_bits_hold_are_multiplied_exactly() -> None:
     linear = nn.Linear(32, 8)
     with torch.no_grad():
@@ -41,6 +52,7 @@ def test_a_token_of_zeros_gives_the_bias() -> None:
     torch.testing.assert_close(Int8Linear(linear)(torch.zeros(2, 32)), linear.bias.detach().expand(2, 8))
 
 
+@exactly
 def test_a_model_in_int8_is_a_copy_whose_blocks_alone_are_rounded() -> None:
     model = make_model(VideoMAEForVideoClassification, hidden_size=32, num_attention_heads=2).eval()
     video = random_video(model.config)

@@ -87,21 +87,24 @@ def test_processes_that_are_killed_leave_no_half_block_and_the_bound_holds(tmp_p
             )
             for name in "ab"
         ]
-        for process in processes:
-            assert process.stdout is not None
-            process.stdout.readline()
-        end = time.monotonic() + 1.0
-        while time.monotonic() < end:
-            with BlockCache(tmp_path, 400_000)._ledger():  # nobody takes space or makes some while it is counted
-                # A file of either process may be renamed meanwhile, and be counted under both names.
-                assert bytes_in(tmp_path) <= 400_000 + 2 * 10_000
-            time.sleep(0.02)
-        for process in processes:
-            assert process.poll() is None, "it has met a block that is not its own"
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
+        try:
+            for process in processes:
+                assert process.stdout is not None
+                process.stdout.readline()
+            end = time.monotonic() + 1.0
+            while time.monotonic() < end:
+                with BlockCache(tmp_path, 400_000)._ledger():  # nobody takes space or makes some while it is counted
+                    # A file of either process may be renamed meanwhile, and be counted under both names.
+                    assert bytes_in(tmp_path) <= 400_000 + 2 * 10_000
+                time.sleep(0.02)
+            for process in processes:
+                assert process.poll() is None, "it has met a block that is not its own"
+        finally:  # also after a failure: they write until they are killed
+            for process in processes:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                assert process.stdout is not None
+                process.stdout.close()
         assert bytes_in(tmp_path) <= 400_000
     cache = BlockCache(tmp_path, 400_000)
     for path in tmp_path.rglob("*.tmp"):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -75,6 +76,13 @@ def in_precision(model: Model, precision: InferencePrecision) -> tuple[Model, to
     return in_int8(model), compute_dtype("auto", torch.device("cpu"))
 
 
+@cache
+def multiplies_exactly() -> bool:
+    """Tell whether the processor's products of 8-bit integers are right also for the largest ones."""
+    largest = torch.full((64, 256), LARGEST, dtype=torch.int8)
+    return bool((torch._int_mm(largest, largest.t().contiguous()) == 256 * LARGEST**2).all())
+
+
 def in_int8(model: Model) -> Model:
     """Return a copy of a model in which the linear layers of the blocks multiply 8-bit integers.
 
@@ -90,6 +98,11 @@ def in_int8(model: Model) -> Model:
     device = next(model.parameters()).device
     if device.type != "cpu":
         raise ConfigError(f"precision is 'int8', which is for CPUs, and the model is on {device}: use bf16 there")
+    if not multiplies_exactly():
+        raise ConfigError(
+            "precision is 'int8', but this processor adds products of 8-bit integers in 16 bits, which overflow: it "
+            "has no VNNI instructions, or is kept from using them; use precision fp32"
+        )
     replaced = {
         id(linear): Int8Linear(linear)
         for block in model.modules()
