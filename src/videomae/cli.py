@@ -26,6 +26,7 @@ from videomae.command_options import (
     parsed,
     parsed_with_model,
     plain_warnings,
+    run_part,
     told_default,
 )
 from videomae.data_commands import DATA_PARTS
@@ -162,28 +163,17 @@ def reconstruct(arguments: list[str]) -> int:
 
 def weights(arguments: list[str]) -> int:
     """Inspect a checkpoint of any known layout, or write it in another."""
-    return _part_of("weights", {"inspect": _inspect, "convert": _convert}, arguments)
+    return run_part("weights", {"inspect": _inspect, "convert": _convert}, arguments, about=weights.__doc__)
 
 
 def data(arguments: list[str]) -> int:
     """Generate videos; list a collection in a manifest, check it, or prepare it for fast reading."""
-    return _part_of("data", DATA_PARTS, arguments)
+    return run_part("data", DATA_PARTS, arguments, about=data.__doc__)
 
 
 def recipes(arguments: list[str]) -> int:
     """List the packaged recipes, or show one, explained value by value."""
-    return _part_of("recipes", RECIPES_PARTS, arguments)
-
-
-def _part_of(name: str, parts: dict[str, Callable[[list[str]], int]], arguments: list[str]) -> int:
-    """Run the part of a subcommand that the first argument names."""
-    first = " ".join(arguments[:1])
-    if first in parts:
-        return parts[first](arguments[1:])
-    if first in ("-h", "--help"):
-        print(f"usage: videomae {name} {{{','.join(parts)}}} ...\n\n{SUBCOMMANDS[name].run.__doc__}")
-        return 0
-    return _fail(f"videomae {name} needs {' or '.join(parts)}, got {first or 'nothing'}")
+    return run_part("recipes", RECIPES_PARTS, arguments, about=recipes.__doc__)
 
 
 def _inspect(arguments: list[str]) -> int:

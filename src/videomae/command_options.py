@@ -188,6 +188,26 @@ def recipe_and_options(name: str, kind: Any, arguments: list[str], *, about: str
     return parse_recipe(kind, parser, [*before, *given])
 
 
+def run_part(
+    name: str, parts: dict[str, Callable[[list[str]], int]], arguments: list[str], *, about: str | None
+) -> int:
+    """Run the part of a subcommand that the first argument names, or say which there are.
+
+    Raises:
+        ConfigError: If it names none.
+    """
+    first = " ".join(arguments[:1])
+    if first in parts:
+        return parts[first](arguments[1:])
+    if first in ("-h", "--help"):
+        print(f"usage: videomae {name} {{{','.join(parts)}}} ...\n\n{about}")
+        return 0
+
+    from videomae.errors import ConfigError
+
+    raise ConfigError(f"videomae {name} needs {' or '.join(parts)}, got {first or 'nothing'}")
+
+
 @contextmanager
 def plain_warnings() -> Iterator[None]:
     """Show each warning once, as one line of standard error, without the file and line that raised it."""

@@ -16,6 +16,7 @@ from videomae.command_options import (
     command_parser,
     parsed,
     parsed_with_model,
+    run_part,
 )
 
 EXIT_FOUND = 1
@@ -189,17 +190,7 @@ def dedupe(arguments: list[str]) -> int:
 
 def anomaly(arguments: list[str]) -> int:
     """Fit a detector on ordinary footage without labels, or score footage with it."""
-    parts = {"fit": _anomaly_fit, "score": _anomaly_score}
-    first = " ".join(arguments[:1])
-    if first in parts:
-        return parts[first](arguments[1:])
-    if first in ("-h", "--help"):
-        print(f"usage: videomae anomaly {{fit,score}} ...\n\n{anomaly.__doc__}")
-        return 0
-
-    from videomae.errors import ConfigError
-
-    raise ConfigError(f"videomae anomaly needs fit or score, got {first or 'nothing'}")
+    return run_part("anomaly", {"fit": _anomaly_fit, "score": _anomaly_score}, arguments, about=anomaly.__doc__)
 
 
 def _anomaly_fit(arguments: list[str]) -> int:

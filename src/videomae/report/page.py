@@ -247,15 +247,20 @@ def render_report(title: str, sections: Sequence[Section], *, summary: str = "")
     return printable(html)
 
 
+def video_address(path: str, folder: Path) -> str:
+    """Return how a page in a folder names a video: relative to it, so that both may move together."""
+    if "://" in path:
+        return path
+    whole = Path(path.partition("#t=")[0]).absolute()
+    try:
+        return quote(Path(os.path.relpath(whole, folder.absolute())).as_posix())
+    except ValueError:  # another drive
+        return whole.as_uri()
+
+
 def player_address(path: str, start: float, end: float, folder: Path) -> str:
-    """Return how a page in a folder names a part of a video: relative to it, so that both may move together."""
-    if "://" not in path:
-        whole = Path(path.partition("#t=")[0]).absolute()
-        try:
-            path = quote(Path(os.path.relpath(whole, folder.absolute())).as_posix())
-        except ValueError:  # another drive
-            path = whole.as_uri()
-    return f"{path}#t={start:.2f},{end:.2f}"
+    """Return how a page in a folder names a part of a video, in seconds."""
+    return f"{video_address(path, folder)}#t={start:.2f},{end:.2f}"
 
 
 def write_report(path: Path, html: str) -> None:

@@ -9,21 +9,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from urllib.parse import quote
 
 import jinja2
 import numpy as np
 
 from videomae import __version__
-from videomae.report.page import write_report
+from videomae.report.page import video_address, write_report
 from videomae.report.svg import DARK, LIGHT, printable
 from videomae.timeline.annotate import clock
-from videomae.timeline.labelling_tools import media_address
 from videomae.timeline.timeline import FloatArray, Timeline
 from videomae.timeline.writers import shown_labels
 
@@ -130,17 +127,6 @@ def panel(timeline: Timeline, folder: Path) -> Panel:
     strip = f"data:image/jpeg;base64,{base64.b64encode(timeline.strip).decode('ascii')}" if timeline.strip else ""
     address = video_address(timeline.video.path, folder)
     return Panel(timeline, address, strip, tuple(curves), _ticks(begin, end))
-
-
-def video_address(path: str, folder: Path) -> str:
-    """Return how a page in a folder names a video: relative to it, so that both may move together."""
-    if "://" in path:
-        return path
-    whole = Path(path.partition("#t=")[0]).absolute()
-    try:
-        return quote(Path(os.path.relpath(whole, folder)).as_posix())
-    except ValueError:  # another drive
-        return media_address(str(whole))
 
 
 def _points(places: FloatArray, scores: FloatArray) -> str:
