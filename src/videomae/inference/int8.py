@@ -78,7 +78,7 @@ def in_precision(model: Model, precision: InferencePrecision) -> tuple[Model, to
 
 @cache
 def multiplies_exactly() -> bool:
-    """Tell whether the processor's products of 8-bit integers are right also for the largest ones."""
+    """Tell whether the processor's 8-bit multiplication is exact also for the largest ones."""
     largest = torch.full((64, 256), LARGEST, dtype=torch.int8)
     return bool((torch._int_mm(largest, largest.t().contiguous()) == 256 * LARGEST**2).all())
 
@@ -100,7 +100,7 @@ def in_int8(model: Model) -> Model:
         raise ConfigError(f"precision is 'int8', which is for CPUs, and the model is on {device}: use bf16 there")
     if not multiplies_exactly():
         raise ConfigError(
-            "precision is 'int8', but this processor adds products of 8-bit integers in 16 bits, which overflow: it "
+            "precision is 'int8', but this processor sums the products in 16 bits, which overflow: it "
             "has no VNNI instructions, or is kept from using them; use precision fp32"
         )
     replaced = {
