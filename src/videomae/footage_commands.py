@@ -5,7 +5,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from videomae.command_options import MODEL_HELP, add_clip, add_device, command_parser, parsed
+from videomae.command_options import (
+    MODEL_HELP,
+    add_clip,
+    add_device,
+    add_speed,
+    command_parser,
+    parsed,
+    told_speed,
+)
 
 EXIT_BAD_VIDEO = 2
 
@@ -32,6 +40,7 @@ def timeline(arguments: list[str]) -> int:
     parser.add_argument("--resume", action="store_true", help="go on with what a stopped run has left beside --out")
     add_clip(parser)
     add_device(parser)
+    add_speed(parser)
     options = vars(parsed(parser, arguments))
 
     from videomae.inference.files import list_inputs
@@ -50,7 +59,9 @@ def timeline(arguments: list[str]) -> int:
     if annotated is not None:
         check_annotated(annotated, num_videos=num_videos)
     config = TimelineConfig(**{name: options[name] for name in TimelineConfig.__dataclass_fields__})
-    predictor = Predictor(options["model"], clip=options["clip"], device=options["device"])
+    predictor = told_speed(
+        Predictor(options["model"], clip=options["clip"], device=options["device"], speed=options["speed"])
+    )
     kept = KeptScores(Path(names[0].replace(PLACEHOLDER, "video")), predictor, config, resume=options["resume"])
     with ScanProgress(num_videos) as progress:
         done = run_timelines(
@@ -99,6 +110,7 @@ def stream(arguments: list[str]) -> int:
     parser.add_argument("--record_seconds", type=float, default=60.0, help="how much of them is kept")
     add_clip(parser)
     add_device(parser)
+    add_speed(parser)
     options = vars(parsed(parser, arguments))
 
     from videomae.inference.predictor import Predictor
@@ -106,7 +118,9 @@ def stream(arguments: list[str]) -> int:
     from videomae.live.sinks import EventSinks
 
     config = StreamConfig(**{name: options[name] for name in StreamConfig.__dataclass_fields__})
-    predictor = Predictor(options["model"], clip=options["clip"], device=options["device"])
+    predictor = told_speed(
+        Predictor(options["model"], clip=options["clip"], device=options["device"], speed=options["speed"])
+    )
     with EventSinks(file=options["events"], webhook=options["webhook"], command=options["exec"]) as sinks:
         done = run_stream(
             predictor,

@@ -4,5 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
+from videomae.errors import ConfigError
+
 Pooling = Literal["clip", "attention", "frame", "tubelet", "token"]
 """Which vectors of a clip are its features; see `videomae.inference.pooling`."""
+
+
+def check_speed(speed: float) -> None:
+    """Raise ConfigError if a speed is below 1 or no number; see `videomae.inference.token_choice`."""
+    if not 1.0 <= speed < float("inf"):
+        raise ConfigError(
+            f"speed is {speed:g}; it is how many times fewer operations a clip takes: use 1 for all of them, or "
+            "more, such as 2"
+        )

@@ -67,6 +67,7 @@ class KeptScores:
             "model": model_identity(predictor),
             "classes": list(predictor.classes),
             "clip": asdict(predictor.clip),
+            "speed": predictor.choice.speed,
             **{name: getattr(config, name) for name in ("window", "step", "batch_size")},
         }
         try:

@@ -1,4 +1,4 @@
-"""How many floating-point operations a training step must do, in closed form.
+"""How many floating-point operations a forward pass or a training step must do, in closed form.
 
 A multiply-add counts 2. Matrix multiplications and the two multiplications of attention count, nothing else does
 (normalizations, softmax, activations and additions are under 2 % of a step). The backward pass counts twice the
@@ -89,9 +89,14 @@ def pretraining_flops(config: VideoMAEConfig, *, visible: int, decoded: int) -> 
     )
 
 
-def classification_flops(config: VideoMAEConfig) -> Flops:
-    """Return the operations of classifying one clip, every token computed."""
-    tokens = native_grid(config).num_tokens
+def classification_flops(config: VideoMAEConfig, *, tokens: int | None = None) -> Flops:
+    """Return the operations of classifying one clip.
+
+    Args:
+        config: Sizes of the model.
+        tokens: That are computed; None: all of a clip of the configured size.
+    """
+    tokens = native_grid(config).num_tokens if tokens is None else tokens
     return Flops(
         embed=embedding_flops(config, tokens=tokens),
         encoder=block_flops(
