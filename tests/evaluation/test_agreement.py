@@ -123,4 +123,4 @@ def test_the_command_prints_agreement_and_speed_and_refuses_what_it_cannot(
     assert main([*command, "--speed", "4"]) == 2
     assert "tokens of a clip for its 16 places, and each needs one: use at most" in capsys.readouterr().err
     assert main(["evaluate", str(pretraining_folder), str(data), *views, "--speed", "1.5"]) == 2
-    assert "pre-training" in capsys.readouterr().err
+    assert "without a classifier: fine-tune it first" in capsys.readouterr().err

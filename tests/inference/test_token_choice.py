@@ -123,9 +123,8 @@ def test_a_token_counts_in_the_mean_as_often_as_its_run_is_long() -> None:
 def test_a_predictor_at_speed_one_gives_the_same_to_the_bit_and_at_another_what_its_tokens_give(
     classifier_folder: Path, video: Path
 ) -> None:
-    plain, same, fast = (
-        Predictor(classifier_folder, device="cpu", **kwargs) for kwargs in ({}, {"speed": 1.0}, {"speed": 1.5})
-    )
+    plain = Predictor(classifier_folder, device="cpu")
+    same, fast = (Predictor(classifier_folder, device="cpu", speed=speed) for speed in (1.0, 1.5))
     expected = plain.view_logits(video, num_views=3).logits
     assert torch.equal(same.view_logits(video, num_views=3).logits, expected)
     found = fast.view_logits(video, num_views=3).logits
