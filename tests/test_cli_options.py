@@ -10,7 +10,7 @@ RECIPE_PARTS = {
     "pretrain": "augment clip data decoder_init init loop mask model monitor optim parallel schedule".split(),
     "finetune": "augment clip data evaluation head init loop lora mix model optim".split(),
 }
-RECIPE_PARTS["finetune"] += ["parallel", "schedule", "speed", "validation"]
+RECIPE_PARTS["finetune"] += ["parallel", "schedule", "validation"]
 OPTIONS = {
     "demo": "data out overwrite seed".split(),
     "pretrain": "dry-run out overwrite plan resume resume-or-start".split(),

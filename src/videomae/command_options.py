@@ -84,15 +84,15 @@ def add_device(parser: ArgumentParser) -> None:
 
 def add_speed(parser: ArgumentParser) -> None:
     """Add `--speed`; `told_speed` then tells what it does."""
-    help_text = "how many times fewer operations a clip takes, from tokens left out where nothing changes; 1: none"
+    help_text = "how many times fewer operations a clip takes, by merging tokens that are alike; 1: none"
     parser.add_argument("--speed", type=float, default=1.0, help=help_text)
 
 
 def told_speed(predictor: Predictor) -> Predictor:
-    """Return a predictor, after telling on standard error what it leaves out, where it does."""
-    if predictor.choice.speed > 1.0:
+    """Return a predictor, after telling on standard error what it merges, where it does."""
+    if predictor.merging is not None:
         note = "videomae evaluate --speed measures on labelled videos what that changes and gains"
-        print(f"{predictor.choice.line()}; {note}", file=sys.stderr)
+        print(f"{predictor.merging.line()}; {note}", file=sys.stderr)
     return predictor
 
 

@@ -5,7 +5,6 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -14,10 +13,8 @@ from safetensors.torch import load_file
 from videomae.engine.runlog import MetricsLog
 from videomae.errors import ConfigError, ManifestError, WeightsError
 from videomae.evaluation.classes import model_targets
-from videomae.inference.token_choice import TokenChoice
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
-from videomae.patches import TokenGrid
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe, load_recipe, recipe_to_yaml
 from videomae.sharing.conversion import convert_weights
 from videomae.sharing.record import EvaluationSummary, load_record
@@ -74,32 +71,6 @@ def test_two_classes_that_differ_in_motion_are_learnt(finetune_recipe: Finetune,
     losses = [one["loss"] for one in MetricsLog.read(tmp_path / "run" / "metrics.jsonl") if "loss" in one]
     assert sum(losses[-20:]) / 20 < 0.8 * sum(losses[:5]) / 5
     assert result.evaluation.metrics.num_videos == 3
-
-
-class Counting(VideoMAEForVideoClassification):
-    """Notes how many tokens were computed, in training and in evaluation; None: all."""
-
-    seen: ClassVar[set[tuple[bool, int | None]]] = set()
-
-    def forward(self, *args: Any, visible_indices: torch.Tensor | None = None, **options: Any) -> Any:
-        self.seen.add((self.training, None if visible_indices is None else visible_indices.shape[1]))
-        return super().forward(*args, visible_indices=visible_indices, **options)
-
-
-def test_training_at_a_speed_computes_fewer_tokens_and_the_evaluation_all(
-    finetune_recipe: Finetune, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    recipe = finetune_recipe("--speed", "1.5", "--schedule.steps", "2")
-    result = finetune(recipe, out=tmp_path / "run", model_class=Counting)
-    kept = TokenChoice(Counting.from_pretrained(result.model_folder).config, 1.5).num_kept(TokenGrid(4, 2, 2))
-    assert kept < 16
-    assert Counting.seen == {(True, kept), (False, None)}
-    assert f"tokens a clip: 16 ({kept} computed)" in capsys.readouterr().out
-    with pytest.raises(ConfigError, match=r"speed is 0\.5; it is how many times fewer"):
-        finetune_recipe("--speed", "0.5")
-    with pytest.raises(ConfigError, match="for its 4 places, and each needs one"):
-        finetune(finetune_recipe("--speed", "12"), out=tmp_path / "fast")
-    assert not (tmp_path / "fast").exists()
 
 
 def test_resuming_gives_the_uninterrupted_losses(finetune_recipe: Finetune, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from videomae.data.configs import ProblemType
 from videomae.errors import ConfigError
 from videomae.evaluation.metrics import rank_classes
 from videomae.evaluation.uncertainty import Interval, accuracy_interval, group_numbers
-from videomae.inference.token_choice import TokenChoice
-from videomae.model.config import VideoMAEConfig
+from videomae.inference.token_merging import MergingClassifier
+from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.patches import TokenGrid
 
 FloatArray = NDArray[np.float64]
@@ -34,13 +34,13 @@ class Agreement:
     """What was asked for."""
     tokens: int
     """N, tokens of a clip."""
-    kept: int
-    """V, of which so many were computed."""
+    merged: int
+    """r, of which each block merged so many."""
     fewer_operations: float
     """Operations of a forward pass with all tokens over those with fewer."""
     measured: float
-    """The same of the time that forward passes took, the choice of tokens included: the median over batches, in each
-    of which both were done. The first batch, which warms up, counts only where it is the only one."""
+    """The same of the time that forward passes took, the search for tokens alike included: the median over batches,
+    in each of which both were done. The first batch, which warms up, counts only where it is the only one."""
     agreement: float
     """Fraction of the videos of which both decide the same: class, or labels that are present."""
     interval: Interval
@@ -54,7 +54,8 @@ class Agreement:
         """Return the figures for people."""
         also = "" if self.top1 is None else f"; top-1 with all tokens {self.top1:.2%}"
         interval = f"95 % interval {self.interval.low:.1%} to {self.interval.high:.1%}"
-        fewer = f"{self.kept} of {self.tokens} tokens, {self.fewer_operations:.2f} times fewer operations"
+        merged = f"{self.merged} of {self.tokens} tokens merged in every block"
+        fewer = f"{merged}, {self.fewer_operations:.2f} times fewer operations"
         return [
             f"speed {self.speed:g}: {fewer}; forward passes measured {self.measured:.2f} times as fast",
             f"decided as with all tokens {self.agreement:.2%} ({interval}) of {self.num_videos} videos{also}",
@@ -74,7 +75,7 @@ class Comparison:
     """Classifies clips from fewer tokens and from all, and times both.
 
     Args:
-        config: Of the model.
+        model: The classifier, as it is called for all tokens.
         speed: Above 1.
         problem: What the outputs are.
         num_videos: n.
@@ -83,36 +84,36 @@ class Comparison:
         ConfigError: If the model has too few tokens for the speed, or its outputs are no decisions.
     """
 
-    def __init__(self, config: VideoMAEConfig, speed: float, *, problem: ProblemType, num_videos: int) -> None:
+    def __init__(
+        self, model: VideoMAEForVideoClassification, speed: float, *, problem: ProblemType, num_videos: int
+    ) -> None:
         if problem == "regression":
             raise ConfigError(
                 f"speed is {speed:g}, and the model predicts values: what can agree are decisions; use speed 1 "
                 "here, and compare the values of videomae predict with and without --speed"
             )
-        self.choice = TokenChoice(config, speed)
-        self.probabilities: FloatArray = np.zeros((num_videos, config.num_labels))
+        self.merging = MergingClassifier(model, speed)
+        self.probabilities: FloatArray = np.zeros((num_videos, model.config.num_labels))
         """`[n, K]` float64, from all tokens."""
         self._problem = problem
         self._grid: TokenGrid | None = None
         self._ratios: list[float] = []
 
-    def logits(self, forward: Callable[..., Any], pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+    def logits(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         """Return `[b, K]` on the CPU, from fewer tokens and from all, for clips `[b, T, C, H, W]`."""
 
-        def fewer() -> Tensor:
-            logits: Tensor = forward(pixel_values, **self.choice.options(pixel_values)).logits.cpu()
-            return logits
+        def call(classifier: Callable[[Tensor], Any]) -> tuple[Tensor, float]:
+            start = time.perf_counter()
+            logits: Tensor = classifier(pixel_values).logits.cpu()
+            return logits, time.perf_counter() - start
 
-        def whole() -> Tensor:
-            logits: Tensor = forward(pixel_values).logits.cpu()
-            return logits
-
-        self._grid = self.choice.grid_of(pixel_values)
+        model = self.merging.model
+        self._grid = model.videomae.embeddings.grid_of(pixel_values)
         # By turns first, since the second finds the clips in the processor's cache.
         if len(self._ratios) % 2:
-            (long, long_seconds), (short, short_seconds) = _timed(whole), _timed(fewer)
+            (long, long_seconds), (short, short_seconds) = call(model), call(self.merging)
         else:
-            (short, short_seconds), (long, long_seconds) = _timed(fewer), _timed(whole)
+            (short, short_seconds), (long, long_seconds) = call(self.merging), call(model)
         self._ratios.append(long_seconds / short_seconds)
         return short, long
 
@@ -143,20 +144,14 @@ class Comparison:
             same = ((short >= np.array(thresholds)) == (long >= np.array(thresholds))).all(axis=1)
         known = group_numbers(groups)
         units = np.arange(len(same)) if known is None else known
-        kept, N = self.choice.num_kept(self._grid), self._grid.num_tokens
         return Agreement(
-            speed=self.choice.speed,
-            tokens=N,
-            kept=kept,
-            fewer_operations=self.choice.fewer_operations(self._grid),
+            speed=self.merging.speed,
+            tokens=self._grid.num_tokens,
+            merged=self.merging.merged(self._grid),
+            fewer_operations=self.merging.fewer_operations(self._grid),
             measured=statistics.median(self._ratios[1:] or self._ratios),
             agreement=float(same.mean()),
             interval=accuracy_interval(same, units, rng=np.random.default_rng(0)),
             num_videos=len(same),
             top1=top1,
         )
-
-
-def _timed(call: Callable[[], Tensor]) -> tuple[Tensor, float]:
-    start = time.perf_counter()
-    return call(), time.perf_counter() - start

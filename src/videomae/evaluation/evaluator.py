@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from videomae.data.configs import SplitName
+from videomae.data.configs import ProblemType, SplitName
 from videomae.data.datasets import BadVideo
 from videomae.data.manifest import Manifest
 from videomae.data.scan import scan_labelled
@@ -27,7 +27,7 @@ from videomae.engine.precision import DeviceName, autocast
 from videomae.engine.progress import TrainingProgress
 from videomae.engine.workers import running_workers, start_worker
 from videomae.errors import RunError, VideoReadError
-from videomae.evaluation.agreement import Comparison
+from videomae.evaluation.agreement import Agreement, Comparison
 from videomae.evaluation.classes import model_targets, problem_of_model
 from videomae.evaluation.configs import ProtocolName, by_protocol
 from videomae.evaluation.results import EvaluationConfig, EvaluationResult, VideoResult, metrics_of
@@ -81,10 +81,7 @@ def evaluate(
     targets = model_targets(model.config, manifest)
     check_clip(clip, model.config)
     check_views(processor, config.views)
-    num_videos, comparison = len(manifest.rows), None
-    if config.speed > 1.0:
-        comparison = Comparison(model.config, config.speed, problem=targets.problem, num_videos=num_videos)
-    merger = _ViewMerger(model, processor, config, num_videos=num_videos, comparison=comparison)
+    merger = _ViewMerger(model, processor, config, problem=targets.problem, num_videos=len(manifest.rows))
     dataset = _ViewsDataset(manifest, clip=clip, config=config, processor=processor)
     was_training = model.training
     model.eval()
@@ -118,11 +115,7 @@ def evaluate(
         config=config,
         problem=targets.problem,
         thresholds=levels,
-        agreement=None
-        if comparison is None
-        else comparison.result(
-            merger.probabilities, good, [row.label for row in rows], [row.group for row in rows], levels
-        ),
+        agreement=merger.agreement(good, rows, levels),
     )
 
 
@@ -237,8 +230,8 @@ class _ViewMerger:
         processor: VideoMAEImageProcessor,
         config: EvaluationConfig,
         *,
+        problem: ProblemType,
         num_videos: int,
-        comparison: Comparison | None,
     ) -> None:
         self.model = model
         self.processor = processor
@@ -247,7 +240,11 @@ class _ViewMerger:
         self.forward, self.dtype = in_precision(model, config.precision)
         self.probabilities: FloatArray = np.zeros((num_videos, model.config.num_labels))
         """`[n, K]` float64, complete after `flush`."""
-        self.comparison = comparison
+        self.comparison = (
+            Comparison(self.forward, config.speed, problem=problem, num_videos=num_videos)
+            if config.speed > 1.0
+            else None
+        )
         self._pending: list[tuple[int, float, Tensor]] = []
 
     def add(self, number: int, views: VideoViews) -> None:
@@ -277,9 +274,18 @@ class _ViewMerger:
             if self.comparison is None:
                 self._add(self.probabilities, self.forward(pixel_values).logits, numbers, weights)
                 return
-            fewer, whole = self.comparison.logits(self.forward, pixel_values)
+            fewer, whole = self.comparison.logits(pixel_values)
         self._add(self.probabilities, fewer, numbers, weights)
         self._add(self.comparison.probabilities, whole, numbers, weights)
+
+    def agreement(
+        self, numbers: Sequence[int], rows: Sequence[VideoResult], thresholds: Sequence[float]
+    ) -> Agreement | None:
+        """Return what the speed changed and gained on these rows of the manifest, whose results are given."""
+        if self.comparison is None:
+            return None
+        labels, groups = [row.label for row in rows], [row.group for row in rows]
+        return self.comparison.result(self.probabilities, numbers, labels, groups, thresholds)
 
     def _add(self, sums: FloatArray, logits: Tensor, numbers: Sequence[int], weights: Sequence[float]) -> None:
         activation = usual_activation(self.model.config)

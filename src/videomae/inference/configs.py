@@ -11,7 +11,7 @@ Pooling = Literal["clip", "attention", "frame", "tubelet", "token"]
 
 
 def check_speed(speed: float) -> None:
-    """Raise ConfigError if a speed is below 1 or no number; see `videomae.inference.token_choice`."""
+    """Raise ConfigError if a speed is below 1 or no number; see `videomae.inference.token_merging`."""
     if not 1.0 <= speed < float("inf"):
         raise ConfigError(
             f"speed is {speed:g}; it is how many times fewer operations a clip takes: use 1 for all of them, or "

@@ -89,18 +89,32 @@ def pretraining_flops(config: VideoMAEConfig, *, visible: int, decoded: int) -> 
     )
 
 
-def classification_flops(config: VideoMAEConfig, *, tokens: int | None = None) -> Flops:
-    """Return the operations of classifying one clip.
+def classification_flops(config: VideoMAEConfig) -> Flops:
+    """Return the operations of classifying one clip, every token computed."""
+    return merging_flops(config, tokens=native_grid(config).num_tokens, removed=0)
+
+
+def merging_flops(config: VideoMAEConfig, *, tokens: int, removed: int) -> Flops:
+    """Return the operations of classifying one clip of which every block merges tokens between attention and MLP.
+
+    What finds the tokens to merge, two products of a head's width a pair, is left out: under 1 %.
 
     Args:
         config: Sizes of the model.
-        tokens: That are computed; None: all of a clip of the configured size.
+        tokens: N, of the clip.
+        removed: r, tokens that a block merges into others, or half of them where there are no more.
     """
-    tokens = native_grid(config).num_tokens if tokens is None else tokens
-    return Flops(
-        embed=embedding_flops(config, tokens=tokens),
-        encoder=block_flops(
-            config.hidden_size, config.intermediate_size, tokens=tokens, depth=config.num_hidden_layers
-        ),
-        head=2 * config.hidden_size * config.num_labels,
-    )
+    D, encoder, count = config.hidden_size, 0, tokens
+    for _ in range(config.num_hidden_layers):
+        encoder += block_flops(D, 0, tokens=count)  # attention alone
+        count = tokens_left(count, removed=removed, depth=1)
+        encoder += 2 * count * 2 * D * config.intermediate_size
+    head = 2 * D * config.num_labels
+    return Flops(embed=embedding_flops(config, tokens=tokens), encoder=encoder, head=head)
+
+
+def tokens_left(tokens: int, *, removed: int, depth: int) -> int:
+    """Return how many tokens are left after so many blocks that merge `removed` each, or half where that is less."""
+    for _ in range(depth):
+        tokens -= min(removed, tokens // 2)
+    return tokens

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json as json_format
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self, overload
@@ -34,7 +34,7 @@ from videomae.inference.inputs import EncodedVideo, VideoInput, batch_of, open_f
 from videomae.inference.int8 import in_precision
 from videomae.inference.loaded import LoadedModel, check_clip, load_classifier
 from videomae.inference.scores import Activation, scores_of, settled_thresholds, usual_activation
-from videomae.inference.token_choice import TokenChoice
+from videomae.inference.token_merging import MergingClassifier
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.video.index_store import IndexStore
 from videomae.video.sampling import ClipConfig, IntArray, clip_indices, clip_indices_of_frames
@@ -93,7 +93,7 @@ class Predictor:
         precision: Compute dtype of matrix multiplications. float32 by default, so that probabilities are the same
             everywhere; int8 is for CPUs and the fastest, and rounds most.
         batch_size: Views in one forward pass. It bounds the memory used, however many views are asked for.
-        speed: How many times fewer operations a clip takes, at least 1; see `token_choice`. 1 leaves nothing out.
+        speed: How many times fewer operations a clip takes, at least 1; see `token_merging`. 1 merges nothing.
 
     Raises:
         WeightsError: If the source cannot be loaded or holds no classifier.
@@ -143,8 +143,10 @@ class Predictor:
         self.classes = loaded.classes
         self.thresholds = settled_thresholds(loaded.thresholds, loaded.classes)
         self.batch_size = batch_size
-        self.choice = TokenChoice(loaded.model.config, speed)
-        self._forward, self._dtype = in_precision(loaded.model, precision)
+        rounded, self._dtype = in_precision(loaded.model, precision)
+        self.merging = MergingClassifier(rounded, speed) if speed > 1.0 else None
+        """What merges tokens; None where nothing does, at speed 1."""
+        self._forward: Callable[[Tensor], Any] = self.merging or rounded
 
     @overload
     def predict(
@@ -280,7 +282,7 @@ class Predictor:
         pixel_values = normalized(clips, self.processor, device=device, num_channels=num_channels)
         pixel_values = pixel_values.to(self.model.dtype)
         with autocast(device, self._dtype):
-            logits: Tensor = self._forward(pixel_values, **self.choice.options(pixel_values)).logits
+            logits: Tensor = self._forward(pixel_values).logits
         return logits.cpu().double()  # after cpu(): not every device has float64
 
     def _logits(self, read: ReadFrames, indices: IntArray) -> Tensor:

@@ -64,9 +64,6 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        *,
-        visible_indices: Tensor | None = None,
-        run_lengths: Tensor | None = None,
     ) -> ImageClassifierOutput | tuple[Any, ...]:
         """Classify videos.
 
@@ -76,8 +73,6 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
             output_attentions: Return attention probabilities; None: as configured.
             output_hidden_states: Return hidden states; None: as configured.
             return_dict: False returns a tuple; None: as configured.
-            visible_indices: `[B, V]` int64, the tokens to compute; None: all.
-            run_lengths: `[B, V]`, how many tokens each of them stands for in the mean; None: one.
 
         Returns:
             Loss, 0-d, only with labels; logits `[B, K]`.
@@ -85,13 +80,10 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
         Raises:
             ValueError: If the video does not fit the tubelets, or the problem type is unknown.
         """
-        options: dict[str, Any] = self.wanted(output_attentions, output_hidden_states)
-        if visible_indices is not None:
-            options["visible_indices"] = visible_indices
-        encoded = encode(self.videomae, pixel_values, **options)
+        encoded = encode(self.videomae, pixel_values, **self.wanted(output_attentions, output_hidden_states))
         if not encoded:
             return self.format_output(ImageClassifierOutput(), return_dict)
-        logits = self.classify(self.features(encoded.last_hidden_state, run_lengths))
+        logits = self.classify(self.features(encoded.last_hidden_state))
         output = ImageClassifierOutput(
             loss=None if labels is None else self.loss(logits, labels),
             logits=logits,
@@ -100,11 +92,8 @@ class VideoMAEForVideoClassification(VideoMAEPreTrainedModel):
         )
         return self.format_output(output, return_dict)
 
-    def features(self, tokens: Tensor, run_lengths: Tensor | None = None) -> Tensor:
-        """Pool encoder states `[B, N, D]`, each as often as `[B, N]` says, to what the classifier sees, `[B, D]`."""
-        if run_lengths is not None and not self.uses_first_token:
-            weights = run_lengths / run_lengths.float().mean(dim=1, keepdim=True)
-            tokens = tokens * weights[..., None].to(tokens.dtype)
+    def features(self, tokens: Tensor) -> Tensor:
+        """Pool encoder states `[B, N, D]` to what the classifier sees, `[B, D]`."""
         pooled = tokens[:, 0] if self.uses_first_token else tokens.mean(dim=1)
         return pooled if self.fc_norm is None else normalized(self.fc_norm, pooled)
 

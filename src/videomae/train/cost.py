@@ -12,12 +12,11 @@ import torch
 from torch import nn
 
 from videomae.engine.loop import LoopConfig
-from videomae.inference.flops import classification_flops, pretraining_flops
-from videomae.inference.token_choice import TokenChoice
 from videomae.masking import draw_masks
 from videomae.model.config import VideoMAEConfig
 from videomae.model.embeddings import native_grid
 from videomae.recipes.schema import PretrainRecipe
+from videomae.train.flops import classification_flops, pretraining_flops
 from videomae.train.step import StepPlan
 
 DAY_SECONDS = 24 * 3600.0
@@ -36,7 +35,7 @@ class ClipCost:
     tokens: int
     """N."""
     visible: int
-    """V, tokens that the encoder sees; N without masks and at speed 1."""
+    """V, tokens that the encoder sees; N without masks."""
     decoded: int
     """M, tokens that the decoder predicts; 0 without a decoder."""
     step_flops: int
@@ -45,8 +44,6 @@ class ClipCost:
     def line(self) -> str:
         """Return the tokens for people."""
         parts = f" ({self.visible} visible, {self.decoded} decoded)" if self.decoded else ""
-        if not self.decoded and self.visible < self.tokens:
-            parts = f" ({self.visible} computed)"
         return f"tokens a clip: {self.tokens}{parts}"
 
 
@@ -59,15 +56,10 @@ def pretraining_clip_cost(config: VideoMAEConfig, recipe: PretrainRecipe) -> Cli
     return ClipCost(grid.num_tokens, visible, decoded, flops.step)
 
 
-def classification_clip_cost(config: VideoMAEConfig, speed: float = 1.0) -> ClipCost:
-    """Return what a clip of fine-tuning takes, at a speed as in `TokenChoice`.
-
-    Raises:
-        ConfigError: If the model has too few tokens for the speed.
-    """
-    grid = native_grid(config)
-    kept = TokenChoice(config, speed).num_kept(grid)
-    return ClipCost(grid.num_tokens, kept, 0, classification_flops(config, tokens=kept).step)
+def classification_clip_cost(config: VideoMAEConfig) -> ClipCost:
+    """Return what a clip of fine-tuning takes."""
+    tokens = native_grid(config).num_tokens
+    return ClipCost(tokens, tokens, 0, classification_flops(config).step)
 
 
 @dataclass(frozen=True)

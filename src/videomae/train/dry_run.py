@@ -39,7 +39,7 @@ def dry_run(recipe: PretrainRecipe | FinetuneRecipe, config: PlanConfig) -> list
     if isinstance(recipe, PretrainRecipe):
         clip = pretraining_clip_cost(model.config, recipe)
     else:
-        clip = classification_clip_cost(model.config, recipe.speed)
+        clip = classification_clip_cost(model.config)
     length = f"{plan.total / plan.steps_per_epoch:.4g} epochs of {num_videos:,} videos"
     flops = float(clip.step_flops) * plan.batch_size
     return [

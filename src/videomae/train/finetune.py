@@ -27,7 +27,6 @@ from videomae.engine.seeding import derive_seed
 from videomae.evaluation.results import EVALUATION_FILE, EvaluationResult, load_evaluation
 from videomae.inference.clips import as_channels
 from videomae.inference.loaded import check_clip
-from videomae.inference.token_choice import TokenChoice
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD
 from videomae.recipes.schema import RECIPE_FILE, FinetuneRecipe
@@ -126,8 +125,7 @@ def _finetune(
     # What is right for each row, of several labels and values; class ids come with the clips.
     targets_of_rows = units.standardized(torch.from_numpy(videos.targets.values)).to(device)  # [n, K]
     plan = plan_steps(recipe, num_videos=len(train.rows))
-    choice = TokenChoice(model.config, recipe.speed)
-    cost_of_clip = classification_clip_cost(model.config, recipe.speed)
+    cost_of_clip = classification_clip_cost(model.config)
     spread = spread_model(model, recipe, ranks, dtype=dtype)
 
     def forward(clips: Batch, keys: Sequence[SampleKey], step: int) -> tuple[Tensor, Tensor]:
@@ -136,7 +134,7 @@ def _finetune(
         labels = clips.labels if is_choice else targets_of_rows[clips.indices]
         pixels, targets = mixing.apply(pixels, labels, clips.readable, step=step)
         with autocast(device, dtype):
-            logits = spread.module(pixels, **choice.options(pixels)).logits  # [B, K]
+            logits = spread.module(pixels).logits  # [B, K]
         return mixing.loss(logits, targets, clips.readable), logits
 
     gradients = Gradients(

@@ -79,7 +79,7 @@ def step_memory(
     Args:
         config: Sizes of the model.
         clips: B, clips that are computed at once on a device.
-        visible: V, tokens that the encoder sees; in fine-tuning N, or at a speed above 1 fewer.
+        visible: V, tokens that the encoder sees; N in fine-tuning.
         decoded: M, tokens that the decoder predicts; 0 in fine-tuning.
         bf16: Whether it is computed in bf16. Norms are computed in float32 then and keep what they read so, a value
             more for each.
