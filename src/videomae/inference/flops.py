@@ -97,7 +97,7 @@ def classification_flops(config: VideoMAEConfig) -> Flops:
 def merging_flops(config: VideoMAEConfig, *, tokens: int, removed: int) -> Flops:
     """Return the operations of classifying one clip of which every block merges tokens between attention and MLP.
 
-    What finds the tokens to merge, two products of a head's width a pair, is left out: under 1 %.
+    What finds the tokens to merge is left out: under 1 % with the published sizes.
 
     Args:
         config: Sizes of the model.

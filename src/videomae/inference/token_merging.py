@@ -58,12 +58,13 @@ class MergingClassifier:
         encoder = self.model.videomae
         removed = self.merged(encoder.embeddings.grid_of(pixel_values))
         tokens: Tensor = encoder.embeddings(pixel_values)
-        sizes = tokens.new_ones(tokens.shape[:2], dtype=torch.float32)  # [B, N]
+        sizes: Tensor | None = None
         first = self.model.uses_first_token
         for layer in encoder.encoder.layer:
             tokens, sizes = merging_layer(layer, tokens, sizes, removed=removed, keeps_first=first)
         if encoder.layernorm is not None:
             tokens = normalized(encoder.layernorm, tokens)
+        assert sizes is not None  # there is a block
         if not first:
             tokens = tokens * (sizes / sizes.mean(dim=1, keepdim=True))[..., None].to(tokens.dtype)
         return ImageClassifierOutput(logits=self.model.classify(self.model.features(tokens)))
@@ -105,14 +106,14 @@ class MergingClassifier:
 
 
 def merging_layer(
-    layer: VideoMAELayer, tokens: Tensor, sizes: Tensor, *, removed: int, keeps_first: bool = False
+    layer: VideoMAELayer, tokens: Tensor, sizes: Tensor | None, *, removed: int, keeps_first: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Run a block that merges tokens after attention.
 
     Args:
         layer: In eval mode.
         tokens: `[B, N, D]`.
-        sizes: `[B, N]` float32, how many tokens each is.
+        sizes: `[B, N]` float32, how many tokens each is; None: one.
         removed: r, at most N / 2.
         keeps_first: Nothing is merged into the first token.
 
@@ -122,14 +123,16 @@ def merging_layer(
     attention = layer.attention.attention
     hidden = normalized(layer.layernorm_before, tokens)
     query, key, value = (attention._split_heads(one) for one in attention._project(hidden, hidden))
-    context = proportional_attention(query, key, value, sizes).transpose(1, 2).flatten(2)
+    context = proportional_attention(query, key, value, sizes).transpose(1, 2).flatten(2)  # [B, N, D]
     tokens = tokens + layer._branch(layer.attention.output(context, hidden), layer.gamma_1)
+    if sizes is None:
+        sizes = tokens.new_ones(tokens.shape[:2], dtype=torch.float32)
     tokens, sizes = merge(tokens, sizes, key.mean(dim=1), removed=removed, keeps_first=keeps_first)
     expanded = layer.intermediate(normalized(layer.layernorm_after, tokens))
     return first_of(layer.output(expanded, tokens, branch=lambda one: layer._branch(one, layer.gamma_2))), sizes
 
 
-def proportional_attention(query: Tensor, key: Tensor, value: Tensor, sizes: Tensor) -> Tensor:
+def proportional_attention(query: Tensor, key: Tensor, value: Tensor, sizes: Tensor | None) -> Tensor:
     """Return `softmax(q k^T / sqrt(d) + log sizes) v`.
 
     The logarithm is one more value of every key, which one of every query multiplies: kernels that take a mask are
@@ -139,11 +142,14 @@ def proportional_attention(query: Tensor, key: Tensor, value: Tensor, sizes: Ten
         query: `[B, H, Q, d]`.
         key: `[B, H, N, d]`.
         value: `[B, H, N, d]`.
-        sizes: `[B, N]`.
+        sizes: `[B, N]`; None: all are 1.
 
     Returns:
         `[B, H, Q, d]`.
     """
+    attend = blocked_attention if blocked_is_faster(query) else F.scaled_dot_product_attention
+    if sizes is None:
+        return attend(query, key, value)
     d = query.shape[-1]
     scale = ((d + EXTRA) / d) ** 0.5  # of what the kernel divides by beyond sqrt(d)
     query = F.pad(query * scale, (0, EXTRA))
@@ -151,7 +157,6 @@ def proportional_attention(query: Tensor, key: Tensor, value: Tensor, sizes: Ten
     key = F.pad(key, (0, EXTRA))
     key[..., d] = sizes.log()[:, None].to(key.dtype)
     value = F.pad(value, (0, EXTRA))
-    attend = blocked_attention if blocked_is_faster(query) else F.scaled_dot_product_attention
     return attend(query, key, value)[..., :d]
 
 
@@ -182,15 +187,11 @@ def merge(
     gone, stay = order[:, :removed], order[:, removed:]
     target = best.indices.gather(1, gone)  # [B, r]
     odd, odd_sizes = tokens[:, 1::2], sizes[:, 1::2]
-    weights = odd_sizes.gather(1, gone)
+    batch = torch.arange(len(tokens), device=tokens.device)[:, None]  # whole rows are copied faster than gathered
+    weights = odd_sizes[batch, gone]
     sums = (tokens[:, ::2] * sizes[:, ::2, None].to(tokens.dtype)).scatter_add(
-        1, _wide(target, tokens), odd.gather(1, _wide(gone, tokens)) * weights[..., None].to(tokens.dtype)
+        1, target[..., None].expand(-1, -1, tokens.shape[-1]), odd[batch, gone] * weights[..., None].to(tokens.dtype)
     )
     even_sizes = sizes[:, ::2].scatter_add(1, target, weights)
     merged = sums / even_sizes[..., None].to(tokens.dtype)
-    left = odd.gather(1, _wide(stay, tokens))
-    return torch.cat((merged, left), dim=1), torch.cat((even_sizes, odd_sizes.gather(1, stay)), dim=1)
-
-
-def _wide(indices: Tensor, tokens: Tensor) -> Tensor:
-    return indices[..., None].expand(-1, -1, tokens.shape[-1])
+    return torch.cat((merged, odd[batch, stay]), dim=1), torch.cat((even_sizes, odd_sizes[batch, stay]), dim=1)
