@@ -109,6 +109,13 @@ def test_a_speed_that_merging_cannot_reach_is_refused_with_the_largest_that_it_c
         MergingClassifier(model, most + 0.02)
 
 
+def test_a_block_that_was_replaced_is_named() -> None:
+    model = make_model(VideoMAEForVideoClassification)
+    model.videomae.encoder.layer[1] = torch.nn.Identity()
+    with pytest.raises(ConfigError, match=r"speed is 1\.1, and block 1 of the model is a Identity: .* use speed 1"):
+        MergingClassifier(model, 1.1)
+
+
 @pytest.mark.parametrize(
     "settings", [{}, {"use_cls_token": True}, {"use_mean_pooling": False}, {"init_values": 0.1}, {"num_frames": 12}]
 )

@@ -39,7 +39,8 @@ class MergingClassifier:
         speed: At least 1: how many times fewer operations a forward pass has.
 
     Raises:
-        ConfigError: If the speed is below 1 or no number, or the model has too few tokens for it.
+        ConfigError: If the speed is below 1 or no number, the model has too few tokens for it, or a block of it has
+            been replaced.
     """
 
     def __init__(self, model: VideoMAEForVideoClassification, speed: float) -> None:
@@ -47,6 +48,13 @@ class MergingClassifier:
         self.model = model
         self.speed = speed
         self.config = model.config
+        self.layers = [layer for layer in model.videomae.encoder.layer if isinstance(layer, VideoMAELayer)]
+        for number, layer in enumerate(model.videomae.encoder.layer):
+            if not isinstance(layer, VideoMAELayer):
+                raise ConfigError(
+                    f"speed is {speed:g}, and block {number} of the model is a {type(layer).__name__}: tokens are "
+                    "merged inside the blocks of this package; use speed 1, or put the model's own block back"
+                )
         self.merged(native_grid(model.config))
 
     def __call__(self, pixel_values: Tensor) -> ImageClassifierOutput:
@@ -60,7 +68,7 @@ class MergingClassifier:
         tokens: Tensor = encoder.embeddings(pixel_values)
         sizes: Tensor | None = None
         first = self.model.uses_first_token
-        for layer in encoder.encoder.layer:
+        for layer in self.layers:
             tokens, sizes = merging_layer(layer, tokens, sizes, removed=removed, keeps_first=first)
         if encoder.layernorm is not None:
             tokens = normalized(encoder.layernorm, tokens)
