@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from videomae.engine.loop import LoopConfig
+from videomae.inference.flops import classification_flops, pretraining_flops
 from videomae.masking import draw_masks
 from videomae.model.config import VideoMAEConfig
 from videomae.model.embeddings import native_grid
 from videomae.recipes.schema import PretrainRecipe
-from videomae.train.flops import classification_flops, pretraining_flops
 from videomae.train.step import StepPlan
 
 DAY_SECONDS = 24 * 3600.0
