@@ -18,6 +18,7 @@ from videomae.model.embeddings import native_grid
 from videomae.recipes.schema import PretrainRecipe
 from videomae.train.flops import classification_flops, pretraining_flops
 from videomae.train.step import StepPlan
+from videomae.train.trained import TrainedParts
 
 DAY_SECONDS = 24 * 3600.0
 # Steps that an estimate rests on, after the first, which also starts the data workers and warms up the kernels.
@@ -56,10 +57,10 @@ def pretraining_clip_cost(config: VideoMAEConfig, recipe: PretrainRecipe) -> Cli
     return ClipCost(grid.num_tokens, visible, decoded, flops.step)
 
 
-def classification_clip_cost(config: VideoMAEConfig) -> ClipCost:
-    """Return what a clip of fine-tuning takes."""
+def classification_clip_cost(config: VideoMAEConfig, trained: TrainedParts | None = None) -> ClipCost:
+    """Return what a clip of fine-tuning takes, of all weights or of some."""
     tokens = native_grid(config).num_tokens
-    return ClipCost(tokens, tokens, 0, classification_flops(config).step)
+    return ClipCost(tokens, tokens, 0, classification_flops(config).step if trained is None else trained.step_flops)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ from videomae.train.resume import resolve
 from videomae.train.session import Session
 from videomae.train.spreading import spread_lines, spread_model
 from videomae.train.step import model_optimizer, plan_steps
+from videomae.train.trained import trained_parts
 from videomae.weights.report import LoadReport
 
 
@@ -125,7 +126,7 @@ def _finetune(
     # What is right for each row, of several labels and values; class ids come with the clips.
     targets_of_rows = units.standardized(torch.from_numpy(videos.targets.values)).to(device)  # [n, K]
     plan = plan_steps(recipe, num_videos=len(train.rows))
-    cost_of_clip = classification_clip_cost(model.config)
+    cost_of_clip = classification_clip_cost(model.config, trained_parts(model))
     spread = spread_model(model, recipe, ranks, dtype=dtype)
 
     def forward(clips: Batch, keys: Sequence[SampleKey], step: int) -> tuple[Tensor, Tensor]:
