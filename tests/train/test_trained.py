@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from videomae.model.classification import VideoMAEForVideoClassification
@@ -44,11 +46,13 @@ WAYS = {
 }
 
 
-def partly_trained(finetune_recipe: Finetune, words: tuple[str, ...]) -> VideoMAEForVideoClassification:
+def partly_trained(
+    finetune_recipe: Finetune, words: tuple[str, ...], config: VideoMAEConfig = CONFIG
+) -> VideoMAEForVideoClassification:
     if any("lora" in word for word in words):
         pytest.importorskip("peft")
     torch.manual_seed(0)
-    model = VideoMAEForVideoClassification(CONFIG).train()
+    model = VideoMAEForVideoClassification(config).train()
     choose_trained(model, finetune_recipe(*words))
     if not words:
         model.videomae.embeddings.requires_grad_(False)
@@ -110,17 +114,42 @@ def kept_bytes(model: VideoMAEForVideoClassification, *, bf16: bool) -> int:
     return sum(kept.values())
 
 
-def predicted(model: VideoMAEForVideoClassification, *, bf16: bool) -> StepMemory:
+def predicted(
+    model: VideoMAEForVideoClassification, *, bf16: bool, config: VideoMAEConfig = CONFIG, clips: int = CLIPS
+) -> StepMemory:
     return step_memory(
-        CONFIG,
-        clips=CLIPS,
-        visible=native_grid(CONFIG).num_tokens,
+        config,
+        clips=clips,
+        visible=native_grid(config).num_tokens,
         decoded=0,
         bf16=bf16,
         num_parameters=sum(one.numel() for one in model.parameters()),
         num_matrix_values=sum(one.numel() for one in model.parameters() if one.ndim > 1),
         trained=trained_parts(model, bf16=bf16),
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [(), ("--head.freeze", "3"), ("--head.freeze", "6"), ("--lora.rank", "4")])
+def test_the_predicted_peak_is_what_a_cpu_allocates_in_a_step(
+    finetune_recipe: Finetune, words: tuple[str, ...]
+) -> None:
+    config = CONFIG.replace(hidden_size=192, num_hidden_layers=6, intermediate_size=768, image_size=96)
+    model = partly_trained(finetune_recipe, words, config)
+    optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad])
+    clips, labels = torch.randn(4, 8, 3, 96, 96), torch.zeros(4, dtype=torch.int64)
+    for measured in (False, True):  # the first step makes the optimizer's state
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=measured) as profiler:
+            model(clips, labels=labels).loss.backward()
+        if not measured:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+    events = [one for one in profiler.profiler.kineto_results.events() if one.name() == "[memory]"]
+    changes = [one.nbytes() for one in sorted(events, key=lambda one: one.start_ns())]
+    state = sum(value.nbytes for one in optimizer.state.values() for name, value in one.items() if name != "step")
+    there = sum(one.nbytes for one in model.parameters()) + state + clips.nbytes + clips.numel()
+    memory = predicted(model, bf16=False, config=config, clips=4)
+    assert memory.peak == pytest.approx(there + max(itertools.accumulate(changes)), rel=0.1)
 
 
 def test_gradients_and_moments_are_those_that_a_step_of_adapters_really_has(finetune_recipe: Finetune) -> None:
