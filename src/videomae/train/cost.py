@@ -29,7 +29,7 @@ MEASURED_STEPS = 5
 # No processor that runs torch multiplies slower than this; runs that take it under a day need no measurement.
 SLOWEST_CPU_FLOPS = 5e9
 # A run of fewer operations is over in moments: what its device could do is not worth measuring.
-SHORT_RUN_FLOPS = 1e13
+SHORT_RUN_FLOPS = 1e12
 
 
 @dataclass(frozen=True)
