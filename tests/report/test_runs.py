@@ -200,6 +200,7 @@ def test_versions_commits_and_machines_that_differ_are_told(runs: Path, tmp_path
     assert "torch" not in rows, "its history says the version"
 
 
+@pytest.mark.slow
 def test_the_page_draws_what_each_run_has_over_the_same_axes_and_fetches_nothing(runs: Path, tmp_path: Path) -> None:
     RunFolder.open(tmp_path / "new", overwrite=False, resume=False)
     paths = [runs / "pre" / "a", runs / "pre" / "b", runs / "fine", tmp_path / "new"]

@@ -13,7 +13,8 @@ from videomae.engine import progress
 from videomae.engine.environment import read_environments
 from videomae.engine.runlog import MetricsLog
 from videomae.recipes.schema import PretrainRecipe
-from videomae.report.run_page import run_sections, write_run_page
+from videomae.report.made_with import made_with_blocks
+from videomae.report.sections import training_section
 from videomae.train import cost
 from videomae.train.pretrain import pretrain
 
@@ -42,9 +43,9 @@ def test_speed_is_in_metrics_trackers_page_and_progress_and_changes_no_loss(
     events = EventAccumulator(str(tmp_path / "noted" / "tensorboard"))
     events.Reload()
     assert set(events.Tags()["scalars"]) >= SPEEDS
-    html = write_run_page(tmp_path / "noted").read_text(encoding="utf-8")
-    assert "of peak (matrix multiplications reach " in html
-    assert "clips/s by step" in html
+    section = str(training_section(noted))
+    assert "of peak (matrix multiplications reach " in section
+    assert "clips/s by step" in section
 
 
 def test_every_start_keeps_its_environment_and_the_page_shows_what_was_otherwise(
@@ -67,7 +68,7 @@ def test_every_start_keeps_its_environment_and_the_page_shows_what_was_otherwise
     pretrain(pretrain_recipe(), out=out, resume=True)  # is finished
     assert len(read_environments(out)) == 2
     assert len(MetricsLog.read(out / "history.jsonl")) == 4
-    shown = str(run_sections(out)[-1])
+    shown = str(made_with_blocks(starts))
     for text in ("Environment of the last of 2 starts", "What was otherwise", "SLURM_JOB_ID", "commit of videomae"):
         assert text in shown
     assert json.loads((out / "environment.json").read_text())["starts"] == starts

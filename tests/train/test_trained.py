@@ -74,7 +74,7 @@ def test_torch_counts_the_operations_of_a_partly_frozen_step_as_the_walk_does(
     assert cost.step_flops == parts.step_flops < classification_clip_cost(model.config).step_flops
 
 
-@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("words", [one for one in WAYS.values() if one != WAYS["all blocks frozen"]])
 def test_what_a_partly_frozen_step_keeps_is_what_the_walk_says(
     finetune_recipe: Finetune, words: tuple[str, ...], bf16: bool
