@@ -198,7 +198,7 @@ def _protocol(record: ModelRecord) -> str:
         parts.append(f"{views.get('num_clips')} clip(s) and {views.get('num_crops')} crop(s) of each video")
     speed = _mapping(recipe.get("evaluation")).get("speed", 1.0)
     if speed != 1.0:
-        parts.append(f"speed {speed:g}, with as many times fewer operations")
+        parts.append(f"{speed:g} times fewer operations")
     if record.sampling is not None:
         parts.append(f"{record.sampling.num_frames} frames, stride {record.sampling.stride}")
     protocol = "Protocol: " + ", ".join(parts) if parts else "The record does not name the protocol"
