@@ -42,7 +42,10 @@ def features(arguments: list[str]) -> int:
         "--precision", type=InferencePrecision, default="fp32", help="auto: bf16 where the hardware has it; or int8"
     )
     parser.add_argument(
-        "--min_cosine", type=float, default=MIN_COSINE, help="of int8 to fp32 in the first windows, else an error"
+        "--min_cosine",
+        type=float,
+        default=MIN_COSINE,
+        help="of int8 to fp32 in some windows without their mean, else an error",
     )
     parser.add_argument("--batch_size", type=int, default=8, help="clips in one forward pass, of any videos")
     parser.add_argument(

@@ -7,16 +7,23 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors import safe_open
 
 from videomae.cli import main
 from videomae.errors import ConfigError
-from videomae.inference import certificate as module
 from videomae.inference import int8
-from videomae.inference.certificate import NUM_WINDOWS, Certificate, first_windows, in_feature_precision
+from videomae.inference.certificate import (
+    NUM_WINDOWS,
+    Certificate,
+    certificate_of,
+    in_feature_precision,
+    spread_windows,
+)
 from videomae.inference.feature_job import write_feature_table
 from videomae.inference.int8 import Int8Linear, multiplies_exactly
 from videomae.inference.loaded import load_encoder
+from videomae.inference.pooling import pooled_rows
 from videomae.inference.window_choice import WindowChoice
 from videomae.video.write import write_video
 
@@ -34,22 +41,50 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.glob("*.mp4"))
 
 
+def test_windows_are_spread_over_the_videos_that_can_be_read(encoder_folder: Path, videos: list[Path]) -> None:
+    loaded = load_encoder(encoder_folder, device="cpu")
+    first, second = (
+        torch.cat(list(spread_windows(loaded, [video], WindowChoice(step_frames=1)))) for video in videos
+    )
+    assert len(first) == len(second) == NUM_WINDOWS
+    both = torch.cat(list(spread_windows(loaded, videos, WindowChoice(step_frames=1))))
+    assert len(both) == NUM_WINDOWS
+    assert not torch.equal(both[:4], both[4:])
+    gone = videos[0].with_name("gone.mp4")
+    found = torch.cat(list(spread_windows(loaded, [gone, videos[1]], WindowChoice(step_frames=1))))
+    assert torch.equal(found, both[4:])
+
+
+def test_without_their_mean_vectors_tell_whether_windows_can_be_told_apart() -> None:
+    torch.manual_seed(0)
+    alike = 10 + torch.randn(8, 1, 64) * torch.tensor([1.0, 1.0])[:, None]
+    good, bad = (
+        certificate_of(alike + torch.tensor([[0.0], [noise]]) * torch.randn(8, 1, 64)) for noise in (0.1, 3.0)
+    )
+    assert min(good.plain, bad.plain) > 0.9
+    assert good.lowest > 0.95
+    assert bad.lowest < 0.6
+    assert certificate_of(alike[:1]) == (1, pytest.approx(1.0), pytest.approx(1.0))
+
+
 @exactly
-def test_the_certificate_compares_the_first_windows_with_float32(encoder_folder: Path, videos: list[Path]) -> None:
+def test_the_certificate_is_of_the_vectors_in_both_precisions(encoder_folder: Path, videos: list[Path]) -> None:
     loaded = load_encoder(encoder_folder, device="cpu")
     told: list[Certificate] = []
-    bad = videos[0].with_name("gone.mp4")
-    first = list(first_windows(loaded, [bad, *videos], WINDOWS))
-    assert sum(len(clips) for clips in first) == NUM_WINDOWS
-    windows = first_windows(loaded, [bad, *videos], WINDOWS)
-    model, _ = in_feature_precision(loaded, "int8", "token", windows, told=told.append)
+    windows = spread_windows(loaded, videos, WINDOWS)
+    model, dtype = in_feature_precision(loaded, "int8", "token", windows, told=told.append)
     assert any(isinstance(one, Int8Linear) for one in model.model.modules())
     assert not any(isinstance(one, Int8Linear) for one in loaded.model.modules())
+    clips = torch.cat(list(spread_windows(loaded, videos, WINDOWS)))
+    exact = pooled_rows(loaded, clips, "token").flatten(1)
+    found = pooled_rows(model, clips, "token", dtype=dtype).flatten(1)
+    assert told == [certificate_of(torch.stack([exact, found], dim=1))]
     (one,) = told
     assert one.num_windows == NUM_WINDOWS
-    assert 0.99 < one.lowest < one.mean < 1.0
+    assert 0.95 < one.lowest < one.plain < 1.0
     assert one.line() == (
-        f"int8 beside fp32, on the first 8 windows: cosine {one.mean:.5f} on average, {one.lowest:.5f} at the lowest"
+        f"int8 beside fp32, on 8 windows: cosine {one.plain:.5f} at the lowest, without the mean of the windows "
+        f"{one.lowest:.5f}"
     )
 
 
@@ -73,8 +108,8 @@ def test_int8_features_are_written_with_their_certificate_printed(
     exact, rounded = vectors["fp32"], vectors["int8"]
     cosines = (exact * rounded).sum(axis=1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(rounded, axis=1)
     assert 0.99 < cosines.min() < 1.0
-    (line,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith("int8 beside fp32")]
-    assert f"{cosines[:NUM_WINDOWS].min():.4f}" in line
+    lines = [one for one in capsys.readouterr().out.splitlines() if one.startswith("int8 beside fp32, on 8 windows")]
+    assert len(lines) == 1
 
 
 @exactly
@@ -87,7 +122,7 @@ def test_vectors_below_the_bound_are_refused_before_anything_is_written_unless_f
         assert main([*command, "1"]) == 2
         printed = capsys.readouterr()
         assert "int8 beside fp32" in printed.out
-        assert "at the lowest, which is below 1: use --precision fp32, or --min_cosine 0" in printed.err
+        assert "which is below 1: use --precision fp32, or --min_cosine 0" in printed.err
         assert list(tmp_path.iterdir()) == []
         assert main([*command, "0"]) == 0
         (tmp_path / name).unlink()
@@ -102,4 +137,3 @@ def test_int8_is_refused_where_the_processor_does_not_compute_it(
     with pytest.raises(ConfigError, match="it has no VNNI instructions, or is kept from using them; use precision"):
         write_feature_table(encoder_folder, videos, tmp_path / "f.parquet", device="cpu", precision="int8")
     assert list(tmp_path.iterdir()) == []
-    assert module.NUM_WINDOWS == 8

@@ -15,7 +15,7 @@ from videomae.engine.jobs import num_processors
 from videomae.engine.precision import DeviceName
 from videomae.engine.progress import TrainingProgress
 from videomae.errors import ConfigError
-from videomae.inference.certificate import Certificate, check_min_cosine, first_windows, in_feature_precision
+from videomae.inference.certificate import Certificate, check_min_cosine, in_feature_precision, spread_windows
 from videomae.inference.clips import DEFAULT_BATCH_SIZE, check_batch_size
 from videomae.inference.configs import MIN_COSINE, Pooling
 from videomae.inference.feature_cluster import VideoJob, run_video_jobs
@@ -78,7 +78,7 @@ def write_feature_table(
         clip: How clips are sampled; as the record beside the weights says where not given.
         device: Where to compute.
         precision: Compute dtype of matrix multiplications. In float32 on the CPU every vector is that of its clip
-            alone, to the bit. int8 is for CPUs, and taken where the first windows agree with float32.
+            alone, to the bit. int8 is for CPUs, and taken where some windows agree with float32.
         min_cosine: How well they have to agree, see `certificate`; 0 takes int8 whatever comes of it.
         batch_size: Clips in one forward pass.
         shard: (i, n): every n-th video only, beginning with the i-th.
@@ -87,7 +87,7 @@ def write_feature_table(
             at a time.
         workers: Threads that decode, a video each; on Ray, videos at a time.
         flush_seconds: Least time from one part to the next.
-        told: Called with what int8 does to the first windows.
+        told: Called with what int8 does to some windows.
 
     Returns:
         What is in the table. Where nothing could be read there is no table.
@@ -130,8 +130,8 @@ def write_feature_table(
     todo = {path: item for path, item in paths.items() if path not in parts.finished}
     progress = TrainingProgress("features", total_steps=len(todo), unit="windows")
     try:
-        first = first_windows(loaded, todo.values(), choice, store=store)
-        encoder, dtype = in_feature_precision(loaded, precision, pooling, first, min_cosine=min_cosine, told=told)
+        some = spread_windows(loaded, list(todo.values()), choice, store=store)
+        encoder, dtype = in_feature_precision(loaded, precision, pooling, some, min_cosine=min_cosine, told=told)
         with progress:
             if engine == "ray":
                 plan = VideoJob(os.fspath(source), settings, choice, pooling, loaded.clip, batch_size, store)

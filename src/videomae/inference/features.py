@@ -24,7 +24,7 @@ from videomae.data.datasets import BadVideo
 from videomae.engine.configs import InferencePrecision
 from videomae.engine.precision import DeviceName
 from videomae.errors import VideoReadError, WeightsError
-from videomae.inference.certificate import Certificate, check_min_cosine, first_windows, in_feature_precision
+from videomae.inference.certificate import Certificate, check_min_cosine, in_feature_precision, spread_windows
 from videomae.inference.clips import DEFAULT_BATCH_SIZE, check_batch_size, clip_batches
 from videomae.inference.configs import MIN_COSINE
 from videomae.inference.configs import Pooling as Pooling
@@ -207,10 +207,10 @@ def write_features(
         clip: As for `extract_features`.
         device: Likewise.
         precision: Compute dtype of matrix multiplications; the features are float32 in any case. int8 is for CPUs,
-            and taken where the first windows agree with float32.
+            and taken where some windows agree with float32.
         min_cosine: How well they have to agree, see `certificate`; 0 takes int8 whatever comes of it.
         batch_size: As for `extract_features`.
-        told: Called with what int8 does to the first windows.
+        told: Called with what int8 does to some windows.
 
     Returns:
         What is in the file, and the videos that could not be read.
@@ -226,8 +226,8 @@ def write_features(
     loaded = load_encoder(source, clip=clip, device=device)
     items = list(list_videos(videos))
     store = collection_store(videos)
-    first = first_windows(loaded, (item for item in items if isinstance(item, Path)), choice, store=store)
-    loaded, dtype = in_feature_precision(loaded, precision, pooling, first, min_cosine=min_cosine, told=told)
+    some = spread_windows(loaded, [item for item in items if isinstance(item, Path)], choice, store=store)
+    loaded, dtype = in_feature_precision(loaded, precision, pooling, some, min_cosine=min_cosine, told=told)
     settings = feature_settings(model=loaded.source, pooling=pooling, clip=loaded.clip, windows=asdict(choice))
     shapes: list[tuple[str, tuple[int, ...]]] = []
     bad: list[BadVideo] = []
