@@ -37,7 +37,9 @@ def options_of(name: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
 
 
 def test_subcommands_are_the_frozen_list() -> None:
-    assert sorted(SUBCOMMANDS) == sorted([*OPTIONS, "anomaly", "data", "recipes", "stream", "timeline", "weights"])
+    assert sorted(SUBCOMMANDS) == sorted(
+        [*OPTIONS, "anomaly", "data", "recipes", "runs", "stream", "timeline", "weights"]
+    )
 
 
 @pytest.mark.parametrize("name", OPTIONS)

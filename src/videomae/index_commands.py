@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from videomae.command_options import (
     command_parser,
     parsed,
     parsed_with_model,
+    print_table,
     run_part,
 )
 
@@ -168,7 +168,7 @@ def search(arguments: list[str]) -> int:
         print(_json(whole))
     else:
         rows = [(f"{one.similarity:.3f}", f"{one.start:.2f}", f"{one.end:.2f}", one.path) for one in matches]
-        _print_table(("similarity", "start", "end", "video"), rows)
+        print_table(("similarity", "start", "end", "video"), rows)
     return 0
 
 
@@ -200,7 +200,7 @@ def dedupe(arguments: list[str]) -> int:
             (f"{one.score:.2f}", f"{one.offset:+.2f}", f"{one.speed:.2f}", f"{one.overlap:.1f}", one.one, one.other)
             for one in result.pairs
         ]
-        _print_table(("score", "offset", "speed", "overlap", "video", "copy"), rows)
+        print_table(("score", "offset", "speed", "overlap", "video", "copy"), rows)
     else:
         print(f"no two of {result.num_videos} videos show the same")
     return EXIT_SOME_FAILED if result.bad else EXIT_FOUND if result.pairs else 0
@@ -353,16 +353,3 @@ def _write_json(path: Path, values: Any) -> None:
         write_text_atomic(path, _json(values) + "\n")
     except OSError as error:
         raise RunError(f"{path} cannot be written ({error.strerror or error}): free space") from None
-
-
-def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table whose last columns, names of files, are never broken."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, no_wrap=True)
-    for row in rows:
-        table.add_row(*(cell.encode("utf-8", "replace").decode("utf-8") for cell in row))
-    Console(highlight=False, emoji=False, markup=False, soft_wrap=True).print(table, soft_wrap=True)
