@@ -9,6 +9,9 @@ from videomae.errors import ConfigError
 Pooling = Literal["clip", "attention", "frame", "tubelet", "token"]
 """Which vectors of a clip are its features; see `videomae.inference.pooling`."""
 
+MIN_COSINE = 0.95
+"""The least cosine of vectors in 8-bit integers to those in float32, without their mean, so that they are taken."""
+
 
 def check_speed(speed: float) -> None:
     """Raise ConfigError if a speed is below 1 or no number; see `videomae.inference.token_merging`."""
