@@ -31,7 +31,7 @@ from videomae.errors import ConfigError, VideoReadError
 from videomae.inference.clips import DEFAULT_BATCH_SIZE, check_batch_size, clip_batches
 from videomae.inference.configs import Pooling
 from videomae.inference.feature_table import FinishedVideo, Rows, TableParts, as_text
-from videomae.inference.files import check_output, collection_store, list_videos
+from videomae.inference.files import check_output, collection_store, list_inputs
 from videomae.inference.loaded import load_encoder
 from videomae.inference.pooling import Encoder, check_pooling, pooled_rows, time_spans
 from videomae.inference.read_ahead import in_order
@@ -110,7 +110,7 @@ def write_feature_table(
 
     Args:
         source: Folder of any model or of a finished run, weights file, or Hub name.
-        videos: Files, folders of them of any depth, manifests.
+        videos: Files, folders of them of any depth, manifests, addresses.
         output: The table; see `feature_table`.
         pooling: Which vectors; see `pooling`.
         windows: Which clips of each video; None: the one from its middle.
@@ -151,8 +151,8 @@ def write_feature_table(
         **asdict(choice),
         "precision": str(compute_dtype(precision, loaded.model.device)).removeprefix("torch."),
     }
-    bad, paths = [], dict[str, Path]()
-    for number, item in enumerate(list_videos(videos)):
+    bad, paths = [], dict[str, Path | str]()
+    for number, item in enumerate(list_inputs(videos)):
         if isinstance(item, BadVideo):
             bad.append(item)
         elif shard is None or number % shard[1] == shard[0]:
@@ -192,7 +192,9 @@ class _Job:
     def __post_init__(self) -> None:
         self.bad: list[BadVideo] = []
 
-    def run(self, videos: dict[str, Path], store: IndexStore | None, workers: int, flush_seconds: float) -> None:
+    def run(
+        self, videos: dict[str, Path | str], store: IndexStore | None, workers: int, flush_seconds: float
+    ) -> None:
         rows: list[Rows] = []
         over: list[FinishedVideo] = []
         last = time.monotonic()
@@ -219,7 +221,7 @@ class _Job:
             if rows or over:
                 self.parts.add(rows, over)
 
-    def _read(self, path: str, item: Path, store: IndexStore | None) -> Generator[_Clips | _Over, None, None]:
+    def _read(self, path: str, item: Path | str, store: IndexStore | None) -> Generator[_Clips | _Over, None, None]:
         """Yield the windows of one video that are still to do, in order; runs in a thread."""
         done = first = self.parts.begun.get(path, 0)
         fault: str | None = None
