@@ -18,8 +18,8 @@ OPTIONS = {
     "evaluate": "batch_size clip device out precision protocol report split views workers".split(),
     "predict": "clip device json num_views precision top_k".split(),
     "probe": "attentive cache clip device folds model out overwrite seed split workers".split(),
-    "features": "batch_size clip device model out pool precision resume shard step step_frames window "
-    "workers".split(),
+    "features": "batch_size clip device engine min_cosine model out pool precision resume shard step step_frames "
+    "window workers".split(),
     "search": "device end exact json like model out start top_k".split(),
     "dedupe": "json out resume workers".split(),
     "explain": "device label methods out video_out".split(),

@@ -24,8 +24,8 @@ from videomae.result_files import RESUME_HELP, check_page, check_resume, end_sto
 
 def features(arguments: list[str]) -> int:
     """Compute feature vectors of videos and write them to one file: safetensors, or a table in Parquet or npz."""
-    from videomae.engine.configs import Precision
-    from videomae.inference.configs import Pooling
+    from videomae.engine.configs import InferencePrecision, JobEngine
+    from videomae.inference.configs import MIN_COSINE, Pooling
 
     parser = command_parser("features", features)
     add_model(parser)
@@ -37,9 +37,22 @@ def features(arguments: list[str]) -> int:
     parser.add_argument("--window", type=float, help="seconds of a window over the video; default: the model's own")
     parser.add_argument("--step", type=float, help="seconds from window to window; default: half a window")
     parser.add_argument("--step_frames", type=int, help="cover the whole video with clips this many frames apart")
-    parser.add_argument("--precision", type=Precision, default="fp32", help="auto: bf16 where the hardware has it")
+    parser.add_argument(
+        "--precision", type=InferencePrecision, default="fp32", help="auto: bf16 where the hardware has it; or int8"
+    )
+    parser.add_argument(
+        "--min_cosine",
+        type=float,
+        default=MIN_COSINE,
+        help="of int8 to fp32 in some windows without their mean, else an error",
+    )
     parser.add_argument("--batch_size", type=int, default=8, help="clips in one forward pass, of any videos")
-    parser.add_argument("--workers", type=int | None, help="threads that decode, for tables; default: at most 4")
+    parser.add_argument(
+        "--engine", type=JobEngine, default="local", help="ray: on a Ray cluster that sees the same disks; for tables"
+    )
+    parser.add_argument(
+        "--workers", type=int | None, help="threads that decode, for tables; default: at most 4; on Ray: processors"
+    )
     parser.add_argument("--shard", type=str | None, help="i/n: every n-th video only, i from 0 to n - 1; for tables")
     parser.add_argument("--resume", action="store_true", help="go on with the table, or add videos to it")
     add_clip(parser)
@@ -61,10 +74,13 @@ def features(arguments: list[str]) -> int:
         clip=options.clip,
         device=options.device,
         precision=options.precision,
+        min_cosine=options.min_cosine,
         batch_size=options.batch_size,
         shard=parse_shard(options.shard),
         resume=options.resume,
+        engine=options.engine,
         workers=options.workers,
+        told=lambda certificate: print(certificate.line()),
     )
     for bad in result.bad:
         print(f"error: {bad.reason}", file=sys.stderr)
@@ -79,8 +95,8 @@ def _one_file(model: str, options: Any) -> int:
     from videomae.errors import ConfigError
     from videomae.inference.features import write_features
 
-    for name in ("shard", "resume", "workers"):
-        if getattr(options, name):
+    for name in ("shard", "resume", "workers", "engine"):
+        if getattr(options, name) not in (None, False, "local"):
             raise ConfigError(
                 f"--{name} is given with {options.out}: a safetensors file is written in one go; give a name that "
                 "ends with .parquet, or leave the option out"
@@ -96,7 +112,9 @@ def _one_file(model: str, options: Any) -> int:
         clip=options.clip,
         device=options.device,
         precision=options.precision,
+        min_cosine=options.min_cosine,
         batch_size=options.batch_size,
+        told=lambda certificate: print(certificate.line()),
     )
     for bad in written.bad:
         print(f"error: {bad.reason}", file=sys.stderr)

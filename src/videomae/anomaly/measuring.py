@@ -16,10 +16,9 @@ from videomae.anomaly.measures import Float64, VideoPlan, WindowMeasures, measur
 from videomae.data.datasets import BadVideo
 from videomae.errors import ConfigError, VideoReadError
 from videomae.inference.clips import resized_frames
-from videomae.inference.feature_job import weights_digest
 from videomae.inference.files import list_inputs
 from videomae.inference.kept_rows import KeptRows
-from videomae.inference.loaded import LoadedModel
+from videomae.inference.loaded import LoadedModel, weights_digest
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.timeline.scan_progress import ScanProgress
 

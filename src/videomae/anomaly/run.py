@@ -19,9 +19,8 @@ from videomae.anomaly.measuring import kept_measures, measured_videos
 from videomae.data.datasets import BadVideo
 from videomae.engine.precision import DeviceName
 from videomae.errors import ConfigError
-from videomae.inference.feature_job import weights_digest
 from videomae.inference.files import check_output
-from videomae.inference.loaded import load_pretraining
+from videomae.inference.loaded import load_pretraining, weights_digest
 from videomae.video.sampling import ClipConfig
 
 

@@ -100,11 +100,10 @@ class KeptRows:
         """Write the rows of a batch behind those that are there.
 
         Raises:
-            RunError: If the disk refuses; what was there stays.
+            RunError: If the disk refuses; what was there stays, without a part of these.
         """
         try:
-            with open(self._path(video), "ab", buffering=0) as stream:
-                stream.write(np.ascontiguousarray(rows, np.float64).tobytes())
+            _append(self._path(video), np.ascontiguousarray(rows, np.float64).tobytes())
         except OSError as error:
             raise self._cannot_write(error) from None
 
@@ -169,6 +168,18 @@ def remove_kept(output: Path | None) -> None:
     """Remove what is kept beside an output, where there is one: it is written."""
     if output is not None:
         shutil.rmtree(_folder(output), ignore_errors=True)
+
+
+def _append(path: Path, content: bytes) -> None:
+    """Write all of the content behind what is in a file, or nothing of it."""
+    with open(path, "ab", buffering=0) as stream:
+        end, left = stream.seek(0, os.SEEK_END), memoryview(content)
+        try:
+            while left:  # a disk that fills up takes a part first, without an error
+                left = left[stream.write(left) :]
+        except OSError:
+            stream.truncate(end)
+            raise
 
 
 def _folder(output: Path) -> Path:

@@ -13,9 +13,8 @@ from videomae.data.datasets import BadVideo
 from videomae.engine.precision import DeviceName
 from videomae.errors import ConfigError, VideoReadError
 from videomae.inference.clips import DEFAULT_BATCH_SIZE, clip_batches
-from videomae.inference.feature_job import weights_digest
 from videomae.inference.files import list_inputs
-from videomae.inference.loaded import load_encoder
+from videomae.inference.loaded import load_encoder, weights_digest
 from videomae.inference.pooling import Encoder, pooled_rows
 from videomae.inference.window_choice import WindowChoice
 from videomae.inference.windows import frame_times, open_as_far_as_whole
@@ -109,7 +108,9 @@ def query_features(loaded: Encoder, index: FeatureIndex, clip: str) -> Query:
             indices = clip_indices(len(reader), loaded.clip)
         vectors: list[NDArray[np.float32]] = []
         try:
-            for clips in clip_batches(reader.frames, indices, loaded.processor, batch_size=DEFAULT_BATCH_SIZE):
+            for clips in clip_batches(
+                reader.frames_in_order, indices, loaded.processor, batch_size=DEFAULT_BATCH_SIZE
+            ):
                 vectors.append(pooled_rows(loaded, clips, settings["pooling"]).numpy())
         except VideoReadError as error:
             if not vectors:

@@ -45,6 +45,7 @@ def kept_scores(output: Path, predictor: Predictor, config: TimelineConfig, *, r
         "model": model_identity(predictor),
         "classes": list(predictor.classes),
         "clip": asdict(predictor.clip),
+        "precision": predictor.precision,
         **{name: getattr(config, name) for name in ("window", "step", "batch_size")},
     }
     width = len(predictor.classes)

@@ -162,7 +162,7 @@ class _Work:
                     annotate_video(reader, timeline, target)
                 except OSError as error:
                     raise RunError(
-                        f"{target} cannot be written ({error.strerror or error}): free space and add --resume"
+                        f"{target} cannot be written ({error.strerror or error}): free space, then add --resume"
                     ) from None
         return timeline
 
