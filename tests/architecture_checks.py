@@ -38,6 +38,8 @@ LAYERS = {
     "anomaly": 9,
     "explain": 8,
     "index_commands": 12,
+    "anomaly_commands": 12,
+    "result_files": 11,
     "collection": 6,
     "sharing": 5,
     "processing": 4,

@@ -21,7 +21,7 @@ OPTIONS = {
     "features": "batch_size clip device engine min_cosine model out pool precision resume shard step step_frames "
     "window workers".split(),
     "search": "device end exact json like model out start top_k".split(),
-    "dedupe": "json out workers".split(),
+    "dedupe": "json out resume workers".split(),
     "explain": "device label methods out video_out".split(),
     "reconstruct": "device mask model out seed".split(),
 }
@@ -59,3 +59,21 @@ def test_the_help_of_fine_tuning_names_the_way_for_what_has_no_option(capsys: py
     text = " ".join(capsys.readouterr().out.split())
     assert "Several labels for a video, values, class weights, frozen blocks, LoRA and cross-validation" in text
     assert "give the model to transformers' Trainer or a custom loop" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["predict", "m", "v.mp4", "--clip.num_frames", "0"], "clip.num_frames is 0; it is a number of frames"),
+        (
+            ["timeline", "m", "v.mp4", "--out", "x.json", "--window", "nan"],
+            "--window is nan; it must be float, or left",
+        ),
+        (["dedupe", "v", "--workers", "two"], "--workers is two; it must be int, or left out"),
+    ],
+)
+def test_a_value_that_may_be_left_out_is_refused_in_one_line(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert capsys.readouterr().err.startswith(f"videomae: error: {message}")

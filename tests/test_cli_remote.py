@@ -136,3 +136,38 @@ def test_predict_features_check_and_prepare_take_addresses(
     assert len(list((tmp_path / "out").rglob("*.mp4"))) == 6
     assert main(prepared) == 1
     assert "6 of 7 videos are prepared, 6 of them before this call" in capsys.readouterr().out
+
+
+def test_commands_on_footage_take_folders_parts_and_manifests_of_an_object_store(
+    bucket: Bucket,
+    remote: str,
+    labelled_folder: Path,
+    classifier_folder: Path,
+    pretraining_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bucket.put("list.csv", b"path,start,end\nlabelled/left/1.mp4,0.2,0.8\n")
+    sources = [remote, "s3://videos/list.csv"]
+    part = f"{remote}/left/1.mp4#t=0.2,0.8"
+    names = [*(f"{remote}/{side}/{number}.mp4" for side in ("left", "right") for number in range(3)), part]
+    model, device = str(classifier_folder), ["--device", "cpu"]
+    assert main(["timeline", model, *sources, *device, "--out", str(tmp_path / "t.json")]) == 0
+    assert [one["path"] for one in json.loads((tmp_path / "t.json").read_text())["videos"]] == names
+    index = str(tmp_path / "i.parquet")
+    assert main(["features", model, *sources, "--step", "0.2", *device, "--out", index]) == 0
+    capsys.readouterr()
+    assert main(["search", index, "--like", part, "--json", *device]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["like"] == part
+    assert found["matches"]
+    assert main(["dedupe", *sources, "--workers", "1", "--json"]) in (0, 1)
+    assert json.loads(capsys.readouterr().out)["videos"] == len(names)
+    detector, scores = str(tmp_path / "d.npz"), tmp_path / "s.json"
+    fit = ["--step", "0.04", "--masks", "1", "--false_alarms", "0.1", *device]
+    assert main(["anomaly", "fit", str(pretraining_folder), *sources, *fit, "--out", detector]) == 0
+    assert main(["anomaly", "score", detector, *sources, *device, "--out", str(scores)]) in (0, 1)
+    assert [one["path"] for one in json.loads(scores.read_text())["videos"]] == names
+    images = str(tmp_path / "{video}.png")
+    assert main(["explain", model, *sources, "--methods", "rollout", *device, "--out", images]) == 0
+    assert len(list(tmp_path.glob("*.png"))) == len(names)

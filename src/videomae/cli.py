@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from videomae.anomaly_commands import anomaly
 from videomae.command_options import (
     LABELLED_HELP,
     MODEL_HELP,
@@ -35,7 +36,7 @@ from videomae.data_commands import DATA_PARTS
 from videomae.engine.configs import InferencePrecision
 from videomae.evaluate_command import evaluate
 from videomae.footage_commands import stream, timeline
-from videomae.index_commands import anomaly, dedupe, explain, features, search
+from videomae.index_commands import dedupe, explain, features, search
 from videomae.recipe_commands import RECIPES_PARTS
 from videomae.run_commands import RUNS_PARTS
 from videomae.training_commands import finetune, pretrain

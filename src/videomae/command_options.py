@@ -5,6 +5,7 @@ As in `cli`, what is slow to import is imported after the arguments are parsed.
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
 
     from videomae.inference.predictor import Predictor
 
+EXIT_FOUND = 1  # what was looked for is there
+EXIT_SOME_FAILED = 2
+
 MODEL_HELP = "folder of a model or of a finished run, weights file, owner/name on the Hub, or default"
+
+VIDEOS_HELP = "video files, folders of them, manifests (.csv, .parquet), or addresses: s3://bucket/videos, https://host/clip.mp4"
 
 LABELLED_HELP = "a folder with one folder of videos for each class or with labels.csv, or a manifest (.csv, .parquet)"
 
@@ -49,14 +55,8 @@ def add_model(parser: ArgumentParser) -> None:
 def add_videos(parser: ArgumentParser, *, model_first: bool = False) -> None:
     """Add the videos; with `model_first` the first of them may be the model, see `parsed_with_model`."""
     first = "; a model may stand before them, instead of --model" if model_first else ""
-    # As text where one may be a model: as a path, ./default would be default.
-    kind = str if model_first else Path
-    parser.add_argument(
-        "videos",
-        type=kind,
-        nargs="+",
-        help=f"video files, folders of them, manifests (.csv, .parquet), or addresses such as s3://bucket/videos{first}",
-    )
+    # As text: as a path, ./default would be default, and an address with // in it another one.
+    parser.add_argument("videos", type=str, nargs="+", help=f"{VIDEOS_HELP}{first}")
 
 
 def add_clip(parser: ArgumentParser) -> None:
@@ -108,8 +108,23 @@ def parsed(parser: ArgumentParser, arguments: Sequence[str]) -> Any:
 
     try:
         return parser.instantiate(parser.parse_args(list(arguments)))
-    except ArgumentError as error:
-        raise ConfigError(" ".join(str(error).split())) from None
+    except ConfigError:
+        raise
+    except (ArgumentError, ValueError) as error:  # the latter of a config's own check, where it may be null
+        raise ConfigError(_one_line(str(error))) from None
+
+
+def _one_line(message: str) -> str:
+    """Return what a parser says as one line; of a value that may be null, what is wrong with it alone."""
+    tried = re.findall(r"^ *- (.+)$", message, flags=re.MULTILINE) if "Union subtypes" in message else []
+    said = [text for text in tried if not text.startswith("Expected a ")]
+    if said:
+        return " ".join(said[0].split())
+    name, value = re.search(r'Parser key "([^"]+)"', message), re.search(r"Given value: (.+)", message)
+    kinds = re.findall(r"Expected a <class '(?!NoneType)(\w+)'>", message)
+    if tried and name and value and kinds:
+        return f"--{name[1]} is {value[1]}; it must be {' or '.join(kinds)}, or left out"
+    return " ".join(message.split())
 
 
 def parsed_with_model(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[Any, str]:
@@ -124,12 +139,10 @@ def parsed_with_model(parser: ArgumentParser, arguments: Sequence[str]) -> tuple
     options = parsed(parser, arguments)
 
     from videomae.inference.files import split_model
-    from videomae.video.addresses import video_path
 
-    model, videos = options.model, options.videos
+    model = options.model
     if model is None:
-        model, videos = split_model(videos)
-    options.videos = [video_path(video) for video in videos]
+        model, options.videos = split_model(options.videos)
     return options, model if model is not None else told_default("--model")
 
 

@@ -5,6 +5,7 @@
     |-- ManifestError     a folder or list of videos cannot be used as a data set
     |-- VideoReadError    a file cannot be read as video
     |   |-- NoVideoError        it holds sound or other things, and no video
+    |   |-- DamagedVideoError   more than a few of its packets do not decode
     |   `-- TruncatedVideoError it ends before what it promises
     |-- WeightsError      a model folder or weights file cannot be loaded or does not fit
     |-- CheckpointError   a training checkpoint cannot be written or resumed from
@@ -33,6 +34,10 @@ class VideoReadError(VideoMAEError):
 
 class NoVideoError(VideoReadError):
     """A file that can be read holds no video, such as one with sound alone."""
+
+
+class DamagedVideoError(VideoReadError):
+    """More than a few of the packets of a video file do not decode."""
 
 
 class TruncatedVideoError(VideoReadError):

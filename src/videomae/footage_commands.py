@@ -10,6 +10,7 @@ from videomae.command_options import (
     add_clip,
     add_device,
     add_speed,
+    add_videos,
     command_parser,
     parsed,
     told_speed,
@@ -25,9 +26,7 @@ def timeline(arguments: list[str]) -> int:
 
     parser = command_parser("timeline", timeline)
     parser.add_argument("model", help=MODEL_HELP)
-    parser.add_argument(
-        "videos", nargs="+", help="video files, folders of them, manifests (.csv, .parquet), http(s) addresses"
-    )
+    add_videos(parser)
     parser.add_argument(
         "--out",
         nargs="+",
@@ -45,14 +44,14 @@ def timeline(arguments: list[str]) -> int:
     add_speed(parser)
     options = vars(parsed(parser, arguments))
 
-    from videomae.inference.files import list_inputs
+    from videomae.inference.files import PLACEHOLDER, list_inputs
     from videomae.inference.predictor import Predictor
     from videomae.report.timeline_page import write_timeline_page
     from videomae.timeline.annotate import check_annotated
-    from videomae.timeline.kept import KeptScores
+    from videomae.timeline.kept import kept_scores
     from videomae.timeline.run import run_timelines
     from videomae.timeline.scan_progress import ScanProgress
-    from videomae.timeline.writers import PLACEHOLDER, WRITERS, check_outputs, write_outputs
+    from videomae.timeline.writers import WRITERS, check_outputs, write_outputs
 
     writers = {**WRITERS, ".html": write_timeline_page}
     names, videos, annotated = options["out"], options["videos"], options["annotate"]
@@ -70,7 +69,7 @@ def timeline(arguments: list[str]) -> int:
             speed=options["speed"],
         )
     )
-    kept = KeptScores(Path(names[0].replace(PLACEHOLDER, "video")), predictor, config, resume=options["resume"])
+    kept = kept_scores(Path(names[0].replace(PLACEHOLDER, "video")), predictor, config, resume=options["resume"])
     with ScanProgress(num_videos) as progress:
         done = run_timelines(
             predictor,
@@ -82,7 +81,7 @@ def timeline(arguments: list[str]) -> int:
             annotated=annotated,
             progress=progress,
         )
-    files = write_outputs(names, done.timelines, writers) if done.timelines else []
+    files = write_outputs(names, done.timelines, writers, videos=done.videos) if done.timelines else []
     for bad in done.bad:
         print(f"error: {bad.reason}", file=sys.stderr)
     for one in done.timelines:

@@ -113,7 +113,7 @@ def test_explain_writes_a_picture_and_a_video_and_names_the_class(
 ) -> None:
     words = ["explain", str(classifier_folder), str(video), "--label", "jump", "--device", "cpu"]
     assert main([*words, "--out", str(tmp_path / "e.png"), "--video_out", str(tmp_path / "e.mp4")]) == 0
-    assert capsys.readouterr().out.startswith("jump: ")
+    assert capsys.readouterr().out.startswith(f"{video}: jump, ")
     with Image.open(tmp_path / "e.png") as image:
         assert image.width > 600
     with VideoReader(tmp_path / "e.mp4") as reader:

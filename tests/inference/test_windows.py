@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from videomae.errors import ConfigError, TruncatedVideoError, VideoReadError
+from videomae.errors import ConfigError, DamagedVideoError, TruncatedVideoError, VideoReadError
 from videomae.inference.clips import clip_batches
 from videomae.inference.predictor import Predictor
 from videomae.inference.windows import frame_times, open_as_far_as_whole, plan_windows, window_batches
+from videomae.video.decode import read_clip
 from videomae.video.opening import open_reader
 from videomae.video.sampling import ClipConfig
+from videomae.video.write import write_video
 
 CLIP = ClipConfig(num_frames=4, stride=3)
 RATE = 20.0  # of the video: 30 frames, 1.5 seconds
@@ -107,6 +109,25 @@ def test_a_video_that_was_cut_off_is_read_as_far_as_it_goes_and_marked(video: Pa
         assert np.array_equal(reader.frames(range(len(reader) - 1)), whole.frames(range(len(reader) - 1)))
     with open_as_far_as_whole(video) as (reader, fault):
         assert (len(reader), fault) == (30, None)
+
+
+def test_of_a_file_with_a_hole_in_the_middle_the_frames_that_decode_are_read_and_it_is_marked(tmp_path: Path) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (120, 12, 16, 3), dtype=np.uint8)
+    path = tmp_path / "hole.mp4"
+    write_video(path, noise.repeat(4, axis=1).repeat(4, axis=2), frame_rate=20.0)
+    whole = read_clip(path, [0, 30, 119])
+    content = bytearray(path.read_bytes())
+    middle, length = len(content) // 2, len(content) // 8
+    content[middle : middle + length] = bytes(length)
+    path.write_bytes(content)
+    with pytest.raises(DamagedVideoError, match=r"is damaged: 120 packets give only"), open_reader(path) as reader:
+        len(reader)
+    with open_as_far_as_whole(path) as (reader, fault):
+        assert fault is not None
+        assert "is damaged: 120 packets give only" in fault
+        assert 100 <= len(reader) < 120
+        assert (reader.frames([0, 30, len(reader) - 1]) == whole).all()
+        assert reader.timestamps_seconds[-1] == pytest.approx(119 / 20)  # what is lost is a gap in time
 
 
 def test_a_file_of_which_nothing_can_be_read_is_an_error(bad_video: Path) -> None:

@@ -46,7 +46,7 @@ def table(footage: Path, encoder_folder: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["left_0000", "up_0001"])
 def test_the_original_of_a_planted_copy_ranks_first(table: Path, footage: Path, name: str) -> None:
-    matches = search_like(open_index([table]), footage / "copies" / f"{name}.mp4", device="cpu", top_k=5)
+    matches = search_like(open_index([table]), footage / "copies" / f"{name}.mp4", device="cpu", top_k=5).matches
     assert Path(matches[0].path).stem == name
     assert matches[0].similarity > 0.9
     assert matches[0].similarity > matches[1].similarity
@@ -55,7 +55,7 @@ def test_the_original_of_a_planted_copy_ranks_first(table: Path, footage: Path, 
 
 def test_windows_of_one_place_are_one_result_and_the_clip_itself_is_none(table: Path, footage: Path) -> None:
     own = footage / "videos" / "left" / "left_0000.mp4"
-    matches = search_like(open_index([table]), own, start=0.0, end=0.6, device="cpu", top_k=50)
+    matches = search_like(open_index([table]), own, start=0.0, end=0.6, device="cpu", top_k=50).matches
     for number, one in enumerate(matches):
         for other in matches[:number]:
             assert one.path != other.path or one.start >= other.end or one.end <= other.start
@@ -128,6 +128,12 @@ def test_what_is_no_index_is_refused_with_the_command_that_makes_one(
         search_like(open_index([table]), clip, model=str(pretraining_folder), device="cpu")
     with pytest.raises(ConfigError, match=r"start is 2 and end is 1: give times in seconds, the end after the start"):
         search_like(open_index([table]), clip, start=2, end=1, device="cpu")
+    with pytest.raises(ConfigError, match=r"start is -1; it is a time in the clip, in seconds, at least 0"):
+        search_like(open_index([table]), clip, start=-1, device="cpu")
+    with pytest.raises(ConfigError, match=r"#t=0,1, a part already, and start or end is given too: leave out one"):
+        search_like(open_index([table]), f"{clip}#t=0,1", start=1, device="cpu")
+    with pytest.raises(ConfigError, match=r"like is .*, which holds \d+ videos: give one of them"):
+        search_like(open_index([table]), clip.parent, device="cpu")
     with pytest.raises(ConfigError, match=r"top_k is 0; it is a number of results"):
         search_like(open_index([table]), clip, top_k=0, device="cpu")
 

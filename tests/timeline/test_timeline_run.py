@@ -22,9 +22,10 @@ import pytest
 from color_models import write_color_video
 from videomae.cli import main
 from videomae.errors import RunError
+from videomae.inference.kept_rows import KeptRows
 from videomae.inference.predictor import Predictor
 from videomae.timeline.configs import TimelineConfig
-from videomae.timeline.kept import KeptScores
+from videomae.timeline.kept import kept_scores
 from videomae.timeline.run import STOPPED, run_timelines
 from videomae.timeline.timeline import ScoredWindows
 
@@ -114,14 +115,14 @@ def test_bad_settings_are_one_line_with_what_to_give(
 
 def stopped_after(num_batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Press Ctrl-C, as Python delivers it, after some batches."""
-    append, count = KeptScores.append, iter(range(1, 10_000))
+    append, count = KeptRows.append, iter(range(1, 10_000))
 
-    def counting(kept: KeptScores, video: str, scores: np.ndarray) -> None:
+    def counting(kept: KeptRows, video: str, scores: np.ndarray) -> None:
         append(kept, video, scores)
         if next(count) == num_batches:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(KeptScores, "append", counting)
+    monkeypatch.setattr(KeptRows, "append", counting)
 
 
 def test_ctrl_c_leaves_complete_results_and_resume_goes_on_to_the_same_bits(
@@ -161,19 +162,19 @@ def test_another_model_or_window_cannot_go_on_with_kept_scores(
     predictor: Predictor, tmp_path: Path, videos: Path
 ) -> None:
     out = tmp_path / "x.json"
-    kept = KeptScores(out, predictor, TimelineConfig(), resume=False)
+    kept = kept_scores(out, predictor, TimelineConfig(), resume=False)
     run_timelines(predictor, [videos / "a.mp4"], kept, config=TimelineConfig())
-    KeptScores(out, predictor, TimelineConfig(high=0.7), resume=True)  # thresholds may change
+    kept_scores(out, predictor, TimelineConfig(high=0.7), resume=True)  # thresholds may change
     with pytest.raises(RunError, match=r"was begun with another step \(None, now 0\.5\): .* leave out --resume"):
-        KeptScores(out, predictor, TimelineConfig(step=0.5), resume=True)
+        kept_scores(out, predictor, TimelineConfig(step=0.5), resume=True)
     faster = Predictor(predictor.source, device="cpu", speed=1.005)
     with pytest.raises(RunError, match=r"was begun with another speed \(1\.0, now 1\.005\)"):
-        KeptScores(out, faster, TimelineConfig(), resume=True)
+        kept_scores(out, faster, TimelineConfig(), resume=True)
     weights = predictor.model.classifier.weight.detach().clone()
     try:
         predictor.model.classifier.weight.data[0, 0] += 0.5
         with pytest.raises(RunError, match="was begun with another model"):
-            KeptScores(out, predictor, TimelineConfig(), resume=True)
+            kept_scores(out, predictor, TimelineConfig(), resume=True)
     finally:
         predictor.model.classifier.weight.data.copy_(weights)
 
@@ -181,24 +182,11 @@ def test_another_model_or_window_cannot_go_on_with_kept_scores(
 def test_scores_of_a_file_that_has_changed_are_computed_again(predictor: Predictor, tmp_path: Path) -> None:
     video = write_color_video(tmp_path / "v.mp4", [("red", 3.0)])
     config = TimelineConfig()
-    kept = KeptScores(tmp_path / "x.json", predictor, config, resume=False)
+    kept = kept_scores(tmp_path / "x.json", predictor, config, resume=False)
     (first,) = run_timelines(predictor, [video], kept, config=config).timelines
     write_color_video(video, [("blue", 3.0)])
     (second,) = run_timelines(predictor, [video], kept, config=config).timelines
     assert [first.events[0].label, second.events[0].label] == ["red", "blue"]
-
-
-def test_rows_that_were_cut_and_batches_that_are_not_full_are_dropped(predictor: Predictor, tmp_path: Path) -> None:
-    kept = KeptScores(tmp_path / "x.json", predictor, TimelineConfig(batch_size=4), resume=False)
-    video = str(tmp_path / "v.mp4")
-    Path(video).write_bytes(b"v")
-    assert kept.begin(video) == 0
-    kept.append(video, np.ones((6, 3)))
-    with open(kept._path(video), "ab") as stream:
-        stream.write(b"12345")
-    assert kept.rows(video).shape == (6, 3)
-    assert kept.begin(video) == 4
-    assert kept.rows(video).shape == (4, 3)
 
 
 @contextlib.contextmanager
@@ -245,7 +233,7 @@ def test_a_full_disk_keeps_complete_results_and_resume_goes_on_to_the_same_bytes
 def test_a_batch_that_fits_in_part_is_left_out_and_the_next_stands_where_it_should(
     predictor: Predictor, tmp_path: Path
 ) -> None:
-    kept = KeptScores(tmp_path / "x.json", predictor, TimelineConfig(batch_size=4), resume=False)
+    kept = kept_scores(tmp_path / "x.json", predictor, TimelineConfig(batch_size=4), resume=False)
     video = tmp_path / "v.mp4"
     video.write_bytes(b"v")
     kept.begin(str(video))
@@ -276,7 +264,7 @@ def test_a_killed_process_loses_at_most_a_batch(color_folder: Path, tmp_path: Pa
     assert 250 <= done < num_windows
     assert not out.exists()
     predictor = Predictor(color_folder, device="cpu", precision="auto")
-    kept = KeptScores(out, predictor, TimelineConfig(step=0.1), resume=True)
+    kept = kept_scores(out, predictor, TimelineConfig(step=0.1), resume=True)
     assert kept.begin(str(video)) > done - 8
     assert main([*command, str(out), "--resume"]) == 0
     assert out.read_text() == whole.read_text()

@@ -15,7 +15,7 @@ from color_models import color_frames
 from videomae.errors import ConfigError
 from videomae.timeline.labelling_tools import label_studio_config
 from videomae.timeline.timeline import Timeline
-from videomae.timeline.writers import WRITERS, check_outputs, name_for, shown_labels, write_outputs
+from videomae.timeline.writers import WRITERS, check_outputs, shown_labels, write_outputs
 from videomae.video.opening import open_reader
 from videomae.video.write import write_video
 
@@ -31,7 +31,7 @@ def seconds_of(text: str) -> float:
 
 
 def written(timeline: Timeline, name: str, folder: Path) -> Path:
-    (path,) = write_outputs([str(folder / name)], [timeline], WRITERS)
+    (path,) = write_outputs([str(folder / name)], [timeline], WRITERS, videos=[])
     assert [one.name for one in folder.iterdir()] == [name]
     return path
 
@@ -50,7 +50,7 @@ def test_json_has_events_and_the_probabilities_of_each_window_to_the_bit(timelin
 
 def test_csv_and_parquet_have_the_same_row_for_each_event(timeline: Timeline, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    write_outputs([str(tmp_path / "a.csv"), str(tmp_path / "a.parquet")], [timeline, timeline], WRITERS)
+    write_outputs([str(tmp_path / "a.csv"), str(tmp_path / "a.parquet")], [timeline, timeline], WRITERS, videos=[])
     rows = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
     table = parquet.read_table(tmp_path / "a.parquet").to_pylist()
     assert len(rows) == len(table) == 2 * len(timeline.events)
@@ -142,13 +142,11 @@ def test_the_curves_that_are_shown_are_those_of_the_longest_events_first(timelin
 def test_names_that_cannot_be_written_are_refused_before_anything_is_computed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"out is '.*a\.doc'; its name must end with \.labelstudio\.json, \.json"):
         check_outputs([str(tmp_path / "a.doc")], WRITERS, num_videos=1)
-    with pytest.raises(ConfigError, match=r"about one video, and there are 3: put \{video\} .* a-\{video\}\.srt"):
+    with pytest.raises(ConfigError, match=r"about one video, and there are 3: put \{video\} .* \{video\}-a\.srt"):
         check_outputs(["a.srt"], WRITERS, num_videos=3)
     with pytest.raises(ConfigError, match=r"the folder of output .*none/a\.json does not exist"):
         check_outputs([str(tmp_path / "none" / "a.json")], WRITERS, num_videos=1)
     check_outputs([str(tmp_path / "{video}.srt")], WRITERS, num_videos=3)
-    assert name_for("x/{video}.srt", "https://host/a/b%20c.mp4?token=1#t=2") == "x/b%20c.srt"
-    assert name_for("{video}.srt", "folder/clip.one.mp4") == "clip.one.srt"
 
 
 def test_the_annotated_video_has_the_labels_of_its_events_and_the_frames_of_the_video(

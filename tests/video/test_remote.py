@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
-import threading
 import time
 from collections.abc import Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from loopback_s3 import BUCKET, Bucket
+from loopback_web import serve_folder
 from odd_videos import encode_video
 from videomae.data.manifest_file import read_manifest
 from videomae.data.scan import scan_unlabelled
@@ -163,53 +162,11 @@ def test_what_is_not_there_or_no_file_is_said_without_trying_again(bucket: Bucke
         VideoReader("nfs://host/a.mp4")
 
 
-class RangeHandler(SimpleHTTPRequestHandler):
-    """A server of files that sends parts of them."""
-
-    protocol_version = "HTTP/1.1"
-    asked: list[str]
-
-    def log_message(self, *_: Any) -> None:
-        """Print nothing."""
-
-    def _send(self, *, body: bool) -> None:
-        path = Path(self.translate_path(self.path))
-        if not path.is_file():
-            self.send_error(404)
-            return
-        content, wanted = path.read_bytes(), self.headers.get("Range")
-        self.asked.append(wanted or "")
-        total = len(content)
-        if wanted:
-            first, last = (int(part) for part in wanted.removeprefix("bytes=").split("-"))
-            content = content[first : last + 1]
-        self.send_response(206 if wanted else 200)
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("ETag", f'"{total}-{path.stat().st_mtime_ns}"')
-        if wanted:
-            self.send_header("Content-Range", f"bytes {first}-{last}/{total}")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if body:
-            self.wfile.write(content)
-
-    def do_HEAD(self) -> None:
-        self._send(body=False)
-
-    def do_GET(self) -> None:
-        self._send(body=True)
-
-
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
     """The http address of `tmp_path` and the ranges that were asked for."""
-    asked: list[str] = []
-    handler = partial(type("Handler", (RangeHandler,), {"asked": asked}), directory=str(tmp_path))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", asked
-        server.shutdown()
+    with serve_folder(tmp_path) as served:
+        yield served
 
 
 @pytest.mark.usefixtures("small_blocks")

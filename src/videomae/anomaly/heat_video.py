@@ -2,38 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from videomae.anomaly.run import VideoScores
+from videomae.errors import ConfigError, RunError
 from videomae.explain.overlay import enlarged, overlaid
-from videomae.video.opening import Reader, open_reader
-from videomae.video.write import write_video
+from videomae.inference.files import PLACEHOLDER, check_name_for_each, check_output, output_names
+from videomae.inference.windows import open_as_far_as_whole
+from videomae.video.opening import Reader
+from videomae.video.write import CONTAINER_FORMATS, write_video
 
 Frames = NDArray[np.uint8]
 FRAME_RATE = 10.0
 CHUNK = 16  # frames in memory
 SHORT_SIDE = 224  # pixels
-FULL = 6.0  # standard deviations that are shown brightest
+FULL = 6.0  # standard deviations that are shown brightest, or more in a video where all is unusual
 EDGE = 4  # pixels of the frame around moments above the threshold
 
 
-def write_heat_video(path: Path, scores: VideoScores) -> None:
-    """Write it; moments above the threshold have a bright edge.
-
-    Args:
-        path: .mp4, .m4v, .mov or .mkv.
-        scores: Of the video, which must still be there.
+def check_heat_video(name: str, *, num_videos: int) -> None:
+    """Check that a file name is one of a video that can be written, for each of the videos.
 
     Raises:
-        VideoReadError: If the video cannot be read.
-        ConfigError: If the name ends otherwise.
+        ConfigError: If it ends otherwise, its folder is missing, or it is one name for several videos.
     """
-    with open_reader(scores.path, fps=FRAME_RATE) as reader:
-        write_video(path, heat_frames(reader, scores), frame_rate=FRAME_RATE)
+    check_name_for_each("heatmap", name, num_videos)
+    check_output(name.replace(PLACEHOLDER, "video"))
+    if Path(name).suffix.lower() not in CONTAINER_FORMATS:
+        raise ConfigError(f"heatmap is {name!r}; its name must end with {', '.join(CONTAINER_FORMATS)}")
+
+
+def write_heat_videos(name: str, scored: Sequence[VideoScores], *, videos: Sequence[str]) -> list[Path]:
+    """Write a video of each of the scored ones; moments above the threshold have a bright edge.
+
+    Args:
+        name: The file, .mp4, .m4v, .mov or .mkv, with `{video}` in it where there are several.
+        scored: The videos, which must still be there.
+        videos: All videos of the call, in order; see `output_names`.
+
+    Returns:
+        The files.
+
+    Raises:
+        VideoReadError: If a video cannot be read.
+        RunError: If the disk refuses.
+    """
+    targets = output_names(name, videos)
+    written = []
+    for scores in scored:
+        target = Path(targets[scores.path])
+        try:
+            with open_as_far_as_whole(scores.path, fps=FRAME_RATE) as (reader, _):
+                write_video(target, heat_frames(reader, scores), frame_rate=FRAME_RATE)
+        except OSError as error:
+            raise RunError(f"{target} cannot be written ({error.strerror or error}): free space") from None
+        written.append(target)
+    return written
 
 
 def heat_frames(reader: Reader, scores: VideoScores) -> Iterator[Frames]:
@@ -56,8 +84,9 @@ def heat_frame(frame: Frames, scores: VideoScores, window: int) -> Frames:
     top, left = (frame.shape[0] - side) // 2, (frame.shape[1] - side) // 2
     shown = frame.copy()
     heat = np.maximum(scores.scores.maps[window], 0.0)[None]
+    full = max(FULL, float(np.quantile(scores.scores.maps, 0.98)))
     square = frame[None, top : top + side, left : left + side]
-    shown[top : top + side, left : left + side] = overlaid(square, heat, largest=FULL)[0][:side, :side]
+    shown[top : top + side, left : left + side] = overlaid(square, heat, largest=full)[0][:side, :side]
     if scores.scores.score[window] > scores.threshold:
         for edge in (shown[:EDGE], shown[-EDGE:], shown[:, :EDGE], shown[:, -EDGE:]):
             edge[:] = (255, 80, 40)

@@ -29,6 +29,15 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
 
+class VideoPlan(NamedTuple):
+    """What is known of a video before its windows are measured."""
+
+    seconds: float
+    """Where its last window ends."""
+    fault: str | None
+    """Why it is read in part; None: nothing known."""
+
+
 class WindowMeasures(NamedTuple):
     """What is measured of some windows of one video."""
 
@@ -87,27 +96,27 @@ def measure_clips(
 
 
 def measure_video(
-    loaded: LoadedModel[VideoMAEForPreTraining], video: EncodedVideo, config: AnomalyConfig
-) -> Iterator[WindowMeasures | str]:
+    loaded: LoadedModel[VideoMAEForPreTraining], video: EncodedVideo, config: AnomalyConfig, *, first: int = 0
+) -> Iterator[VideoPlan | WindowMeasures]:
     """Measure the windows of a video in one pass, some at a time.
 
     Args:
         loaded: A pre-trained model with its decoder.
         video: The video.
         config: Windows and masks.
+        first: Window to begin with, a multiple of the batch size.
 
     Yields:
-        Measures, in order; before them what is wrong with the file, where it is read in part.
+        What is known of it, and then measures, in order.
 
     Raises:
-        VideoReadError: If it cannot be read.
+        VideoReadError: If it cannot be read; the measures before have been given.
         ConfigError: If the window does not fit it.
     """
     with open_as_far_as_whole(video, fps=loaded.clip.fps) as (reader, fault):
-        if fault is not None:
-            yield fault
         plan = plan_windows(reader, loaded.clip, window_seconds=config.window, step_seconds=config.step)
-        for batch in window_batches(reader, plan, loaded.processor, batch_size=config.batch_size):
+        yield VideoPlan(float(plan.end_seconds[-1]), fault)
+        for batch in window_batches(reader, plan, loaded.processor, batch_size=config.batch_size, first=first):
             features, errors = measure_clips(loaded, batch.clips, config)
             part = slice(batch.first, batch.first + len(features))
             yield WindowMeasures(plan.start_seconds[part], plan.end_seconds[part], features, errors)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 
 from videomae.anomaly.configs import AnomalyConfig
 from videomae.anomaly.detector import Detector, Scores, fit_detector
-from videomae.anomaly.measures import WindowMeasures, measure_video
+from videomae.anomaly.measures import WindowMeasures
+from videomae.anomaly.measuring import kept_measures, measured_videos
 from videomae.data.datasets import BadVideo
 from videomae.engine.precision import DeviceName
-from videomae.engine.progress import TrainingProgress
-from videomae.errors import ConfigError, VideoReadError
-from videomae.inference.files import check_output, list_videos
-from videomae.inference.loaded import LoadedModel, load_pretraining, weights_digest
-from videomae.model.pretraining import VideoMAEForPreTraining
+from videomae.errors import ConfigError
+from videomae.inference.files import check_output
+from videomae.inference.loaded import load_pretraining, weights_digest
 from videomae.video.sampling import ClipConfig
 
 
@@ -93,39 +92,52 @@ def fit_anomaly(
     config: AnomalyConfig | None = None,
     clip: ClipConfig | None = None,
     device: DeviceName = "auto",
+    resume: bool = False,
 ) -> tuple[Detector, list[BadVideo]]:
     """Fit a detector on ordinary footage and write it.
 
+    What is measured is kept beside the output meanwhile, so that a call with `resume` goes on after a stop.
+
     Args:
         source: A pre-trained model with its decoder.
-        videos: Ordinary footage: files, folders of them, manifests.
+        videos: Ordinary footage: files, folders of them, manifests, addresses.
         output: The file to write, `.npz`.
         config: How.
         clip: How clips are sampled; as the record beside the weights says where not given.
         device: Where to compute.
+        resume: Go on with what a stopped call has left beside the output.
 
     Returns:
-        The detector, and the videos that could not be read.
+        The detector, and the videos that could not be read to their end, with the reasons.
 
     Raises:
         WeightsError: If the source cannot be loaded or has no decoder.
         ConfigError: If a setting is out of range, or there is too little footage.
-        RunError: If the file cannot be written.
+        RunError: If the file cannot be written, or what was left was made otherwise.
     """
     config = config or AnomalyConfig()
     check_output(output, suffix=".npz")
     loaded = load_pretraining(source, clip=clip, device=device)
+    kept = kept_measures(output, loaded, config, resume=resume)
     measures: list[WindowMeasures] = []
     bad: list[BadVideo] = []
-    for item in _measured(loaded, videos, config, "fitting"):
-        if isinstance(item, BadVideo):
-            bad.append(item)
-        else:
-            _, measured, fault = item
-            measures.append(measured)
-            if fault is not None:
-                print(f"warning: {fault}", file=sys.stderr)
+    try:
+        for item in measured_videos(loaded, videos, config, kept=kept):
+            if isinstance(item, BadVideo):
+                bad.append(item)
+                continue
+            measures.append(item.measures)
+            if item.fault is not None:
+                bad.append(BadVideo(item.path, item.fault))
+    except KeyboardInterrupt:
+        warnings.warn(
+            f"stopped: {output} is not written; what is measured is kept in {kept.folder}, go on with --resume",
+            UserWarning,
+            stacklevel=2,
+        )
+        raise
     if not measures:
+        kept.remove()
         raise ConfigError(
             f"no video could be read ({bad[0].reason if bad else 'none is given'}): give ordinary footage"
         )
@@ -133,6 +145,7 @@ def fit_anomaly(
         measures, config, model=loaded.source, weights=weights_digest(loaded.model), clip=asdict(loaded.clip)
     )
     detector.save(output)
+    kept.remove()
     return detector, bad
 
 
@@ -142,21 +155,27 @@ def score_videos(
     *,
     model: str | None = None,
     device: DeviceName = "auto",
+    output: Path | None = None,
+    resume: bool = False,
 ) -> Iterator[VideoScores | BadVideo]:
     """Score videos, one after the other.
 
     Args:
         detector: From `fit_anomaly`.
-        videos: Files, folders of them, manifests.
+        videos: Files, folders of them, manifests, addresses.
         model: Where the detector's model is now, if not where it was.
         device: Where to compute.
+        output: The file that the caller will write: what is measured is kept beside it until the last video is done.
+        resume: Go on with what a stopped call has left there.
 
     Yields:
-        Scores of each, or why it cannot be read.
+        Scores of each, or why it cannot be read. Ctrl-C yields the video in progress up to there, with `fault`
+        saying so, before it is raised.
 
     Raises:
         WeightsError: If the model cannot be loaded.
         ConfigError: If its weights are not those of the detector.
+        RunError: If what was left was made otherwise, or the disk refuses.
     """
     source = model or detector.model
     loaded = load_pretraining(source, clip=ClipConfig(**detector.clip), device=device)
@@ -165,42 +184,10 @@ def score_videos(
             f"the weights of {source} are not those that the detector was fitted with ({detector.model}): give them "
             "with --model, or fit again"
         )
-    for item in _measured(loaded, videos, detector.config, "scoring"):
+    kept = None if output is None else kept_measures(output, loaded, detector.config, resume=resume)
+    for item in measured_videos(loaded, videos, detector.config, kept=kept):
         if isinstance(item, BadVideo):
             yield item
             continue
-        path, measured, fault = item
-        yield VideoScores(path, measured.starts, measured.ends, detector.scores(measured), detector.threshold, fault)
-
-
-def _measured(
-    loaded: LoadedModel[VideoMAEForPreTraining],
-    videos: Sequence[str | os.PathLike[str]],
-    config: AnomalyConfig,
-    name: str,
-) -> Iterator[tuple[str, WindowMeasures, str | None] | BadVideo]:
-    items = list(list_videos(videos))
-    with TrainingProgress(name, total_steps=len(items), unit="windows") as progress:
-        for number, item in enumerate(items):
-            if isinstance(item, BadVideo):
-                yield item
-                continue
-            parts: list[WindowMeasures] = []
-            fault: str | None = None
-            try:
-                for part in measure_video(loaded, item, config):
-                    if isinstance(part, str):
-                        fault = part
-                    else:
-                        parts.append(part)
-                        progress.update(number, num_clips=len(part.starts))
-            except VideoReadError as error:  # what was decoded before it broke off counts
-                fault = str(error)
-            except ConfigError as error:  # a window that does not fit this video
-                yield BadVideo(str(item), str(error))
-                continue
-            progress.update(number + 1, num_clips=0)
-            if parts:
-                yield str(item), WindowMeasures.joined(parts), fault
-            else:
-                yield BadVideo(str(item), fault or f"{item} has no window")
+        found = item.measures
+        yield VideoScores(item.path, found.starts, found.ends, detector.scores(found), detector.threshold, item.fault)

@@ -178,6 +178,9 @@ def _work(function: Callable[[Any], Any], connection: Connection) -> None:
         try:
             job = connection.recv()
         except (EOFError, OSError):
+            signal.signal(
+                signal.SIGTERM, signal.SIG_IGN
+            )  # it leaves already: raised on its way out it would be shown
             return
         try:
             result = function(job)

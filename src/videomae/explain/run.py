@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,18 +15,19 @@ from PIL import Image
 from torch import Tensor
 
 from videomae.atomic import atomic_file
+from videomae.data.datasets import BadVideo
 from videomae.engine.precision import DeviceName
-from videomae.errors import ConfigError, RunError
+from videomae.errors import ConfigError, RunError, VideoReadError
 from videomae.explain.attributions import gradient_attention, occlusion, rollout
 from videomae.explain.configs import METHODS, Method
 from videomae.explain.overlay import enlarged, overlaid
 from videomae.inference.clips import clip_batches, normalized
-from videomae.inference.files import check_output
+from videomae.inference.files import PLACEHOLDER, check_name_for_each, check_output, list_inputs, output_names
 from videomae.inference.loaded import LoadedModel, load_encoder
 from videomae.inference.strip import StripRow, draw_strip
+from videomae.inference.windows import open_as_far_as_whole
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.encoder import VideoMAEModel
-from videomae.video.opening import open_reader
 from videomae.video.sampling import clip_indices
 from videomae.video.write import CONTAINER_FORMATS, write_video
 
@@ -55,6 +57,17 @@ class Explanation:
     """`[T]`, their times from the start of the video."""
     heat: dict[Method, Tensor]
     """By method, float32 `[t, h, w]`, at least 0."""
+    fault: str | None = None
+    """Why the video was not read to its end, so that this is the middle of a part of it; None: it was."""
+
+
+class Explained(NamedTuple):
+    """A video whose overlays are written."""
+
+    explanation: Explanation
+    """What is in them."""
+    files: list[Path]
+    """The image, and the video where there is one."""
 
 
 def explain(
@@ -90,7 +103,7 @@ def explain(
     if label is not None and (not has_classes or label not in loaded.classes):
         known = ", ".join(loaded.classes) if has_classes else "none"
         raise ConfigError(f"label is {label!r}, and the classes of {loaded.source} are: {known}; choose one of them")
-    with open_reader(video, fps=loaded.clip.fps) as reader:
+    with open_as_far_as_whole(video, fps=loaded.clip.fps) as (reader, fault):
         indices = clip_indices(len(reader), loaded.clip)  # [1, T]
         (clip,) = clip_batches(reader.frames_in_order, indices, loaded.processor, batch_size=1)
         seconds = reader.timestamps_seconds[indices[0]]
@@ -111,43 +124,74 @@ def explain(
             compute = gradient_attention if method == "gradient" else occlusion
             heat[method] = compute(model, pixel_values, label_id)
     frames = np.ascontiguousarray(clip[0].permute(0, 2, 3, 1).numpy())
-    return Explanation(os.fspath(video), label, probability, frames, seconds, heat)
+    return Explanation(os.fspath(video), label, probability, frames, seconds, heat, fault)
 
 
-def explain_file(
+def explain_files(
     source: str | os.PathLike[str],
-    video: str | os.PathLike[str],
-    output: Path,
+    videos: Sequence[str | os.PathLike[str]],
+    output: str,
     *,
-    overlay_video: Path | None = None,
+    overlay_video: str | None = None,
     label: str | None = None,
     methods: Sequence[Method] | None = None,
     device: DeviceName = "auto",
-) -> Explanation:
-    """Explain a video and write a picture, `.png`, and where asked a video of the overlays side by side.
+) -> Iterator[Explained | BadVideo]:
+    """Explain videos, and write of each an image, `.png`, and where asked a video of the overlays side by side.
+
+    Args:
+        source: The model.
+        videos: Files, folders of them, manifests, addresses.
+        output: Name of the image; of several videos with `{video}` in it.
+        overlay_video: Name of the video, likewise.
+        label: As for `explain`.
+        methods: Likewise.
+        device: Where to compute.
+
+    Yields:
+        Each when its files are complete, or why it cannot be read.
 
     Raises:
         WeightsError: If the model cannot be loaded.
         ConfigError: As `explain`, or if an output cannot be.
-        VideoReadError: If the video cannot be read.
         RunError: If an output cannot be written.
     """
-    check_output(output, suffix=".png")
-    if overlay_video is not None:
-        check_output(overlay_video)
-        if overlay_video.suffix not in CONTAINER_FORMATS:
-            raise ConfigError(
-                f"video is {str(overlay_video)!r}; its name must end with one of {', '.join(CONTAINER_FORMATS)}"
-            )
-    result = explain(load_encoder(source, device=device), video, label=label, methods=methods)
+    items = list(list_inputs(videos))
+    for option, name, suffix in (("out", output, ".png"), ("video_out", overlay_video, "")):
+        if name is not None:
+            check_name_for_each(option, name, len(items))
+            check_output(name.replace(PLACEHOLDER, "video"), suffix=suffix)
+    if overlay_video is not None and Path(overlay_video).suffix not in CONTAINER_FORMATS:
+        raise ConfigError(f"video is {overlay_video!r}; its name must end with one of {', '.join(CONTAINER_FORMATS)}")
+    names = [os.fspath(item) for item in items if not isinstance(item, BadVideo)]
+    images = output_names(output, names)
+    overlays = {} if overlay_video is None else output_names(overlay_video, names)
+    loaded = load_encoder(source, device=device)
+    for item in items:
+        if isinstance(item, BadVideo):
+            yield item
+            continue
+        name = os.fspath(item)
+        try:
+            result = explain(loaded, name, label=label, methods=methods)
+        except VideoReadError as error:
+            yield BadVideo(name, str(error))
+            continue
+        files = [Path(images[name]), *([Path(overlays[name])] if overlays else [])]
+        _write(result, files, title=Path(source).resolve().name)
+        yield Explained(result, files)
+
+
+def _write(result: Explanation, files: Sequence[Path], *, title: str) -> None:
+    image, *overlay = files
     try:
-        with atomic_file(output) as stream:
-            explanation_strip(result, title=Path(source).resolve().name).save(stream, "PNG")
-        if overlay_video is not None:
-            write_video(overlay_video, side_by_side(result), frame_rate=_frame_rate(result) / SLOWER)
+        with atomic_file(image) as stream:
+            explanation_strip(result, title=title).save(stream, "PNG")
+        for path in overlay:
+            write_video(path, side_by_side(result), frame_rate=_frame_rate(result) / SLOWER)
     except OSError as error:
-        raise RunError(f"cannot write {output} or {overlay_video}: {error.strerror or error}") from None
-    return result
+        names = " or ".join(map(str, files))
+        raise RunError(f"{names} cannot be written ({error.strerror or error}): free space") from None
 
 
 def explanation_strip(result: Explanation, *, title: str) -> Image.Image:

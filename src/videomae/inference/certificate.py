@@ -55,7 +55,7 @@ def check_min_cosine(min_cosine: float) -> None:
 
 
 def spread_windows(
-    loaded: Encoder, videos: Sequence[Path], choice: WindowChoice, *, store: IndexStore | None = None
+    loaded: Encoder, videos: Sequence[Path | str], choice: WindowChoice, *, store: IndexStore | None = None
 ) -> Generator[Tensor, None, None]:
     """Yield some windows, spread evenly over videos: `NUM_WINDOWS`, or as many as there are.
 

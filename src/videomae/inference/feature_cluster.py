@@ -51,7 +51,7 @@ class VideoJob:
     """Keeps what is known of the files of a collection."""
     path: str = ""
     """The video's name in the table."""
-    video: Path = Path()
+    video: Path | str = Path()
     """The video."""
     first: int = 0
     """Windows of it that are in other parts."""
@@ -73,7 +73,7 @@ class VideoResult(NamedTuple):
 def run_video_jobs(
     plan: VideoJob,
     parts: TableParts,
-    videos: Mapping[str, Path],
+    videos: Mapping[str, Path | str],
     *,
     workers: int | None,
     progress: TrainingProgress,

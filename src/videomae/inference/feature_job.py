@@ -21,7 +21,7 @@ from videomae.inference.configs import MIN_COSINE, Pooling
 from videomae.inference.feature_cluster import VideoJob, run_video_jobs
 from videomae.inference.feature_pass import FLUSH_SECONDS, FeaturePass
 from videomae.inference.feature_table import FinishedVideo, TableParts, as_text
-from videomae.inference.files import check_output, collection_store, list_videos
+from videomae.inference.files import check_output, collection_store, list_inputs
 from videomae.inference.int8 import settled_precision
 from videomae.inference.loaded import load_encoder, weights_digest
 from videomae.inference.pooling import check_pooling
@@ -71,7 +71,7 @@ def write_feature_table(
 
     Args:
         source: Folder of any model or of a finished run, weights file, or Hub name.
-        videos: Files, folders of them of any depth, manifests.
+        videos: Files, folders of them of any depth, manifests, addresses.
         output: The table; see `feature_table`.
         pooling: Which vectors; see `pooling`.
         windows: Which clips of each video; None: the one from its middle.
@@ -119,8 +119,8 @@ def write_feature_table(
         **asdict(choice),
         "precision": settled_precision(precision, loaded.model.device),
     }
-    bad, paths = [], dict[str, Path]()
-    for number, item in enumerate(list_videos(videos)):
+    bad, paths = [], dict[str, Path | str]()
+    for number, item in enumerate(list_inputs(videos)):
         if isinstance(item, BadVideo):
             bad.append(item)
         elif shard is None or number % shard[1] == shard[0]:

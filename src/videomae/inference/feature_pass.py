@@ -87,7 +87,7 @@ class FeaturePass:
 
     def run(
         self,
-        videos: Mapping[str, Path],
+        videos: Mapping[str, Path | str],
         *,
         store: IndexStore | None,
         workers: int,
@@ -136,7 +136,7 @@ class FeaturePass:
                 self.parts.add(rows, over)
 
     def _read(
-        self, path: str, item: Path, store: IndexStore | None, threads: int
+        self, path: str, item: Path | str, store: IndexStore | None, threads: int
     ) -> Generator[_Clips | _Over, None, None]:
         """Yield the windows of one video that are still to do, in order; runs in a thread."""
         torch.set_num_threads(1)  # of this thread, which resizes

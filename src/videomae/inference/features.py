@@ -29,7 +29,7 @@ from videomae.inference.clips import DEFAULT_BATCH_SIZE, check_batch_size, clip_
 from videomae.inference.configs import MIN_COSINE
 from videomae.inference.configs import Pooling as Pooling
 from videomae.inference.feature_file import FeatureWriter, feature_settings, read_feature_file
-from videomae.inference.files import check_output, collection_store, list_videos
+from videomae.inference.files import check_output, collection_store, list_inputs
 from videomae.inference.loaded import load_encoder
 from videomae.inference.pooling import Encoder, check_pooling, pooled_rows, time_spans
 from videomae.inference.window_choice import WindowChoice
@@ -138,7 +138,7 @@ def extract_features(
 
     Args:
         source: Folder of any model or of a finished run, weights file, or Hub name.
-        videos: Files, and folders of them of any depth.
+        videos: Files, folders of them of any depth, manifests, addresses.
         pooling: Which vectors; see `pooling`.
         step_frames: None for one clip from the middle of each video; else clips that start this many frames apart
             and together cover the whole video.
@@ -160,7 +160,7 @@ def extract_features(
     good: list[VideoFeatures] = []
     bad: list[BadVideo] = []
     store = collection_store(videos)
-    for item in list_videos(videos):
+    for item in list_inputs(videos):
         if isinstance(item, BadVideo):
             bad.append(item)
             continue
@@ -224,16 +224,16 @@ def write_features(
     check_min_cosine(min_cosine)
     check_output(output, suffix=".safetensors")
     loaded = load_encoder(source, clip=clip, device=device)
-    items = list(list_videos(videos))
+    items = list(list_inputs(videos))
     store = collection_store(videos)
-    some = spread_windows(loaded, [item for item in items if isinstance(item, Path)], choice, store=store)
+    some = spread_windows(loaded, [item for item in items if not isinstance(item, BadVideo)], choice, store=store)
     loaded, dtype = in_feature_precision(loaded, precision, pooling, some, min_cosine=min_cosine, told=told)
     settings = feature_settings(model=loaded.source, pooling=pooling, clip=loaded.clip, windows=asdict(choice))
     shapes: list[tuple[str, tuple[int, ...]]] = []
     bad: list[BadVideo] = []
     try:
         with suppress(_NothingReadError), atomic_file(Path(output)) as stream:
-            writer = FeatureWriter(stream, settings, [str(item) for item in items if isinstance(item, Path)])
+            writer = FeatureWriter(stream, settings, [str(item) for item in items if not isinstance(item, BadVideo)])
             for item in items:
                 if isinstance(item, BadVideo):
                     bad.append(item)

@@ -1,4 +1,4 @@
-"""The files of a command: which model and which videos its arguments mean, and whether its output can be written."""
+"""The files of a command: which model and videos its arguments mean, and what its outputs are called."""
 
 from __future__ import annotations
 
@@ -11,23 +11,30 @@ from videomae.data.manifest_file import is_manifest_file
 from videomae.data.remote_folder import is_remote_folder
 from videomae.data.scan import scan_unlabelled
 from videomae.errors import ConfigError, ManifestError, WeightsError
-from videomae.video.addresses import is_remote, video_path
+from videomae.video.addresses import address_of, is_remote, shown_path
 from videomae.video.index_store import IndexStore, index_store
-from videomae.video.opening import split_part
+from videomae.video.opening import plain_seconds, split_name, split_part
 from videomae.video.probe import VIDEO_SUFFIXES
 from videomae.weights.shipped import DEFAULT_MODEL
 from videomae.weights.sources import INDEX_SUFFIX, LONE_SUFFIXES, NoWeightsError, find_source
 
 
-def list_videos(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path | BadVideo]:
-    """Yield every file as it is given, and for a folder or a manifest file its videos, in order of their names.
+def list_inputs(videos: Iterable[str | os.PathLike[str]]) -> Iterator[Path | str | BadVideo]:
+    """Yield the videos that the arguments of a command mean, in their order.
 
-    A folder without any, or a manifest file at fault, is yielded as a `BadVideo` with the reason. Another file is not
-    opened, whatever its suffix.
+    A folder, on a disk or in an object store, and a manifest, also behind an address, stand for their videos, in the
+    order of their names; rows of a manifest with a start or an end are parts, `clip.mp4#t=3,5`. Anything else is one
+    video and is not opened, whatever its suffix: a file is yielded as a path, an address as text, as it is given. A
+    folder without videos and a manifest at fault are a `BadVideo` with the reason.
+
+    Args:
+        videos: Files, folders, manifests, addresses.
     """
-    for path in map(video_path, paths):
+    for video in videos:
+        path = shown_path(video)
         if not (path.is_dir() or is_manifest_file(path) or is_remote_folder(path)):
-            yield path
+            address = address_of(video)
+            yield path if address is None else address
             continue
         try:
             rows = scan_unlabelled(path, check_files=False).rows
@@ -38,24 +45,63 @@ def list_videos(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path | BadV
             yield row.source
 
 
-def list_inputs(videos: Iterable[str | os.PathLike[str]]) -> Iterator[Path | str | BadVideo]:
-    """Yield what `list_videos` does, and addresses, such as `https://host/clip.mp4`, as text, as they are given."""
-    for video in videos:
-        name = os.fspath(video)
-        if "://" in name and not os.path.exists(name):
-            yield name
-        else:
-            yield from list_videos([video])
-
-
 def collection_store(paths: Iterable[str | os.PathLike[str]]) -> IndexStore | None:
     """Return what keeps the frame indices of the videos of the first folder or manifest file; None without one."""
-    for path in map(video_path, paths):
+    for path in map(shown_path, paths):
         if is_manifest_file(path):
             return index_store(path.expanduser().parent)
         if path.is_dir() or is_remote_folder(path):
             return index_store(path)
     return None
+
+
+PLACEHOLDER = "{video}"
+"""In the name of an output: there is one for each video, named after it."""
+
+
+def output_names(template: str, videos: Iterable[str]) -> dict[str, str]:
+    """Return what the output of each video is called: the template with `{video}` replaced by the video's name.
+
+    That is the name of the file without its ending, of a part with its times behind it. Of several videos with one
+    name in different folders the second and the further ones have a number behind it, so that none replaces another.
+
+    Args:
+        template: A file's name.
+        videos: All videos of a call, in order.
+    """
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for video in dict.fromkeys(videos):
+        stem = name = _stem(video)
+        number = 1
+        while name.casefold() in taken:  # on some disks names that differ in case alone are one
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name.casefold())
+        names[video] = template.replace(PLACEHOLDER, name)
+    return names
+
+
+def check_name_for_each(option: str, name: str, num_videos: int) -> None:
+    """Check that one name is not meant for the outputs of several videos.
+
+    Raises:
+        ConfigError: If it is.
+    """
+    if num_videos > 1 and PLACEHOLDER not in name:
+        path = Path(name)
+        example = path.with_name(f"{PLACEHOLDER}-{path.name}")
+        raise ConfigError(
+            f"{option} is {name!r}, which is about one video, and there are {num_videos}: put {PLACEHOLDER} in the "
+            f"name for a file of each, such as {example}"
+        )
+
+
+def _stem(video: str) -> str:
+    name, start, end = split_name(video)
+    path = name.partition("?")[0].partition("#")[0].rstrip("/") if address_of(name) is not None else name
+    times = [] if start is end is None else [plain_seconds(one) for one in (start or 0.0, end) if one is not None]
+    return "-".join([Path(path).stem, *times])
 
 
 def split_model(arguments: Sequence[str]) -> tuple[str | None, list[str]]:

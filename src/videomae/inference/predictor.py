@@ -29,7 +29,7 @@ from videomae.engine.precision import autocast
 from videomae.errors import ConfigError, RunError, VideoReadError
 from videomae.inference.clips import DEFAULT_BATCH_SIZE, ReadFrames, check_batch_size, clip_batches, normalized
 from videomae.inference.configs import check_speed
-from videomae.inference.files import collection_store, list_videos
+from videomae.inference.files import collection_store, list_inputs
 from videomae.inference.inputs import EncodedVideo, VideoInput, batch_of, open_frames, path_of
 from videomae.inference.int8 import in_precision, settled_precision
 from videomae.inference.loaded import LoadedModel, check_clip, load_classifier
@@ -301,7 +301,7 @@ class Predictor:
 
 def predict_files(
     predictor: Predictor,
-    videos: Sequence[Path],
+    videos: Sequence[str | os.PathLike[str]],
     *,
     top_k: int = 5,
     num_views: int = 1,
@@ -313,7 +313,7 @@ def predict_files(
 
     Args:
         predictor: The classifier.
-        videos: Video files, and folders of them of any depth.
+        videos: Files, folders of them of any depth, manifests, addresses.
         top_k: Classes to print for each video.
         num_views: Clips to average over.
         json: Print one JSON object, `{"model", "predictions", "errors"}`, instead of tables.
@@ -325,7 +325,7 @@ def predict_files(
     errors: list[BadVideo] = []
     console = Console(highlight=False, emoji=False)
     store = collection_store(videos)
-    for item in list_videos(videos):
+    for item in list_inputs(videos):
         prediction = item if isinstance(item, BadVideo) else _predict_file(predictor, item, top_k, num_views, store)
         if isinstance(prediction, BadVideo):
             errors.append(prediction)
@@ -376,7 +376,7 @@ def print_prediction(prediction: Prediction, console: Console) -> None:
 
 
 def _predict_file(
-    predictor: Predictor, path: Path, top_k: int, num_views: int, store: IndexStore | None
+    predictor: Predictor, path: Path | str, top_k: int, num_views: int, store: IndexStore | None
 ) -> Prediction | BadVideo:
     try:
         return predictor.predict(path, top_k=top_k, num_views=num_views, store=store)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from videomae.engine.jobs import num_processors
-from videomae.errors import ConfigError, TruncatedVideoError, VideoReadError
+from videomae.errors import ConfigError, DamagedVideoError, TruncatedVideoError, VideoReadError
 from videomae.inference.clips import clip_batches
 from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.video.encoded import EncodedVideo
@@ -144,7 +144,7 @@ def window_batches(
 def open_as_far_as_whole(
     video: EncodedVideo, *, store: IndexStore | None = None, fps: float | None = None
 ) -> Iterator[tuple[Reader, str | None]]:
-    """Open a video, and one that was cut off for what is in it.
+    """Open a video, and one that was cut off or is damaged for what is in it.
 
     Args:
         video: As for `open_reader`, and so the others.
@@ -159,17 +159,29 @@ def open_as_far_as_whole(
     """
     fault: str | None = None
     try:
-        reader = open_reader(video, store=store, fps=fps)
-    except TruncatedVideoError as error:
+        reader = _opened(video, store=store, fps=fps)
+    except (TruncatedVideoError, DamagedVideoError) as error:
         fault = str(error)
         try:
-            reader = open_reader(video, fps=fps, allow_truncated=True)
+            reader = _opened(video, fps=fps, allow_truncated=True)
         except VideoReadError:
             raise error from None
     try:
         yield reader, fault
     finally:
         reader.close()
+
+
+def _opened(
+    video: EncodedVideo, *, store: IndexStore | None = None, fps: float | None = None, allow_truncated: bool = False
+) -> Reader:
+    reader = open_reader(video, store=store, fps=fps, allow_truncated=allow_truncated)
+    try:
+        len(reader)  # counts frames that cannot be told from the packets: here damage shows
+    except BaseException:
+        reader.close()
+        raise
+    return reader
 
 
 def _clip_of(window_seconds: float, clip: ClipConfig, *, rate: float, seconds: float, name: str) -> ClipConfig:

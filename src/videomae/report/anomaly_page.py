@@ -11,6 +11,7 @@ from videomae.anomaly.detector import Detector
 from videomae.anomaly.heat_video import heat_frame
 from videomae.anomaly.run import VideoScores
 from videomae.errors import VideoReadError
+from videomae.inference.windows import open_as_far_as_whole
 from videomae.report.figures import Curve, Level, loss_curves, thumbnail
 from videomae.report.page import (
     Block,
@@ -26,7 +27,6 @@ from videomae.report.page import (
     versions,
     write_report,
 )
-from videomae.video.opening import open_reader
 
 MAX_EVENTS = 12  # of a video, with a picture; the table has all
 MAX_VIDEOS = 50
@@ -48,7 +48,8 @@ def write_anomaly_page(path: Path, detector: Detector, videos: Sequence[VideoSco
     })  # fmt: skip
     sections = [*(Section(Path(one.path).name, _blocks(one, path.parent)) for one in ranked)]
     sections.append(Section("The detector", [facts, versions()]))
-    summary = f"{events} unusual moments in {len(videos)} videos."
+    of_videos = "1 video" if len(videos) == 1 else f"{len(videos)} videos"
+    summary = f"{events} unusual {'moment' if events == 1 else 'moments'} in {of_videos}."
     write_report(path, render_report("Anomalies", sections, summary=summary))
 
 
@@ -71,14 +72,14 @@ def _blocks(video: VideoScores, folder: Path) -> list[Block]:
         )
         for one in strongest
     ]
-    rows = [(one.start, one.end, one.peak) for one in video.events]
+    rows = [(f"{one.start:.2f}", f"{one.end:.2f}", f"{one.peak:.2f}") for one in video.events]
     return [*blocks, Players(players), Table(("start", "end", "peak"), rows)]
 
 
 def _heat_thumbnail(video: VideoScores, second: float) -> str | None:
     middles = (video.starts + video.ends) / 2
     try:
-        with open_reader(video.path) as reader:
+        with open_as_far_as_whole(video.path) as (reader, _):
             index = int(np.clip(np.searchsorted(reader.timestamps_seconds, second), 0, len(reader) - 1))
             frame = reader.frames([index])[0]
     except VideoReadError:

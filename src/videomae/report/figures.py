@@ -112,7 +112,10 @@ def loss_curves(
         for level in levels:
             axes.axhline(level.value, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
             place = axes.get_yaxis_transform()  # x as a fraction of the axes, y as data
-            axes.text(1.0, level.value, printable(level.name), transform=place, color=theme.muted, ha="right")
+            name = printable(level.name)
+            axes.annotate(
+                name, (1.0, level.value), (0, 3), place, textcoords="offset points", color=theme.muted, ha="right"
+            )
         axes.grid(visible=True, linewidth=0.6)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)

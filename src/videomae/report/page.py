@@ -25,6 +25,8 @@ from videomae import __version__
 from videomae.atomic import write_text_atomic
 from videomae.errors import RunError
 from videomae.report.svg import DARK, LIGHT, Svg, printable
+from videomae.video.addresses import address_of
+from videomae.video.opening import split_name
 
 TEMPLATE = "report.html.j2"
 VERSIONS_OF = ("torch", "numpy", "av", "safetensors")  # packages whose version a result may depend on
@@ -249,9 +251,10 @@ def render_report(title: str, sections: Sequence[Section], *, summary: str = "")
 
 def video_address(path: str, folder: Path) -> str:
     """Return how a page in a folder names a video: relative to it, so that both may move together."""
-    if "://" in path:
-        return path
-    whole = Path(path.partition("#t=")[0]).absolute()
+    name = split_name(path)[0]
+    if address_of(name) is not None:
+        return name
+    whole = Path(name).absolute()
     try:
         return quote(Path(os.path.relpath(whole, folder.absolute())).as_posix())
     except ValueError:  # another drive

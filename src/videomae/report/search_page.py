@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from videomae.errors import VideoReadError
+from videomae.inference.windows import open_as_far_as_whole
 from videomae.report.figures import thumbnail
 from videomae.report.page import (
     Player,
@@ -22,7 +23,7 @@ from videomae.report.page import (
 )
 from videomae.search.dedupe import DedupeResult
 from videomae.search.query import Match
-from videomae.video.opening import open_reader
+from videomae.video.opening import split_name
 
 MAX_PAIRS = 200  # on the page; the JSON file has all
 
@@ -43,13 +44,18 @@ def write_search_page(path: Path, matches: Sequence[Match], *, query: str, span:
         video_player(one.path, one.start, one.end, path.parent, note=f"similarity {one.similarity:.3f}")
         for one in matches
     ]
-    rows = [(rank, one.path, one.start, one.end, one.similarity) for rank, one in enumerate(matches, start=1)]
+    rows = [
+        (rank, one.path, f"{one.start:.2f}", f"{one.end:.2f}", f"{one.similarity:.3f}")
+        for rank, one in enumerate(matches, start=1)
+    ]
+    name = split_name(query)[0]
     sections = [
-        Section("Looked for", [Players([video_player(query, *span, path.parent, note="the clip")])]),
+        Section("Looked for", [Players([video_player(name, *span, path.parent, note="the clip")])]),
         Section("Found", [Players(players)]),
         Section("As a table", [Table(("rank", "video", "start", "end", "similarity"), rows), versions()]),
     ]
-    write_report(path, render_report("Search", sections, summary=f"{len(matches)} places that are like {query}."))
+    summary = f"{len(matches)} places that are like {name}, {span[0]:.1f} to {span[1]:.1f} s."
+    write_report(path, render_report("Search", sections, summary=summary))
 
 
 def write_copies_page(path: Path, result: DedupeResult) -> None:
@@ -77,24 +83,29 @@ def write_copies_page(path: Path, result: DedupeResult) -> None:
         )  # fmt: skip
     if not blocks:
         blocks = [Text("No two videos show the same.")]
+    if len(result.pairs) > MAX_PAIRS:
+        blocks.append(Text(f"The surest {MAX_PAIRS} of {len(result.pairs)} pairs; a .json file has all."))
+    if result.is_stopped:
+        blocks.insert(0, Text("Stopped before all videos were read and compared: --resume goes on.", is_warning=True))
     rows = [(one.path, one.reason) for one in result.bad]
     sections = [Section("Copies", blocks)]
     if rows:
-        sections.append(Section("Not read", [Table(("video", "why"), rows)]))
+        sections.append(Section("Not read, or not to the end", [Table(("video", "why"), rows)]))
     summary = f"{len(result.pairs)} pairs of copies among {result.num_videos} videos."
     write_report(path, render_report("Copies", [*sections, Section("Made with", [versions()])], summary=summary))
 
 
 def video_player(path: str, start: float, end: float, folder: Path, *, note: str) -> Player:
     """Return the player of a part of a video, with a frame from its middle where it can be read."""
-    name = f"{Path(path).name}, {start:.1f} to {end:.1f} s"
-    address = player_address(path, start, end, folder)
-    return Player(name, note, address, _middle_frame(path, (start + end) / 2))
+    name = split_name(path)[0]
+    address = player_address(name, start, end, folder)
+    thumb = _middle_frame(name, (start + end) / 2)
+    return Player(Path(name).name, f"{start:.1f} to {end:.1f} s, {note}", address, thumb)
 
 
 def _middle_frame(path: str, second: float) -> str | None:
     try:
-        with open_reader(path) as reader:
+        with open_as_far_as_whole(path) as (reader, _):
             times = reader.timestamps_seconds
             index = int(np.clip(np.searchsorted(times, second), 0, len(times) - 1))
             return thumbnail(reader.frames([index])[0])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from videomae.errors import ConfigError
-from videomae.inference.files import check_output
+from videomae.inference.files import PLACEHOLDER, check_name_for_each, check_output
 from videomae.timeline.events import Event
 from videomae.timeline.timeline import Timeline
 from videomae.video.opening import Reader, ResampledReader
@@ -28,9 +28,8 @@ def check_annotated(name: str, *, num_videos: int) -> None:
     Raises:
         ConfigError: If it ends otherwise, its folder is missing, or it is one name for several videos.
     """
-    if num_videos > 1 and "{video}" not in name:
-        raise ConfigError(f"annotate is {name!r} and there are {num_videos} videos: put {{video}} in the name")
-    check_output(name.replace("{video}", "video"))
+    check_name_for_each("annotate", name, num_videos)
+    check_output(name.replace(PLACEHOLDER, "video"))
     if Path(name).suffix.lower() not in CONTAINER_FORMATS:
         raise ConfigError(f"annotate is {name!r}; its name must end with {', '.join(CONTAINER_FORMATS)}")
 

@@ -12,17 +12,17 @@ import numpy as np
 from PIL import Image
 
 from videomae.data.datasets import BadVideo
-from videomae.errors import RunError, VideoReadError
-from videomae.inference.files import collection_store, list_inputs
+from videomae.errors import ConfigError, RunError, VideoReadError
+from videomae.inference.files import collection_store, list_inputs, output_names
+from videomae.inference.kept_rows import KeptRows
 from videomae.inference.predictor import Predictor
 from videomae.inference.windows import Windows, open_as_far_as_whole, plan_windows
 from videomae.timeline.annotate import annotate_video
 from videomae.timeline.configs import TimelineConfig
 from videomae.timeline.events import chosen_labels
-from videomae.timeline.kept import KeptScores
+from videomae.timeline.kept import FinishedVideo, finish_scores, finished_scores
 from videomae.timeline.scan_progress import ScanProgress
 from videomae.timeline.timeline import FloatArray, Timeline, VideoFacts, check_has_scores, score_windows, video_facts
-from videomae.timeline.writers import name_for
 from videomae.video.index_store import IndexStore
 from videomae.video.opening import Reader
 
@@ -39,8 +39,8 @@ class TimelineRun:
     """Of the videos that could be read, in order."""
     bad: list[BadVideo] = field(default_factory=list)
     """Those of which nothing could be read."""
-    num_videos: int = 0
-    """Videos asked for."""
+    videos: tuple[str, ...] = ()
+    """Those asked for, in order."""
     is_stopped: bool = False
     """True if Ctrl-C ended it."""
 
@@ -48,7 +48,7 @@ class TimelineRun:
 def run_timelines(
     predictor: Predictor,
     videos: Sequence[str | os.PathLike[str]],
-    kept: KeptScores,
+    kept: KeptRows,
     *,
     config: TimelineConfig,
     labels: Sequence[str] | None = None,
@@ -60,8 +60,8 @@ def run_timelines(
 
     Args:
         predictor: The classifier.
-        videos: Files, folders of them, manifests, http(s) addresses.
-        kept: Where scores are kept meanwhile, and where those of a run before are found.
+        videos: Files, folders of them, manifests, addresses.
+        kept: Where scores are kept meanwhile, and where those of a run before are found; see `kept_scores`.
         config: Windows, smoothing and thresholds.
         labels: Names of the classes to look for; all where not given.
         with_strip: Keep small frames for a page.
@@ -73,22 +73,27 @@ def run_timelines(
         What was done; of a video that a stop has met, its timeline up to there.
 
     Raises:
-        ConfigError: If a length does not fit a video, a label is unknown, or the model is a regression.
+        ConfigError: If a label is unknown, the model is a regression, or a length does not fit the only video; of
+            several videos those that it does not fit are among the bad ones.
         RunError: If the disk refuses, or the model's output is not finite.
     """
     check_has_scores(predictor)
     wanted = chosen_labels(labels, predictor.classes)
-    store = collection_store([one for one in videos if "://" not in os.fspath(one)])
+    store = collection_store(videos)
     items = list(list_inputs(videos))
-    done = TimelineRun(num_videos=len(items))
-    work = _Work(predictor, kept, config, wanted, store, with_strip, annotated, progress or ScanProgress(len(items)))
+    names = tuple(os.fspath(item) for item in items if not isinstance(item, BadVideo))
+    done = TimelineRun(videos=names)
+    outputs = {} if annotated is None else output_names(annotated, names)
+    work = _Work(predictor, kept, config, wanted, store, with_strip, outputs, progress or ScanProgress(len(items)))
     for item in items:
         if isinstance(item, BadVideo):
             done.bad.append(item)
             continue
         try:
             done.timelines.append(work.timeline(os.fspath(item)))
-        except VideoReadError as error:
+        except (VideoReadError, ConfigError) as error:
+            if isinstance(error, ConfigError) and len(items) == 1:
+                raise
             done.bad.append(BadVideo(os.fspath(item), str(error)))
         except KeyboardInterrupt:
             done.is_stopped = True
@@ -103,12 +108,12 @@ class _Work:
     """What is the same for all videos."""
 
     predictor: Predictor
-    kept: KeptScores
+    kept: KeptRows
     config: TimelineConfig
     labels: dict[int, str]
     store: IndexStore | None
     with_strip: bool
-    annotated: str | None
+    annotated: dict[str, str]  # by video; empty: none
     progress: ScanProgress
     _opened: tuple[VideoFacts, Windows] | None = None
 
@@ -124,8 +129,8 @@ class _Work:
     def timeline(self, video: str) -> Timeline:
         """Compute the timeline of one video, or take what is kept of it."""
         self._opened = None
-        found = self.kept.finished(video)
-        if found is not None and (found.strip or not self.with_strip) and self.annotated is None:
+        found = finished_scores(self.kept, video)
+        if found is not None and (found.strip or not self.with_strip) and not self.annotated:
             self.progress.begin(video, total_seconds=found.facts.seconds, first_seconds=found.facts.seconds)
             rows = self.kept.rows(video)
             return self._timeline(found.facts, found.windows, rows, found.fault, found.strip)
@@ -149,15 +154,16 @@ class _Work:
                     raise
                 fault = str(error)
             strip = frame_strip(reader) if self.with_strip else b""
-            self.kept.finish(video, facts, windows, fault=fault, strip=strip)
+            finish_scores(self.kept, video, FinishedVideo(facts, windows, fault, strip))
             timeline = self._timeline(facts, windows, self.kept.rows(video), fault, strip)
-            if self.annotated is not None:
-                target = Path(name_for(self.annotated, video))
+            if self.annotated:
+                target = Path(self.annotated[video])
                 try:
                     annotate_video(reader, timeline, target)
                 except OSError as error:
-                    reason = error.strerror or error
-                    raise RunError(f"{target} cannot be written ({reason}): free space, then add --resume") from None
+                    raise RunError(
+                        f"{target} cannot be written ({error.strerror or error}): free space, then add --resume"
+                    ) from None
         return timeline
 
     def _timeline(

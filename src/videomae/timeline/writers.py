@@ -12,14 +12,13 @@ from typing import Any, TypeAlias
 
 from videomae.atomic import atomic_path, write_text_atomic
 from videomae.errors import ConfigError, RunError
-from videomae.inference.files import check_output
+from videomae.inference.files import PLACEHOLDER, check_name_for_each, check_output, output_names
 from videomae.timeline.labelling_tools import cvat_text, eaf_text, label_studio_tasks
 from videomae.timeline.subtitles import srt_text, vtt_text
 from videomae.timeline.timeline import Timeline
 
 COLUMNS = ("path", "label", "label_id", "start", "end", "seconds", "mean", "peak", "peak_at", "fault")
 MAX_CURVES = 8  # classes whose curves stand in a file, those with events first
-PLACEHOLDER = "{video}"
 
 Writer: TypeAlias = Callable[[Path, Sequence[Timeline]], None]
 
@@ -107,19 +106,23 @@ def check_outputs(names: Sequence[str], writers: Mapping[str, Writer], *, num_vi
     """
     for name in names:
         suffix = format_of(name, writers)
-        if suffix in ONE_VIDEO and num_videos > 1 and PLACEHOLDER not in name:
-            example = f"{name[: -len(suffix)]}-{PLACEHOLDER}{suffix}"
-            raise ConfigError(
-                f"out is {name!r}, a format that is about one video, and there are {num_videos}: put {PLACEHOLDER} "
-                f"in the name for a file of each, such as {example}"
-            )
+        if suffix in ONE_VIDEO:
+            check_name_for_each("out", name, num_videos)
         if suffix == ".parquet":
             _pyarrow()
         check_output(name.replace(PLACEHOLDER, "video"))
 
 
-def write_outputs(names: Sequence[str], timelines: Sequence[Timeline], writers: Mapping[str, Writer]) -> list[Path]:
+def write_outputs(
+    names: Sequence[str], timelines: Sequence[Timeline], writers: Mapping[str, Writer], *, videos: Sequence[str]
+) -> list[Path]:
     """Write timelines into files; a name with `{video}` in it is a file for each video.
+
+    Args:
+        names: The files.
+        timelines: What to write.
+        writers: What writes a format, by the ending of the name.
+        videos: All videos of the call, in order, also those that could not be read; see `output_names`.
 
     Returns:
         The files.
@@ -130,10 +133,12 @@ def write_outputs(names: Sequence[str], timelines: Sequence[Timeline], writers: 
     written: list[Path] = []
     for name in names:
         suffix = format_of(name, writers)
-        is_each = PLACEHOLDER in name
         if suffix in ONE_VIDEO and not timelines:
             continue  # nothing could be read
-        groups = [(name_for(name, one.video.path), [one]) for one in timelines] if is_each else [(name, timelines)]
+        groups = [(name, list(timelines))]
+        if PLACEHOLDER in name:
+            targets = output_names(name, videos)
+            groups = [(targets[one.video.path], [one]) for one in timelines]
         for target, group in groups:
             try:
                 writers[suffix](Path(target), group)
@@ -142,12 +147,6 @@ def write_outputs(names: Sequence[str], timelines: Sequence[Timeline], writers: 
                 raise RunError(f"{target} cannot be written ({reason}): free space or choose another") from None
             written.append(Path(target))
     return written
-
-
-def name_for(template: str, video: str) -> str:
-    """Return a file's name with the video's in it."""
-    stem = Path(video.partition("?")[0].partition("#")[0].rstrip("/")).stem if "://" in video else Path(video).stem
-    return template.replace(PLACEHOLDER, stem)
 
 
 def event_rows(timelines: Sequence[Timeline]) -> list[dict[str, Any]]:

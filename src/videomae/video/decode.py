@@ -26,7 +26,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from videomae.errors import VideoReadError
+from videomae.errors import DamagedVideoError, VideoReadError
 from videomae.video.closing import Closing
 from videomae.video.direct import DirectDecoder
 from videomae.video.encoded import EncodedFile, EncodedVideo
@@ -69,7 +69,8 @@ class VideoReader(Closing):
             video: A video of any kind that FFmpeg reads: the path of a file; an address, `http://`, `https://` or
                 `file://`; the content; or an open binary file, which stays open and is left where it stood.
             store: Keeps what is known of the files of a collection; it changes nothing but speed.
-            allow_truncated: Read a file that ends before what it promises as far as it goes; nothing is stored.
+            allow_truncated: Read a file that ends before what it promises as far as it goes, and of one that is
+                damaged the frames that decode; nothing is stored.
 
         Raises:
             VideoReadError: If the file is missing, empty, no video, truncated, or no frame of it decodes, or the
@@ -288,8 +289,9 @@ class VideoReader(Closing):
                 if not frames:
                     source.num_errors = 0  # a recording may begin between two keyframes; that is no damage
                 frames.append(FrameFacts(frame.pts, frame.key_frame))
-        if not frames or source.num_errors > max(3, len(packets) // 20):
-            raise VideoReadError(
+        is_damaged = source.num_errors > max(3, len(packets) // 20)
+        if not frames or (is_damaged and not self._allow_truncated):
+            raise DamagedVideoError(
                 f"{self._file.name} is damaged: {len(packets)} packets give only {len(frames)} frames; "
                 "copy or download it again"
             )

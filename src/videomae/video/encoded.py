@@ -12,6 +12,7 @@ import shutil
 import stat
 import tempfile
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from hashlib import blake2b
@@ -327,6 +328,11 @@ def _download(address: str, target: IO[bytes]) -> None:
         with urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as answer:
             shutil.copyfileobj(answer, target)
     except (OSError, ValueError) as error:  # urllib's own errors are OSErrors
+        if isinstance(error, urllib.error.HTTPError) and error.code in (404, 410):
+            raise VideoReadError(
+                f"{address} does not exist: check the address; a folder behind http cannot be listed, so give its "
+                "videos, or a manifest of them (.csv)"
+            ) from None
         why = getattr(error, "reason", None) or error
         text = why if isinstance(why, str) else reason(why)
         raise VideoReadError(

@@ -80,19 +80,27 @@ class VideoPart(NamedTuple):
 
 def part_name(path: Path, start_seconds: float | None, end_seconds: float | None) -> Path:
     """Return the name of a part of a video; of the whole, the path itself."""
+    suffix = part_suffix(start_seconds, end_seconds)
+    return path.with_name(f"{path.name}{suffix}") if suffix else path
+
+
+def part_suffix(start_seconds: float | None, end_seconds: float | None) -> str:
+    """Return what stands behind the name of a video in that of a part of it; empty for the whole."""
     if start_seconds is None and end_seconds is None:
-        return path
-    end = "" if end_seconds is None else f",{_plain(end_seconds)}"
-    return path.with_name(f"{path.name}#t={_plain(start_seconds or 0.0)}{end}")
+        return ""
+    end = "" if end_seconds is None else f",{plain_seconds(end_seconds)}"
+    return f"#t={plain_seconds(start_seconds or 0.0)}{end}"
 
 
 def split_part(name: str | os.PathLike[str]) -> VideoPart:
     """Tell the video from the part of it that a name means; what is there under the whole name is no part."""
-    text, start, end = _split_text(os.fspath(name))
+    text, start, end = split_name(name)
     return VideoPart(video_path(name if start is None and end is None else text), start, end)
 
 
-def _split_text(text: str) -> tuple[str, float | None, float | None]:
+def split_name(name: str | os.PathLike[str]) -> tuple[str, float | None, float | None]:
+    """Return the name of a video, and the start and end of the part of it that is meant, as `split_part` does."""
+    text = os.fspath(name)
     found = _PART.fullmatch(text) if "#t=" in text else None
     if found is None or os.path.exists(text):
         return text, None, None
@@ -173,7 +181,7 @@ def open_reader(
         path, start, end = split_part(local)
         reader = _open_whole(path, store, allow_truncated)
     else:
-        address, start, end = _split_text(encoded_name(video))
+        address, start, end = split_name(encoded_name(video))
         reader = VideoReader(address, store=store, allow_truncated=allow_truncated)
     try:
         if start is not None or end is not None:
@@ -354,7 +362,7 @@ def stored_frames(reader: Reader, indices: NDArray[np.int64]) -> NDArray[np.int6
     return indices + reader.first_frame if isinstance(reader, PartReader) else indices
 
 
-def _plain(seconds: float) -> str:
-    """Write a time without an exponent, to a microsecond."""
+def plain_seconds(seconds: float) -> str:
+    """Return a time in seconds as text without an exponent, to a microsecond."""
     text = f"{seconds:.6f}"
     return text.rstrip("0").rstrip(".")

@@ -30,6 +30,8 @@ PAUSE_SECONDS = 0.5  # after the first failure; twice as long after each further
 HTTP = ("http", "https")
 SCHEMES = (*HTTP, "s3", "s3a", "gs", "gcs", "az", "abfs", "hf")
 """Kinds of address that are read in ranges; fsspec knows others, which do not have them or ask a server at once."""
+LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "srt", "udp", "tcp")
+LIVE_HINT = "; what is live is for videomae stream"
 EXTRA = "pip install 'videomae[remote]'"
 
 # What stays as it is, however often it is tried; the first three are Python's names for 404 and 403.
@@ -238,7 +240,7 @@ def _file_system(address: str) -> tuple[Any, str]:
     if scheme not in SCHEMES:
         raise VideoReadError(
             f"{address} cannot be opened: addresses of the kind {scheme}:// are not read; give an http(s), s3 or gs "
-            "address, or download it or read its frames first"
+            f"address, or download it or read its frames first{LIVE_HINT if scheme in LIVE_SCHEMES else ''}"
         )
     # No listings are kept: of a file that has changed, an old one would tell the old size.
     options: dict[str, Any] = {"use_listings_cache": False}
