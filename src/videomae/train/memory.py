@@ -3,7 +3,7 @@
 Counted is what stays from the forward pass for the backward pass, tensor by tensor as this package computes it
 without compilation: of a block, for each token, eight values of its width (input, normalized input, query, key,
 value, what attention gives, the state after it, that normalized) and two of the MLP's. Attention's scores do not
-stay. Weights and the optimizer's state are float32; under bf16 a copy of every matrix stays until its gradient is
+stay, nor what the decoder keeps of more clips than it takes at once. Weights and the optimizer's state are float32; under bf16 a copy of every matrix stays until its gradient is
 known. The peak is where the backward pass begins, or, with few clips and many weights, where it ends.
 """
 
@@ -73,6 +73,7 @@ def step_memory(
     shards: int = 1,
     averaged: bool = False,
     checkpointed: bool = False,
+    decoded_at_once: int | None = None,
 ) -> StepMemory:
     """Return what a step needs.
 
@@ -91,6 +92,7 @@ def step_memory(
             computed, which is whole then, is not counted.
         averaged: Whether a moving average of the weights is kept.
         checkpointed: Whether blocks keep their input alone, and one at a time is computed again.
+        decoded_at_once: Clips for which the decoder keeps something at one time; None: all.
     """
     size = 2 if bf16 else FLOAT32
     grid = native_grid(config)
@@ -101,17 +103,18 @@ def step_memory(
     block = block_bytes(D, config.intermediate_size, visible, size, states=states)
     kept += config.num_hidden_layers * (visible * D * FLOAT32 if checkpointed else block)
     kept += (2 + norm) * visible * D * size  # the last state, and that normalized
-    loss = 0
+    loss, kept_by_decoder = 0, 0
     if decoded:
         tokens, mlp, depth = visible + decoded, config.decoder_intermediate_size, config.decoder_num_hidden_layers
         of_decoder = block_bytes(E, mlp, tokens, size, states=states)
-        kept += (depth - 1) * (tokens * E * FLOAT32 if checkpointed else of_decoder)
+        kept_by_decoder += (depth - 1) * (tokens * E * FLOAT32 if checkpointed else of_decoder)
         block = max(block, of_decoder)
-        kept += (4 + norm) * tokens * E * size  # the last block's input, that normalized, keys and values
-        kept += ((7 + 2 * norm + again) * E + 2 * mlp) * decoded * size  # its outputs, and the last norm's
-        kept += 2 * decoded * P * FLOAT32  # predictions and targets in float32
+        kept_by_decoder += (4 + norm) * tokens * E * size  # the last block's input, that normalized, keys and values
+        kept_by_decoder += ((7 + 2 * norm + again) * E + 2 * mlp) * decoded * size  # its outputs, and the last norm's
+        kept_by_decoder += 2 * decoded * P * FLOAT32  # predictions and targets in float32
         loss = decoded * P * (FLOAT32 + (2 * size if bf16 else 0))  # the gradient; under bf16 again, with the logits
     kept += block if checkpointed else 0
+    in_decoder = clips if decoded_at_once is None else min(clips, decoded_at_once)
     copied = num_matrix_values - P * D  # not the tubelet projection: clips have no gradient
     return StepMemory(
         weights=num_parameters * FLOAT32 // shards,
@@ -119,8 +122,8 @@ def step_memory(
         optimizer=((3 if averaged else 2) * num_parameters - muon_values) * FLOAT32 // shards,
         gradients=num_parameters * FLOAT32 // shards,
         clips=clips * grid.num_tokens * P * (1 + FLOAT32),
-        activations=clips * kept,
-        loss=clips * loss,
+        activations=clips * kept + in_decoder * kept_by_decoder,
+        loss=in_decoder * loss,
     )
 
 
