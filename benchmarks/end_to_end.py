@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -88,8 +88,10 @@ def ways(*, bf16: bool) -> list[Way]:
     return found
 
 
-def measure(options: argparse.Namespace, size: str, *, device: torch.device, bf16: bool) -> list[EndToEndRow]:
-    """Make the videos, run all contenders in turn, and return a row for each."""
+def measure(
+    options: argparse.Namespace, size: str, *, device: torch.device, bf16: bool
+) -> Iterator[list[EndToEndRow]]:
+    """Make the videos, run all contenders in turn, and give a row for each after every round."""
     with tempfile.TemporaryDirectory(prefix="videomae-") as temporary:
         folder = Path(temporary)
         originals = options.videos or written(folder / "original", options.num_videos, options.seconds)
@@ -106,7 +108,7 @@ def measure(options: argparse.Namespace, size: str, *, device: torch.device, bf1
                 print(f"round {number + 1} of {options.rounds}: {one.name} ...", file=sys.stderr, flush=True)
                 videos = prepared / MANIFEST_FILE if one.prepared else originals
                 found[place].append(run(one, videos, folder / "run", options, size, device))
-    return rows_of(contenders, found, options, device=device)
+            yield rows_of(contenders, found, options, device=device)
 
 
 def run(
@@ -135,7 +137,8 @@ def run(
         "threads": torch.get_num_threads(),
     }
     out.mkdir(exist_ok=True)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    path = [str(ROOT / "src"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     if way.is_ours:
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command sets it, before torch is there
     command = [sys.executable, "-m", "benchmarks.step_clock", json.dumps(asked)]
@@ -166,7 +169,9 @@ def rows_of(
         name: [tuple(one[name] / one["clips"] for one in rounds) for rounds in found]
         for name in ("wall", "main", "workers")
     }
-    both = [tuple(map(sum, zip(*sides, strict=True))) for sides in zip(per_clip["main"], per_clip["workers"], strict=True)]
+    both = [
+        tuple(map(sum, zip(*sides, strict=True))) for sides in zip(per_clip["main"], per_clip["workers"], strict=True)
+    ]
     counting = per_clip["wall"] if device.type != "cpu" else both
     in_bf16 = next((place for place, one in enumerate(contenders) if not one.is_ours and one.bf16), None)
     rows = []
@@ -190,7 +195,9 @@ def rows_of(
                 faster=ratio(counting[place], counting[0]) if place else None,
                 faster_than_bf16=ratio(counting[place], counting[in_bf16]) if one.is_ours and in_bf16 else None,
                 step_faster=ratio(per_clip["main"][place], per_clip["main"][0]) if place else None,
-                reading_faster=_ratio_where_read(per_clip["workers"][place], per_clip["workers"][0]) if place else None,
+                reading_faster=_ratio_where_read(per_clip["workers"][place], per_clip["workers"][0])
+                if place
+                else None,
             )
         )
     return rows
@@ -209,9 +216,7 @@ def written(folder: Path, number: int, seconds: int) -> Path:
     return folder
 
 
-def write(
-    folder: Path, stem: str, rows: list[EndToEndRow], facts: dict[str, object]
-) -> tuple[Path, Path]:
+def write(folder: Path, stem: str, rows: list[EndToEndRow], facts: dict[str, object]) -> tuple[Path, Path]:
     """Write `<stem>.json` and `<stem>.md` into a folder, made if missing; returns both paths."""
     folder.mkdir(parents=True, exist_ok=True)
     as_json, as_markdown = folder / f"{stem}.json", folder / f"{stem}.md"
@@ -225,11 +230,11 @@ def write(
 
 LEGEND = (
     "Pre-training from files; videos of 340x256, 30 frames a second, H.264, unless a folder was given. The usual",
-    "pipeline: decord2, PIL transforms of each frame, float32 to the device, transformers' model and torch's AdamW in a",
-    "plain loop. Faster: than it in float32, and in bfloat16, on a CPU by the processor time of all processes, median of",
-    "the rounds [lowest, highest]; step, reading: of these alone. Steps before the 5th, in which workers start and the",
-    "monitor looks at the model, do not count, nor the last 3. The price is that of processor time (on a GPU: of the",
-    "wall clock) at the stated price.",
+    "pipeline: decord2, PIL transforms of each frame, float32 to the device, transformers' model and torch's AdamW",
+    "in a plain loop. Faster: than it in float32, and in bfloat16, on a CPU by the processor time of all processes,",
+    "median of the rounds [lowest, highest]; step, reading: of these alone. Steps before the 5th, in which workers",
+    "start and the monitor looks at the model, do not count, nor the last 3. The price is that of processor time",
+    "(on a GPU: of the wall clock) at the stated price.",
 )
 
 

@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 shares += [*share_lines(task, size), ""]
             del task
             gc.collect()
-            written = write(options.out, stem, rows, facts, shares)  # after each, for the case that the run is cut
+            written = write(options.out, stem, rows, facts, shares)  # after each: a run may be cut
     print("\n".join([*table(rows), "", *shares]))
     for path in written:
         print(path)
@@ -136,25 +136,33 @@ def memory_of(place: int, size: str, setting: Setting, batch: int, threads: int)
     return peak_memory(run, setting.device)
 
 
-def from_files(options: argparse.Namespace, stem: str, *, device: torch.device, dtype: torch.dtype, batch: int) -> None:
+def from_files(
+    options: argparse.Namespace, stem: str, *, device: torch.device, dtype: torch.dtype, batch: int
+) -> None:
     """Measure the suite that starts from video files."""
     from benchmarks import end_to_end
 
     given = {"suite": "end_to_end", "device": device.type, "sizes": ",".join(options.sizes), "batch": batch}
     names = ("image_size", "num_videos", "seconds", "steps", "workers", "rounds", "core_hour", "gpu_hour")
     given |= {name: getattr(options, name) for name in ("precision", *names)}
-    words = [word for name, value in given.items() for word in (f"--{name}", f"{value:g}" if name.endswith("hour") else str(value))]
+    words = [
+        word
+        for name, value in given.items()
+        for word in (f"--{name}", f"{value:g}" if name.endswith("hour") else str(value))
+    ]
     facts = {
         "date": datetime.date.today().isoformat(),
         "command": shlex.join(["python", "-m", "benchmarks.run", *words, "--threads", str(torch.get_num_threads())]),
         "videos": "given" if options.videos else "generated",
         **machine(device),
     }
-    options.batch, rows = batch, []
+    options.batch, before = batch, list[end_to_end.EndToEndRow]()
     for size in options.sizes:
-        rows += end_to_end.measure(options, size, device=device, bf16=dtype == torch.bfloat16)
-        written = end_to_end.write(options.out, stem, rows, facts)
-    print("\n".join(end_to_end.table(rows)))
+        rows = []
+        for rows in end_to_end.measure(options, size, device=device, bf16=dtype == torch.bfloat16):
+            written = end_to_end.write(options.out, stem, [*before, *rows], facts)
+        before += rows
+    print("\n".join(end_to_end.table(before)))
     for path in written:
         print(path)
 
@@ -190,7 +198,9 @@ def parser() -> argparse.ArgumentParser:
     files.add_argument("--seconds", type=_positive, default=10, help="length of each; default 10")
     files.add_argument("--image_size", type=_positive, default=112, help="height and width of clips; default 112")
     files.add_argument("--steps", type=_positive, default=10, help="steps of a run that count; default 10")
-    files.add_argument("--workers", type=_positive, default=1, help="processes that read; default 1, as the command has")
+    files.add_argument(
+        "--workers", type=_positive, default=1, help="processes that read; default 1, as the command has"
+    )
     files.add_argument("--core_hour", type=float, default=0.04, help="price of an hour of a CPU core; default 0.04")
     files.add_argument("--gpu_hour", type=float, default=2.5, help="price of an hour of a GPU; default 2.5")
     return found

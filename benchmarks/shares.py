@@ -14,7 +14,15 @@ from benchmarks.contenders import Task
 
 # The first kind that an operator's name belongs to counts.
 KINDS: dict[str, tuple[str, ...]] = {
-    "products with weights": ("addmm", "mm", "linear", "mkldnn_linear", "convolution", "mkldnn_convolution", "_int_mm"),
+    "products with weights": (
+        "addmm",
+        "mm",
+        "linear",
+        "mkldnn_linear",
+        "convolution",
+        "mkldnn_convolution",
+        "_int_mm",
+    ),
     "attention: its products, or torch's fused kernel": ("bmm", "baddbmm", "_scaled_dot_product"),
     "attention: softmax and its gradient": ("_softmax",),
     "casts and copies": ("copy_", "cat", "clone", "contiguous", "fill_", "zero_"),
@@ -63,10 +71,16 @@ def share_lines(task: Task, size: str) -> list[str]:
 
 def table(names: Sequence[str], found: Sequence[dict[str, float]]) -> list[str]:
     """Return the lines of a table: milliseconds and shares of each contender."""
-    lines = ["| part | " + " | ".join(f"{name}, ms | share" for name in names) + " |", "|" + " --- |" * (1 + 2 * len(names))]
+    lines = [
+        "| part | " + " | ".join(f"{name}, ms | share" for name in names) + " |",
+        "|" + " --- |" * (1 + 2 * len(names)),
+    ]
     totals = [sum(one.values()) for one in found]
     for kind in (*KINDS, REST):
-        cells = [f"{1e3 * one[kind]:.0f} | {100 * one[kind] / total:.1f} %" for one, total in zip(found, totals, strict=True)]
+        cells = [
+            f"{1e3 * one[kind]:.0f} | {100 * one[kind] / total:.1f} %"
+            for one, total in zip(found, totals, strict=True)
+        ]
         lines.append(f"| {kind} | " + " | ".join(cells) + " |")
     lines.append("| together | " + " | ".join(f"{1e3 * total:.0f} | 100 %" for total in totals) + " |")
     return lines

@@ -27,6 +27,7 @@ from videomae.data.scan import scan_unlabelled
 from videomae.engine.data_wait import DataWait
 from videomae.train import loop
 
+RECIPE = Path(__file__).parent / "end_to_end.yaml"
 PRESETS = {"S": "small", "B": "base", "L": "large", "H": "huge", "g": "giant"}
 SHAPE = (
     "patch_size hidden_size num_hidden_layers num_attention_heads intermediate_size decoder_hidden_size "
@@ -95,7 +96,9 @@ def worker_seconds() -> float:
     total = 0
     for pid in children():
         with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+            fields = (
+                Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+            )
             total += int(fields[11]) + int(fields[12])  # in user and in system mode, in ticks
     return total / os.sysconf("SC_CLK_TCK")
 
@@ -142,7 +145,17 @@ def our_arguments(
         else ["--model.overrides", json.dumps({name: getattr(config, name) for name in SHAPE})]
     )
     return [
-        *("pretrain", str(videos), "--out", str(out), *model, "--model.image_size", str(image_size)),
+        *(
+            "pretrain",
+            str(videos),
+            "--out",
+            str(out),
+            "--config",
+            str(RECIPE),
+            *model,
+            "--model.image_size",
+            str(image_size),
+        ),
         *("--clip.num_frames", str(NUM_FRAMES), "--clip.stride", str(STRIDE)),
         *("--loop.batch_size", str(batch_size), "--schedule.steps", str(steps), "--schedule.warmup_steps", "2"),
         *("--loop.workers", str(workers), "--loop.device", device, "--loop.precision", precision),

@@ -1,8 +1,8 @@
 """The usual way to pre-train, as a contender: what the original's loader and a plain loop around transformers do.
 
 A worker opens a video with decord, decodes 16 whole frames, makes PIL images of them, crops and resizes each, turns
-them into float32 and normalizes them there; float32 goes to the device; the loss is transformers' own. Written anew from
-what is known of the original; with PyAV as its documentation shows it where decord2 is not installed.
+them into float32 and normalizes them there; float32 goes to the device; the loss is transformers' own. Written anew
+from what is known of the original; with PyAV as its documentation shows it where decord2 is not installed.
 """
 
 from __future__ import annotations

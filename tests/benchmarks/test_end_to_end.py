@@ -1,4 +1,4 @@
-"""The suite that trains from files: the usual pipeline is what it says, all ways run, and ratios are those of the times."""
+"""The suite that trains from files: the usual pipeline is what it says, all ways run, ratios are of the times."""
 
 import argparse
 import json
@@ -88,14 +88,26 @@ def test_the_clock_counts_the_steps_between_its_marks() -> None:
 
 def test_ratios_are_to_the_usual_pipeline_by_the_processor_time_of_all_processes() -> None:
     options = argparse.Namespace(core_hour=3.6, gpu_hour=7.2)
-    contenders = [Way("usual", False, False, False), Way("usual, bf16", False, True, False), Way("ours", True, True, False)]
+    contenders = [
+        Way("usual", False, False, False),
+        Way("usual, bf16", False, True, False),
+        Way("ours", True, True, False),
+    ]
     assert [one.is_ours for one in ways(bf16=False)] == [False, True, True]
     seconds = [(8.0, 4.0), (4.0, 4.0), (2.0, 1.0)]
-    found = [[{"clips": 10, "wall": 20.0, "main": main, "workers": read, "waited": 0.25}] * 3 for main, read in seconds]
+    found = [
+        [{"clips": 10, "wall": 20.0, "main": main, "workers": read, "waited": 0.25}] * 3 for main, read in seconds
+    ]
     usual, bf16, ours = rows_of(contenders, found, options, device=CPU)
     assert usual.faster is None
-    assert (ours.faster and ours.faster.median, ours.faster_than_bf16 and ours.faster_than_bf16.median) == (4.0, 8 / 3)
-    assert (ours.step_faster and ours.step_faster.median, ours.reading_faster and ours.reading_faster.median) == (4, 4)
+    assert (ours.faster and ours.faster.median, ours.faster_than_bf16 and ours.faster_than_bf16.median) == (
+        4.0,
+        8 / 3,
+    )
+    assert (ours.step_faster and ours.step_faster.median, ours.reading_faster and ours.reading_faster.median) == (
+        4,
+        4,
+    )
     assert (bf16.faster and bf16.faster.median, bf16.faster_than_bf16) == (1.5, None)
     assert ours.processor_seconds == pytest.approx(300)
     assert ours.price == pytest.approx(0.3)
@@ -113,7 +125,9 @@ def test_the_command_trains_from_files_in_all_ways(tmp_path: Path, capsys: pytes
     main([*given, "--out", str(tmp_path)])
     (as_json,) = tmp_path.glob("*-cpu-fp32-end_to_end-tiny.json")
     found = json.loads(as_json.read_text())
-    assert found["command"].startswith("python -m benchmarks.run --suite end_to_end --device cpu --sizes tiny --batch 2")
+    assert found["command"].startswith(
+        "python -m benchmarks.run --suite end_to_end --device cpu --sizes tiny --batch 2"
+    )
     rows = found["rows"]
     assert [(row["contender"], row["videos"]) for row in rows] == [
         ("usual pipeline, float32", "original"),
@@ -125,4 +139,7 @@ def test_the_command_trains_from_files_in_all_ways(tmp_path: Path, capsys: pytes
         assert row["step"][0] > 0
         assert row["reading"][0] > 0
         assert 0 <= row["data_wait"] <= 1
-        assert f"| {row['contender']} | {row['videos']} |" in capsys.readouterr().out + as_json.with_suffix(".md").read_text()
+        assert (
+            f"| {row['contender']} | {row['videos']} |"
+            in capsys.readouterr().out + as_json.with_suffix(".md").read_text()
+        )

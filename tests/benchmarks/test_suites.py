@@ -160,7 +160,10 @@ def test_the_ratio_is_the_median_of_the_rounds_ratios() -> None:
     [
         ("aten::addmm", "products with weights"),
         ("aten::bmm", "attention: its products, or torch's fused kernel"),
-        ("aten::_scaled_dot_product_flash_attention_for_cpu_backward", "attention: its products, or torch's fused kernel"),
+        (
+            "aten::_scaled_dot_product_flash_attention_for_cpu_backward",
+            "attention: its products, or torch's fused kernel",
+        ),
         ("aten::_softmax_backward_data", "attention: softmax and its gradient"),
         ("aten::add", "additions and scalings"),
         ("aten::gelu_backward", "GELU and its gradient"),

@@ -11,7 +11,11 @@ def make_parts() -> tuple[nn.Linear, nn.Parameter, Tensor]:
     """Return a layer, a frozen parameter and states of 5 rows."""
     torch.manual_seed(0)
     layer = nn.Linear(3, 4).double()
-    return layer, nn.Parameter(torch.randn(4).double(), requires_grad=False), torch.randn(5, 3).double().requires_grad_()
+    return (
+        layer,
+        nn.Parameter(torch.randn(4).double(), requires_grad=False),
+        torch.randn(5, 3).double().requires_grad_(),
+    )
 
 
 def loss_of(layer: nn.Linear, frozen: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,7 +39,7 @@ def test_loss_outputs_and_gradients_are_those_of_all_parts_together(rows: int) -
 
 
 def test_each_part_is_told_which_rows_it_has_and_is_gone_when_the_next_one_comes() -> None:
-    layer, frozen, states = make_parts()
+    layer, _, states = make_parts()
     parts: list[slice] = []
     kept: list[weakref.ref[Tensor]] = []
 

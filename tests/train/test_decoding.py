@@ -13,7 +13,7 @@ from videomae.train.decoding import clips_decoded_at_once, decode_in_parts
 
 
 def masks() -> tuple[Tensor, Tensor]:
-    """Return visible and decoded tokens of two clips; the second decodes 12 that it has seen, and 4 that it has not."""
+    """Return visible and decoded tokens of two clips; the second decodes 12 that it has seen, 4 that it has not."""
     visible, hidden = split_by_mask(random_mask(num_hidden=16))
     return visible, torch.stack((hidden[0], torch.cat((visible[1, :12], hidden[1, :4]))))
 

@@ -1,7 +1,7 @@
 """A loss that is computed part by part, each part's backward pass following its forward pass at once.
 
-The same sum and the same gradients, but for the order of sums, as of all parts together; but what a part keeps for its
-backward pass is there for one part at a time.
+The same sum and the same gradients, but for the order of sums, as of all parts together; but what a part keeps for
+its backward pass is there for one part at a time.
 """
 
 from __future__ import annotations
@@ -68,14 +68,19 @@ class _InParts(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor | None, of_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
-        gradients, ctx.gradients = ctx.gradients, None  # let go of, so that they become the parameters' without a copy
+        gradients, ctx.gradients = (
+            ctx.gradients,
+            None,
+        )  # let go of, so that they become the parameters' without a copy
         if of_outputs is not None and of_outputs.any():
             raise RuntimeError(
                 "the outputs of a loss that is computed in parts have no gradient, and were given one: compute from "
                 "the loss alone, or set the model's clips_decoded_at_once to None"
             )
         if grad is None:
-            torch._foreach_zero_(gradients)  # times 0, also where there is nothing that counts and they are not finite
+            torch._foreach_zero_(
+                gradients
+            )  # times 0, also where there is nothing that counts and they are not finite
         elif grad != 1:
             torch._foreach_mul_(gradients, grad)
         return None, None, *gradients

@@ -16,7 +16,7 @@ VALUES = 300_000
 
 
 def decode_in_parts(model: VideoMAEForPreTraining) -> None:
-    """Let a model, which is on the device of a run, decode few clips at once; on a GPU that is slower, and all stay."""
+    """Let a model, which is on the device of a run, decode few clips at once on a CPU; a GPU wants many."""
     if model.mask_token.device.type == "cpu":
         model.clips_decoded_at_once = clips_decoded_at_once(model.config)
 

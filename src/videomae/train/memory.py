@@ -3,8 +3,9 @@
 Counted is what stays from the forward pass for the backward pass, tensor by tensor as this package computes it
 without compilation: of a block, for each token, eight values of its width (input, normalized input, query, key,
 value, what attention gives, the state after it, that normalized) and two of the MLP's. Attention's scores do not
-stay, nor what the decoder keeps of more clips than it takes at once. Weights and the optimizer's state are float32; under bf16 a copy of every matrix stays until its gradient is
-known. The peak is where the backward pass begins, or, with few clips and many weights, where it ends.
+stay, nor what the decoder keeps of more clips than it takes at once. Weights and the optimizer's state are float32;
+under bf16 a copy of every matrix stays until its gradient is known. The peak is where the backward pass begins, or,
+with few clips and many weights, where it ends.
 """
 
 from __future__ import annotations
