@@ -116,7 +116,7 @@ def measure(task: Task, size: str, rounds: int, *, products: float, device: torc
 
 
 def alone(rows: list[Row], size: str, setting: Setting, batch: int) -> list[Row]:
-    """Return rows with the memory of each contender measured in a process of its own, where nothing else was freed."""
+    """Return rows with the memory of each contender measured in a process of its own, of no history."""
     start = multiprocessing.get_context("spawn")
     found = []
     for place, row in enumerate(rows):
