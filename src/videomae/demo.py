@@ -75,7 +75,7 @@ STARTS = {PRETRAINED: "finetune", UNTRAINED: "from-untrained", SCRATCH: "from-sc
 # controls these, of 1e-2 (from scratch), 3.2e-2, 9.6e-2 and 0.32. From scratch, half as many steps again for
 # those of pre-training.
 UNTRAINED_OPTIONS = ("--optim.base_lr", "0.32")
-SCRATCH_OPTIONS = ("--schedule.steps", "78", "--optim.base_lr", "3.2e-2")
+SCRATCH_OPTIONS = ("--schedule.steps", "60", "--optim.base_lr", "3.2e-2")
 CONTROLS = (
     f"Differences are paired by video, with bootstrap intervals. '{UNTRAINED}' is the same model with the initial "
     "values that pre-training started from and a rate of its own: what pre-training did is the difference to it. "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -140,6 +139,6 @@ def test_groups_of_a_manifest_file_and_parts_of_one_video_are_on_one_side(tmp_pa
     assert not held & {row.path for row in watched.train.rows}
     assert len(watched.train.rows) + len(watched.measured) == 180
     assert {row.start_seconds for row in watched.measured} == set(map(float, range(6)))
-    named = whole.with_rows(replace(row, group=f"g{number // 20}") for number, row in enumerate(rows))
+    named = whole.with_rows(row._replace(group=f"g{number // 20}") for number, row in enumerate(rows))
     watched = hold_out(named, MonitorConfig(held_out=0.2), seed=0)
     assert not {row.group for row in watched.measured} & {row.group for row in watched.train.rows}

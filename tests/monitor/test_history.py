@@ -36,6 +36,7 @@ def test_nothing_measured_is_no_history() -> None:
         (LOSSES[:3], "98.0% of the trivial prediction's: below the trivial prediction since step 50: learning"),
         (LOSSES[:5], "90.0% of the trivial prediction's: below interpolation since step 100: learning"),
         ((*LOSSES[:5], 0.9), "below interpolation since step 100: no longer falling"),
+        ((0.5, 0.5), "below interpolation since step 0: no change yet"),
         ((*LOSSES[:5], 0.93), "below interpolation since step 100: rising again"),
         ((1.05, 1.01, 0.9, 0.98, 0.9), "below interpolation since step 300: learning"),
     ],

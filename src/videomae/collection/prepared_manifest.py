@@ -9,7 +9,6 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from videomae.collection.transcode import PreparedPart
@@ -66,7 +65,7 @@ def prepared_rows(manifest: Manifest, parts: Mapping[Path, Sequence[PreparedPart
         group = row.group
         if len(written) > 1 and group is None:
             group = manifest.relative_path(whole_video(row))
-        rows += [replace(row, path=part.path, group=group) for part in written]
+        rows += [row._replace(path=part.path, group=group) for part in written]
     return rows
 
 

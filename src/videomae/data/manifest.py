@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
 from videomae.errors import ManifestError
 from videomae.video.index_store import IndexStore, index_store
@@ -23,8 +24,7 @@ CLIPS_AN_EPOCH = 10_000
 """Procedural clips that count as one pass; the next pass has others."""
 
 
-@dataclass(frozen=True)
-class VideoRow:
+class VideoRow(NamedTuple):
     """One video of a data set, or a part of one."""
 
     path: Path
@@ -105,7 +105,7 @@ class Manifest:
 
 def whole_video(row: VideoRow) -> VideoRow:
     """Return the row of the video that a row is a part of."""
-    return replace(row, start_seconds=None, end_seconds=None)
+    return row._replace(start_seconds=None, end_seconds=None)
 
 
 def procedural_seed(root: str | os.PathLike[str]) -> int | None:

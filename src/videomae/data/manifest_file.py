@@ -124,12 +124,21 @@ def read_manifest(path: Path, *, labelled: bool, several: bool = False, check_fi
     has_times = bool({START, END} & set(table.columns))
     manifest = Manifest(folder, (), classes, path)
     rows: dict[str, VideoRow] = {}
+    folders: dict[str, Path] = {}  # one path for each, which a path of a whole text would take apart again
     for row, own in zip(table.rows, names, strict=True):
         _check_row(table, row, needed)
         values = row.values
         labels = tuple(ids[name] for name in own)
         text = values[path_column]
-        video, start, end = joined(folder, text), *(_times(table, row) if has_times else (None, None))
+        is_plain = _is_plain(text)
+        if is_plain:
+            inner, _, file = text.rpartition("/")
+            if inner not in folders:
+                folders[inner] = folder / inner
+            video = folders[inner].joinpath(file)
+        else:
+            video = joined(folder, text)
+        start, end = _times(table, row) if has_times else (None, None)
         if start is None and end is None and "#t=" in text:
             video, start, end = split_part(video)
         found = VideoRow(
@@ -142,7 +151,7 @@ def read_manifest(path: Path, *, labelled: bool, several: bool = False, check_fi
             values.get(SPLIT) or None,
             tuple((name, values[name]) for name in carried) if carried else (),
         )
-        name = text if start is None and end is None and _is_plain(text) else manifest.relative_path(found)
+        name = text if start is None and end is None and is_plain else manifest.relative_path(found)
         if name in rows:
             raise ManifestError(f"{path} has {name} more than once: leave one row for each video")
         rows[name] = found

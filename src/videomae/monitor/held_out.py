@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -94,7 +94,7 @@ def hold_out(manifest: Manifest, config: MonitorConfig, *, seed: int) -> Watched
         chosen = dict([(row, name) for name, rows in groups for row in rows][:MAX_SEEN])
     kept = tuple(row for row in manifest.rows if row not in chosen) if unseen else manifest.rows
     measured = tuple(
-        replace(row, label=ids.get(found.labels.get(manifest.relative_path(row), "")), group=name)
+        row._replace(label=ids.get(found.labels.get(manifest.relative_path(row), "")), group=name)
         for row, name in chosen.items()
     )
     return WatchedVideos(manifest.with_rows(kept), measured, unseen)

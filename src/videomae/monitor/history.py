@@ -18,6 +18,7 @@ NAMES = {
 }
 PROGRESS = 0.995  # of a baseline: below that it counts as beaten, so that a rounding does not
 CONVERGED_CHANGE = 0.002  # relative change of the loss between measurements that counts as none
+_FEW = 4  # measurements, that before the first step among them: fewer cannot show that a run has converged
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,9 @@ def trend(history: History) -> str:
     losses = [one.held_out_loss for one in history.measurements]
     if len(losses) < 2 or losses[-1] < (1 - CONVERGED_CHANGE) * losses[-2]:
         return "learning"
-    return "no longer falling" if losses[-1] <= (1 + CONVERGED_CHANGE) * losses[-2] else "rising again"
+    if losses[-1] > (1 + CONVERGED_CHANGE) * losses[-2]:
+        return "rising again"
+    return "no longer falling" if len(losses) >= _FEW else "no change yet"
 
 
 def baselines_line(beginning: Beginning) -> str:

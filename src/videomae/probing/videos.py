@@ -97,7 +97,7 @@ def _with_used_classes(manifest: Manifest) -> Manifest:
     """Leave out the classes that no row has."""
     used = sorted({row.label for row in manifest.rows if row.label is not None})
     ids = {label: number for number, label in enumerate(used)}
-    rows = tuple(replace(row, label=None if row.label is None else ids[row.label]) for row in manifest.rows)
+    rows = tuple(row._replace(label=None if row.label is None else ids[row.label]) for row in manifest.rows)
     return replace(manifest, rows=rows, classes=tuple(manifest.classes[label] for label in used))
 
 
