@@ -1,7 +1,8 @@
 """From video files to updated weights: `videomae pretrain` beside the usual pipeline, each in a process of its own.
 
 Called by `python -m benchmarks.run --suite end_to_end`. The runs take turns, in an order that is reversed every other
-round. Every run has the same model, objective, batch, number of clips, threads and workers.
+round, or with `--at_once` share the machine, where processor time alone says something. Every run has the same model,
+objective, batch, number of clips, threads and workers.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -103,11 +105,16 @@ def measure(
         found: list[list[dict[str, float]]] = [[] for _ in contenders]
         for number in range(options.rounds):
             order = list(range(len(contenders)))
-            for place in order if number % 2 == 0 else reversed(order):
+            print(f"round {number + 1} of {options.rounds} ...", file=sys.stderr, flush=True)
+
+            def run_at(place: int, number: int = number) -> tuple[int, dict[str, float]]:
                 one = contenders[place]
-                print(f"round {number + 1} of {options.rounds}: {one.name} ...", file=sys.stderr, flush=True)
                 videos = prepared / MANIFEST_FILE if one.prepared else originals
-                found[place].append(run(one, videos, folder / "run", options, size, device))
+                return place, run(one, videos, folder / f"run-{number}-{place}", options, size, device)
+
+            with ThreadPoolExecutor(len(contenders) if options.at_once else 1) as threads:
+                for place, figures in threads.map(run_at, order if number % 2 == 0 else order[::-1]):
+                    found[place].append(figures)
             yield rows_of(contenders, found, options, device=device)
 
 
@@ -127,7 +134,7 @@ def run(
         "size": size,
         "image_size": options.image_size,
         "videos": str(videos),
-        "out": str(out / f"{len(list(out.glob('*')))}"),
+        "out": str(out),
         "batch": options.batch,
         "first": WARMUP_STEPS,
         "last": last,
@@ -136,7 +143,6 @@ def run(
         "device": device.type,
         "threads": torch.get_num_threads(),
     }
-    out.mkdir(exist_ok=True)
     path = [str(ROOT / "src"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     if way.is_ours:

@@ -150,6 +150,7 @@ def from_files(
         for name, value in given.items()
         for word in (f"--{name}", f"{value:g}" if name.endswith("hour") else str(value))
     ]
+    words += ["--at_once"] if options.at_once else []
     facts = {
         "date": datetime.date.today().isoformat(),
         "command": shlex.join(["python", "-m", "benchmarks.run", *words, "--threads", str(torch.get_num_threads())]),
@@ -201,6 +202,7 @@ def parser() -> argparse.ArgumentParser:
     files.add_argument(
         "--workers", type=_positive, default=1, help="processes that read; default 1, as the command has"
     )
+    files.add_argument("--at_once", action="store_true", help="all runs of a round together, on a busy machine")
     files.add_argument("--core_hour", type=float, default=0.04, help="price of an hour of a CPU core; default 0.04")
     files.add_argument("--gpu_hour", type=float, default=2.5, help="price of an hour of a GPU; default 2.5")
     return found
