@@ -19,6 +19,7 @@ LAYERS = {
     "evaluate_command": 12,
     "footage_commands": 12,
     "recipe_commands": 12,
+    "run_commands": 12,
     "training_commands": 12,
     "command_options": 11,
     "demo": 11,

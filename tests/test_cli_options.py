@@ -18,8 +18,8 @@ OPTIONS = {
     "evaluate": "batch_size clip device out precision protocol report split views workers".split(),
     "predict": "clip device json num_views precision top_k".split(),
     "probe": "attentive cache clip device folds model out overwrite seed split workers".split(),
-    "features": "batch_size clip device model out pool precision resume shard step step_frames window "
-    "workers".split(),
+    "features": "batch_size clip device engine min_cosine model out pool precision resume shard step step_frames "
+    "window workers".split(),
     "search": "device end exact json like model out start top_k".split(),
     "dedupe": "json out workers".split(),
     "explain": "device label methods out video_out".split(),
@@ -37,7 +37,9 @@ def options_of(name: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
 
 
 def test_subcommands_are_the_frozen_list() -> None:
-    assert sorted(SUBCOMMANDS) == sorted([*OPTIONS, "anomaly", "data", "recipes", "stream", "timeline", "weights"])
+    assert sorted(SUBCOMMANDS) == sorted(
+        [*OPTIONS, "anomaly", "data", "recipes", "runs", "stream", "timeline", "weights"]
+    )
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from videomae.errors import RunError
-from videomae.ownership import LOCK_FILE, owned
+from videomae.ownership import LOCK_FILE, is_owned, owned
 
 if sys.platform == "win32":
     pytest.skip("Windows has no POSIX locks: `owned` says so and locks nothing", allow_module_level=True)
@@ -132,3 +132,26 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(RunError, match=r"cannot write .*file.*\.lock"), owned(tmp_path / "file", what="run"):
         pass
+
+
+@pytest.mark.parametrize("kind", ["alone", "shared"])
+def test_whether_a_folder_is_owned_is_told_without_disturbing_its_owner(tmp_path, owner, kind):
+    assert not is_owned(tmp_path)
+    process = owner(kind)
+    assert is_owned(tmp_path)
+    with pytest.raises(RunError, match="in use"), owned(tmp_path, what="run"):
+        pass
+    process.kill()
+    process.wait()
+    assert (tmp_path / LOCK_FILE).is_file()
+    assert not is_owned(tmp_path), "a kill leaves the file, not the lock"
+
+
+def test_a_process_knows_of_its_own_folders_and_keeps_them_when_it_asks(tmp_path, owner):
+    with owned(tmp_path, what="run"):
+        assert is_owned(tmp_path)
+        told = subprocess.run(
+            [sys.executable, "-c", OWNER, str(tmp_path), "alone"], capture_output=True, stdin=subprocess.DEVNULL
+        )
+        assert b"in use by another run" in told.stderr
+    assert not is_owned(tmp_path)

@@ -212,7 +212,7 @@ def drone_clips(loaded: LoadedModel[VideoMAEForPreTraining], path: Path) -> torc
     with open_reader(path) as reader:
         starts = [int(place * max(len(reader) - span, 0)) for place in DRONE_STARTS]
         frames = [np.minimum(start + np.arange(0, span, loaded.clip.stride), len(reader) - 1) for start in starts]
-        return torch.stack([resized_frames(reader.frames, one, loaded.processor) for one in frames])
+        return torch.stack([resized_frames(reader.frames_in_order, one, loaded.processor) for one in frames])
 
 
 def main() -> None:

@@ -35,6 +35,7 @@ from videomae.evaluate_command import evaluate
 from videomae.footage_commands import stream, timeline
 from videomae.index_commands import anomaly, dedupe, explain, features, search
 from videomae.recipe_commands import RECIPES_PARTS
+from videomae.run_commands import RUNS_PARTS
 from videomae.training_commands import finetune, pretrain
 
 EXIT_USER_ERROR = 2
@@ -176,6 +177,11 @@ def recipes(arguments: list[str]) -> int:
     return run_part("recipes", RECIPES_PARTS, arguments, about=recipes.__doc__)
 
 
+def runs(arguments: list[str]) -> int:
+    """List the training runs below a folder, or compare some: curves in a page, and what differs."""
+    return run_part("runs", RUNS_PARTS, arguments, about=runs.__doc__)
+
+
 def _inspect(arguments: list[str]) -> int:
     """Tell layout, architecture, sampling and problems of a checkpoint."""
     parser = command_parser("weights inspect", _inspect)
@@ -272,6 +278,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "anomaly": Subcommand("what is unusual, after footage in which nothing is", anomaly),
     "timeline": Subcommand("when what happens in videos of any length: events, curves, a page", timeline),
     "stream": Subcommand("classify a camera, a stream, a pipe or a file played as live", stream),
+    "runs": Subcommand("list training runs, and compare them: curves in a page, what differs", runs),
     "recipes": Subcommand("list and explain the packaged recipes", recipes),
     "data": Subcommand("generate videos; import, check or prepare a collection", data),
     "weights": Subcommand("inspect a checkpoint of any known layout, or convert it", weights),

@@ -136,7 +136,8 @@ def recipe_and_options(name: str, kind: Any, arguments: list[str], *, about: str
         about: What it does, for `--help`.
 
     Returns:
-        The recipe, and everything that was parsed.
+        The recipe, and everything that was parsed; with `recipe_name`, of the last `--config`, None where a run is
+        resumed.
 
     Raises:
         ConfigError: If the arguments are at fault.
@@ -185,7 +186,21 @@ def recipe_and_options(name: str, kind: Any, arguments: list[str], *, about: str
 
             saved_recipe(kind, Path(out))  # its errors say what is wrong with the recipe of the run
             before = ["--config", str(saved_recipe_path(Path(out)))]
-    return parse_recipe(kind, parser, [*before, *given])
+    recipe, options = parse_recipe(kind, parser, [*before, *given])
+    file = value_of("--config", [*before, *given])
+    options.recipe_name = None if file is None or options.resume else Path(file).stem
+    return recipe, options
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table on standard output whose cells, such as names of files, are neither broken nor cut off."""
+    from rich.cells import cell_len
+
+    lines = [[cell.encode("utf-8", "replace").decode("utf-8") for cell in line] for line in (columns, *rows)]
+    widths = [max(map(cell_len, cells)) for cells in zip(*lines, strict=True)]
+    for line in lines:
+        padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True))
+        print("  ".join(padded).rstrip())
 
 
 def run_part(

@@ -12,6 +12,7 @@ EXIT_BAD_VIDEO = 2
 
 def timeline(arguments: list[str]) -> int:
     """Tell when what happens in videos of any length: class probabilities over time, and the events in them."""
+    from videomae.engine.configs import InferencePrecision
     from videomae.timeline.configs import TimelineConfig
 
     parser = command_parser("timeline", timeline)
@@ -30,6 +31,7 @@ def timeline(arguments: list[str]) -> int:
     parser.add_argument("--labels", nargs="+", default=None, help="classes to look for; default: all")
     parser.add_argument("--annotate", type=str | None, help="video file to write with the labels in the picture")
     parser.add_argument("--resume", action="store_true", help="go on with what a stopped run has left beside --out")
+    parser.add_argument("--precision", type=InferencePrecision, default="auto", help="bf16 where it is fast; or int8")
     add_clip(parser)
     add_device(parser)
     options = vars(parsed(parser, arguments))
@@ -50,7 +52,9 @@ def timeline(arguments: list[str]) -> int:
     if annotated is not None:
         check_annotated(annotated, num_videos=num_videos)
     config = TimelineConfig(**{name: options[name] for name in TimelineConfig.__dataclass_fields__})
-    predictor = Predictor(options["model"], clip=options["clip"], device=options["device"])
+    predictor = Predictor(
+        options["model"], clip=options["clip"], device=options["device"], precision=options["precision"]
+    )
     kept = KeptScores(Path(names[0].replace(PLACEHOLDER, "video")), predictor, config, resume=options["resume"])
     with ScanProgress(num_videos) as progress:
         done = run_timelines(

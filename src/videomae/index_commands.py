@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from videomae.command_options import (
     command_parser,
     parsed,
     parsed_with_model,
+    print_table,
     run_part,
 )
 
@@ -25,8 +25,8 @@ EXIT_SOME_FAILED = 2
 
 def features(arguments: list[str]) -> int:
     """Compute feature vectors of videos and write them to one file: safetensors, or a table in Parquet or npz."""
-    from videomae.engine.configs import Precision
-    from videomae.inference.configs import Pooling
+    from videomae.engine.configs import InferencePrecision, JobEngine
+    from videomae.inference.configs import MIN_COSINE, Pooling
 
     parser = command_parser("features", features)
     add_model(parser)
@@ -38,9 +38,22 @@ def features(arguments: list[str]) -> int:
     parser.add_argument("--window", type=float, help="seconds of a window over the video; default: the model's own")
     parser.add_argument("--step", type=float, help="seconds from window to window; default: half a window")
     parser.add_argument("--step_frames", type=int, help="cover the whole video with clips this many frames apart")
-    parser.add_argument("--precision", type=Precision, default="fp32", help="auto: bf16 where the hardware has it")
+    parser.add_argument(
+        "--precision", type=InferencePrecision, default="fp32", help="auto: bf16 where the hardware has it; or int8"
+    )
+    parser.add_argument(
+        "--min_cosine",
+        type=float,
+        default=MIN_COSINE,
+        help="of int8 to fp32 in some windows without their mean, else an error",
+    )
     parser.add_argument("--batch_size", type=int, default=8, help="clips in one forward pass, of any videos")
-    parser.add_argument("--workers", type=int | None, help="threads that decode, for tables; default: at most 4")
+    parser.add_argument(
+        "--engine", type=JobEngine, default="local", help="ray: on a Ray cluster that sees the same disks; for tables"
+    )
+    parser.add_argument(
+        "--workers", type=int | None, help="threads that decode, for tables; default: at most 4; on Ray: processors"
+    )
     parser.add_argument("--shard", type=str | None, help="i/n: every n-th video only, i from 0 to n - 1; for tables")
     parser.add_argument("--resume", action="store_true", help="go on with the table, or add videos to it")
     add_clip(parser)
@@ -62,10 +75,13 @@ def features(arguments: list[str]) -> int:
         clip=options.clip,
         device=options.device,
         precision=options.precision,
+        min_cosine=options.min_cosine,
         batch_size=options.batch_size,
         shard=parse_shard(options.shard),
         resume=options.resume,
+        engine=options.engine,
         workers=options.workers,
+        told=lambda certificate: print(certificate.line()),
     )
     for bad in result.bad:
         print(f"error: {bad.reason}", file=sys.stderr)
@@ -80,8 +96,8 @@ def _one_file(model: str, options: Any) -> int:
     from videomae.errors import ConfigError
     from videomae.inference.features import write_features
 
-    for name in ("shard", "resume", "workers"):
-        if getattr(options, name):
+    for name in ("shard", "resume", "workers", "engine"):
+        if getattr(options, name) not in (None, False, "local"):
             raise ConfigError(
                 f"--{name} is given with {options.out}: a safetensors file is written in one go; give a name that "
                 "ends with .parquet, or leave the option out"
@@ -97,7 +113,9 @@ def _one_file(model: str, options: Any) -> int:
         clip=options.clip,
         device=options.device,
         precision=options.precision,
+        min_cosine=options.min_cosine,
         batch_size=options.batch_size,
+        told=lambda certificate: print(certificate.line()),
     )
     for bad in written.bad:
         print(f"error: {bad.reason}", file=sys.stderr)
@@ -150,7 +168,7 @@ def search(arguments: list[str]) -> int:
         print(_json(whole))
     else:
         rows = [(f"{one.similarity:.3f}", f"{one.start:.2f}", f"{one.end:.2f}", one.path) for one in matches]
-        _print_table(("similarity", "start", "end", "video"), rows)
+        print_table(("similarity", "start", "end", "video"), rows)
     return 0
 
 
@@ -182,7 +200,7 @@ def dedupe(arguments: list[str]) -> int:
             (f"{one.score:.2f}", f"{one.offset:+.2f}", f"{one.speed:.2f}", f"{one.overlap:.1f}", one.one, one.other)
             for one in result.pairs
         ]
-        _print_table(("score", "offset", "speed", "overlap", "video", "copy"), rows)
+        print_table(("score", "offset", "speed", "overlap", "video", "copy"), rows)
     else:
         print(f"no two of {result.num_videos} videos show the same")
     return EXIT_SOME_FAILED if result.bad else EXIT_FOUND if result.pairs else 0
@@ -335,16 +353,3 @@ def _write_json(path: Path, values: Any) -> None:
         write_text_atomic(path, _json(values) + "\n")
     except OSError as error:
         raise RunError(f"{path} cannot be written ({error.strerror or error}): free space") from None
-
-
-def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table whose last columns, names of files, are never broken."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, no_wrap=True)
-    for row in rows:
-        table.add_row(*(cell.encode("utf-8", "replace").decode("utf-8") for cell in row))
-    Console(highlight=False, emoji=False, markup=False, soft_wrap=True).print(table, soft_wrap=True)

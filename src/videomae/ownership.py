@@ -12,6 +12,7 @@ import json
 import os
 import shlex
 import socket
+import struct
 import sys
 import threading
 import time
@@ -27,6 +28,9 @@ if sys.platform != "win32":
     import fcntl
 
 LOCK_FILE = ".lock"
+
+# C's `struct flock` (type, whence, start, length, process in the order of the system), and where its type is.
+_FLOCK = {"linux": ("hhqqi0q", 0), "darwin": ("qqihh0q", 3)}
 
 _HELD_ERRORS = (errno.EACCES, errno.EAGAIN)  # POSIX allows either where another process has the lock
 _held: dict[str, int] = {}  # lock files of this process, whose own locks never refuse it; the value is its id
@@ -64,6 +68,30 @@ def owned(folder: Path, *, what: str, shared: bool = False, name: str = LOCK_FIL
             _release(path, descriptor)
         with _held_guard:
             del _held[key]
+
+
+def is_owned(folder: Path, *, name: str = LOCK_FILE) -> bool:
+    """Return whether a process owns a folder now; nothing is locked or changed by asking.
+
+    Args:
+        folder: The folder.
+        name: Name of the lock file.
+    """
+    path = Path(os.path.realpath(folder)) / name
+    with _held_guard:
+        if _held.get(str(path)) == os.getpid():  # which the system would not tell; and closing the file would end it
+            return True
+    if sys.platform not in _FLOCK:
+        return False
+    layout, place = _FLOCK[sys.platform]
+    asked = [fcntl.F_WRLCK if position == place else 0 for position in range(5)]
+    try:
+        with open(path, "rb") as stream:
+            told = fcntl.fcntl(stream, fcntl.F_GETLK, struct.pack(layout, *asked))
+    except OSError:  # no such file: nobody is there
+        return False
+    found: int = struct.unpack(layout, told)[place]
+    return found != fcntl.F_UNLCK
 
 
 def _locked(path: Path, folder: Path, what: str, *, shared: bool) -> int | None:

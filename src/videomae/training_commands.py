@@ -21,7 +21,13 @@ def pretrain(arguments: list[str]) -> int:
 
     from videomae.train.pretrain import pretrain as train
 
-    folder = train(recipe, out=options.out, overwrite=options.overwrite, resume=options.resume)
+    folder = train(
+        recipe,
+        out=options.out,
+        overwrite=options.overwrite,
+        resume=options.resume,
+        recipe_name=options.recipe_name,
+    )
     print(f"model: {folder}")
     if not is_other:
         _told_page(options.out)
@@ -40,7 +46,13 @@ def finetune(arguments: list[str]) -> int:
 
     from videomae.train.finetune import finetune as train
 
-    result = train(recipe, out=options.out, overwrite=options.overwrite, resume=options.resume)
+    result = train(
+        recipe,
+        out=options.out,
+        overwrite=options.overwrite,
+        resume=options.resume,
+        recipe_name=options.recipe_name,
+    )
     for line in result.evaluation.summary():
         print(line)
     if recipe.data.folds is not None and recipe.data.fold is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -81,13 +82,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Every frame index that is read from any file, in order."""
     taken: list[int] = []
-    frames = VideoReader.frames
+    frames = VideoReader.frames_in_order
 
-    def noted(self: VideoReader, indices: np.ndarray) -> np.ndarray:
+    def noted(self: VideoReader, indices: np.ndarray, *, threads: int = 1) -> Iterator[np.ndarray]:
         taken.extend(np.asarray(indices).tolist())
-        return frames(self, indices)
+        return frames(self, indices, threads=threads)
 
-    monkeypatch.setattr(VideoReader, "frames", noted)
+    monkeypatch.setattr(VideoReader, "frames_in_order", noted)
     return taken
 
 

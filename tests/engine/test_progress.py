@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from videomae.engine.progress import TrainingProgress
+from videomae.engine.progress import MeanSpeed, StepWork, TrainingProgress
 
 
 class Clock:
@@ -90,6 +90,41 @@ def test_fast_speeds_are_whole_numbers():
     progress = TrainingProgress("x", total_steps=10, stream=io.StringIO(), clock=clock)
     run(progress, clock, range(1, 4), seconds_per_step=8 / 1978)
     assert "1978 clips/s" in progress.status()
+
+
+def test_operations_are_shown_with_their_fraction_of_the_peak_where_it_was_measured():
+    for work, text in (
+        (StepWork(flops=3e12, peak=2e13), "8 clips/s  3 TFLOP/s, 15% of peak"),
+        (StepWork(flops=3.04e10), "8 clips/s  30.4 GFLOP/s"),
+    ):
+        clock, stream = Clock(), io.StringIO()
+        with TrainingProgress("x", total_steps=9, work=work, stream=stream, clock=clock) as progress:
+            run(progress, clock, range(1, 4), seconds_per_step=1.0)
+        assert stream.getvalue().splitlines()[-1].endswith(text)
+
+
+def test_speed_is_noted_once_a_minute_from_the_first_minute_on():
+    clock = Clock()
+    work = StepWork(flops=2e12, peak=8e12)
+    progress = TrainingProgress("x", total_steps=1000, work=work, stream=io.StringIO(), clock=clock)
+    noted = {}
+    for step in range(1, 131):
+        run(progress, clock, [step], seconds_per_step=1.0)
+        if now := progress.noted():
+            noted[step] = now
+    assert list(noted) == [60, 120]
+    assert noted[120] == {"clips_per_second": 8.0, "flops_per_second": 2e12, "peak_fraction": 0.25}
+
+
+def test_the_mean_speed_leaves_out_the_first_step():
+    clock = Clock()
+    speed = MeanSpeed(clock=clock)
+    assert speed.clips_per_second is None
+    for seconds in (100.0, 1.0, 3.0):
+        clock.now += seconds
+        speed.add(8)
+        assert (speed.clips_per_second is None) == (seconds == 100.0)
+    assert speed.clips_per_second == 4.0
 
 
 def test_loss_is_smoothed_and_steps_without_one_keep_the_last():

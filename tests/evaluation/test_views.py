@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -58,17 +59,24 @@ def test_every_frame_is_read_once_and_few_at_a_time(
     videos: Path, processor: VideoMAEImageProcessor, clip: ClipConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[list[int]] = []
-    read = VideoReader.frames
+    resized: list[int] = []
+    read, steps = VideoReader.frames_in_order, VideoMAEImageProcessor.frame_steps
 
-    def noted(self: VideoReader, indices: np.ndarray) -> np.ndarray:
+    def noted(self: VideoReader, indices: np.ndarray, *, threads: int = 1) -> Iterator[np.ndarray]:
         calls.append(list(indices))
-        return read(self, indices)
+        return read(self, indices, threads=threads)
 
-    monkeypatch.setattr(VideoReader, "frames", noted)
+    def counted(self: VideoMAEImageProcessor, **settings: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+        apply = steps(self, **settings)
+        return lambda frames: (resized.append(len(frames)), apply(frames))[1]
+
+    monkeypatch.setattr(VideoReader, "frames_in_order", noted)
+    monkeypatch.setattr(VideoMAEImageProcessor, "frame_steps", counted)
     views = read_views(videos / "cut" / "0.mp4", clip=clip, views=ViewsConfig(12, 3), processor=processor)
-    assert max(map(len, calls)) <= FRAMES_AT_ONCE
-    taken = [index for call in calls for index in call]
+    (taken,) = calls
     assert taken == sorted(set(taken)), "in one pass over the video"
+    assert max(resized) == FRAMES_AT_ONCE
+    assert sum(resized) == len(taken)
     assert sum(views.counts.values()) == 36
     assert len(views.frames) == len(taken) < 12 * 4
 

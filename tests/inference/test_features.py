@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -218,15 +219,16 @@ def test_features_written_as_they_are_computed_are_those_that_are_returned(
 def test_a_video_that_breaks_off_leaves_no_part_of_itself_in_the_file(
     classifier_folder: Path, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    frames, broken = VideoReader.frames, tmp_path / "broken.mp4"
+    frames, broken = VideoReader.frames_in_order, tmp_path / "broken.mp4"
     shutil.copy(video, broken)
 
-    def fails_late(self: VideoReader, indices: np.ndarray) -> np.ndarray:
-        if self.info.path == broken and max(indices) > 20:
-            raise VideoReadError("broken.mp4 breaks off")
-        return frames(self, indices)
+    def fails_late(self: VideoReader, indices: np.ndarray, *, threads: int = 1) -> Iterator[np.ndarray]:
+        for number, frame in zip(indices, frames(self, indices, threads=threads), strict=True):
+            if self.info.path == broken and number > 20:
+                raise VideoReadError("broken.mp4 breaks off")
+            yield frame
 
-    monkeypatch.setattr(VideoReader, "frames", fails_late)
+    monkeypatch.setattr(VideoReader, "frames_in_order", fails_late)
     settings = {"pooling": "token", "step_frames": 3, "device": "cpu", "batch_size": 1}
     videos, output = [video, broken, video], tmp_path / "f.safetensors"
     written = write_features(classifier_folder, videos, output, **settings)  # type: ignore[arg-type]

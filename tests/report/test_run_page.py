@@ -33,6 +33,7 @@ def test_the_page_of_pre_training_shows_curves_the_monitor_and_every_setting(
     assert "Training run pre" in html
     assert "optim.base_lr" in html
     assert "started" in html
+    assert "commit of videomae" in html
     assert "<script" not in html
 
 

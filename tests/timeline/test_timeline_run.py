@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
 import json
@@ -197,6 +198,62 @@ def test_rows_that_were_cut_and_batches_that_are_not_full_are_dropped(predictor:
     assert kept.rows(video).shape == (4, 3)
 
 
+@contextlib.contextmanager
+def disk_full_at(num_bytes: int) -> Iterator[None]:
+    """Refuse what a file would get beyond a size, as a full disk does: a part of a write may succeed before."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_keeps_complete_results_and_resume_goes_on_to_the_same_bytes(
+    color_folder: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, whole, parts = tmp_path / "part.json", tmp_path / "whole.json", tmp_path / "part.json.parts"
+    command = ["timeline", str(color_folder), str(videos), "--device", "cpu", "--batch_size", "4"]
+    annotate = ["--annotate", str(tmp_path / "{video}-labels.mp4")]
+    assert main([*command, "--out", str(whole)]) == 0
+    out.write_text("an earlier result")
+    row = 8 * 3
+    with disk_full_at(26 * row + 10):  # six batches of four rows, and a part of the next
+        assert main([*command, "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert re.search(r"part\.json\.parts cannot be written \(File too large\): .* free space and add --resume", error)
+    (rows,) = parts.glob("*.f64")
+    assert rows.stat().st_size == 24 * row
+    with disk_full_at(whole.stat().st_size - 1):
+        assert main([*command, "--out", str(out), "--resume"]) == 2
+    assert re.search(r"part\.json cannot be written \(.*File too large\): free space or", capsys.readouterr().err)
+    assert len(list(parts.glob("*.json"))) == 3, "the settings and two videos that are through"
+    with disk_full_at(6000):
+        assert main([*command, *annotate, "--out", str(out), "--resume"]) == 2
+    assert re.search(r"a-labels\.mp4 cannot be written \(.*\): free space, then add --res", capsys.readouterr().err)
+    assert out.read_text() == "an earlier result"
+    assert main([*command, "--out", str(out), "--resume"]) == 0
+    assert out.read_text() == whole.read_text()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["part.json", "whole.json"]
+
+
+def test_a_batch_that_fits_in_part_is_left_out_and_the_next_stands_where_it_should(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    kept = KeptScores(tmp_path / "x.json", predictor, TimelineConfig(batch_size=4), resume=False)
+    video = tmp_path / "v.mp4"
+    video.write_bytes(b"v")
+    kept.begin(str(video))
+    with disk_full_at(100):
+        kept.append(str(video), np.ones((4, 3)))
+        with pytest.raises(RunError, match="File too large"):
+            kept.append(str(video), np.full((4, 3), 2.0))
+    kept.append(str(video), np.full((4, 3), 3.0))
+    assert kept.rows(str(video)).tolist() == [[1.0] * 3] * 4 + [[3.0] * 3] * 4
+
+
 @pytest.mark.slow
 def test_a_killed_process_loses_at_most_a_batch(color_folder: Path, tmp_path: Path) -> None:
     video = write_color_video(tmp_path / "long.mp4", [("red", 60.0), ("green", 60.0)])
@@ -215,7 +272,8 @@ def test_a_killed_process_loses_at_most_a_batch(color_folder: Path, tmp_path: Pa
     num_windows = len(json.loads(whole.read_text())["videos"][0]["windows"]["start"])
     assert 250 <= done < num_windows
     assert not out.exists()
-    kept = KeptScores(out, Predictor(color_folder, device="cpu"), TimelineConfig(step=0.1), resume=True)
+    predictor = Predictor(color_folder, device="cpu", precision="auto")
+    kept = KeptScores(out, predictor, TimelineConfig(step=0.1), resume=True)
     assert kept.begin(str(video)) > done - 8
     assert main([*command, str(out), "--resume"]) == 0
     assert out.read_text() == whole.read_text()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from videomae.engine.progress import StepWork
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe, load_recipe
 from videomae.train import cost
@@ -17,7 +18,6 @@ from videomae.train.cost import (
     DurationEstimate,
     RunCost,
     classification_clip_cost,
-    cpu_flops_per_second,
     duration_text,
     pretraining_clip_cost,
     time_text,
@@ -84,7 +84,7 @@ def test_lines_before_the_first_step_tell_the_size_of_the_run() -> None:
 
 
 def test_a_run_of_days_on_a_cpu_says_so_before_its_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cost, "cpu_flops_per_second", lambda dtype: 1e11)
+    monkeypatch.setattr(cost, "peak_flops_per_second", lambda kind, dtype: 1e11)
     *_, duration, advice = run_cost().lines()  # 1.6e17 operations at 100 GFLOP/s
     assert duration.startswith("expected duration: at least 19 days, judged from 1.6e+17 floating-point operations")
     assert "the 100 GFLOP/s of this processor" in duration
@@ -94,15 +94,36 @@ def test_a_run_of_days_on_a_cpu_says_so_before_its_first_step(monkeypatch: pytes
 
 
 def test_a_short_run_is_told_without_measuring_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    def measure(dtype: torch.dtype) -> float:
+    def measure(kind: str, dtype: torch.dtype) -> float:
         raise AssertionError("measured")
 
-    monkeypatch.setattr(cost, "cpu_flops_per_second", measure)
+    monkeypatch.setattr(cost, "peak_flops_per_second", measure)
     assert len(run_cost(total_steps=200).lines()) == 4
+    few = ClipCost(tokens=16, visible=4, decoded=12, step_flops=10**6)
+    assert run_cost(clip=few, total_steps=1000).step_work() == StepWork(flops=8e6, peak=None)
 
 
-def test_the_processor_is_measured_in_flops_that_a_processor_can_have() -> None:
-    assert 1e8 < cpu_flops_per_second(torch.float32) < 1e14
+def test_the_work_of_a_step_is_that_of_all_clips_beside_the_peak_of_all_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def measure(kind: str, dtype: torch.dtype) -> float:
+        asked.append((kind, dtype))
+        return 1e12
+
+    monkeypatch.setattr(cost, "peak_flops_per_second", measure)
+    work = run_cost(device="cuda", precision="bf16", processes=4).step_work()
+    assert work == StepWork(flops=8 * 2e11, peak=4e12)
+    assert asked == [("cuda", torch.bfloat16)]
+
+
+def test_a_device_without_room_for_the_measurement_has_no_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(kind: str, dtype: torch.dtype) -> float:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(cost, "peak_flops_per_second", measure)
+    assert run_cost(device="cuda").step_work() == StepWork(flops=8 * 2e11, peak=None)
 
 
 def test_the_duration_is_the_median_step_without_the_first() -> None:

@@ -17,6 +17,7 @@ from videomae.data.batches import Shard
 from videomae.data.loader import epoch_order
 from videomae.data.scan import scan_unlabelled
 from videomae.data.synthetic import write_motion_videos
+from videomae.engine.environment import read_environments
 from videomae.engine.interrupt import StopRequested
 from videomae.engine.runlog import MetricsLog
 from videomae.errors import ConfigError
@@ -186,5 +187,8 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step_and_any_number_of
     in_processes(others, go_on, recipe, tmp_path / "others")
     expected, found = numbers(tmp_path / "whole"), numbers(tmp_path / "others")
     assert found == {name: pytest.approx(values, rel=CLOSE) for name, values in expected.items()}
-    started, resumed = MetricsLog.read(tmp_path / "others" / "history.jsonl")
+    started, stopped, resumed, finished = MetricsLog.read(tmp_path / "others" / "history.jsonl")
     assert (started["processes"], resumed["processes"], resumed["step"]) == (2, others, 4)
+    assert (stopped["event"], finished["event"]) == ("stopped", "finished")
+    starts = read_environments(tmp_path / "others")
+    assert [one["processes"] for one in starts] == [2, others], "the first process alone keeps it"

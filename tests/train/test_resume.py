@@ -42,7 +42,8 @@ def edit_recipe(out: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def history(out: Path) -> list[dict[str, Any]]:
-    return MetricsLog.read(out / "history.jsonl")
+    """Return the starts of a run, without its ends."""
+    return [one for one in MetricsLog.read(out / "history.jsonl") if one["event"] in ("started", "resumed")]
 
 
 def losses(out: Path) -> list[float]:

@@ -19,9 +19,8 @@ from videomae.data.datasets import BadVideo
 from videomae.engine.precision import DeviceName
 from videomae.engine.progress import TrainingProgress
 from videomae.errors import ConfigError, VideoReadError
-from videomae.inference.feature_job import weights_digest
 from videomae.inference.files import check_output, list_videos
-from videomae.inference.loaded import LoadedModel, load_pretraining
+from videomae.inference.loaded import LoadedModel, load_pretraining, weights_digest
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.video.sampling import ClipConfig
 

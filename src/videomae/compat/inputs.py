@@ -166,7 +166,7 @@ def read_video(
         if not rate and total > 1 and times[-1] > 0:
             rate = float((total - 1) / times[-1])
         indices = sampled_indices(len(reader), sampling, frame_rate=rate, clip_rule=clip_indices)
-        frames = frames_in_parts(reader.frames, indices, prepare)
+        frames = frames_in_parts(reader.frames_in_order, indices, prepare)
         indices = stored_frames(reader, indices)
     duration = info.duration_seconds or (total / rate if rate else None)
     facts = VideoMetadata(

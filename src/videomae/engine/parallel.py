@@ -96,3 +96,11 @@ def replicated_like(tensor: Tensor, parameter: Tensor) -> Tensor:
     if not isinstance(parameter, DTensor):
         return tensor
     return DTensor.from_local(tensor, parameter.device_mesh, [Replicate()] * parameter.device_mesh.ndim)
+
+
+def not_finite(spread: SpreadModel, ranks: Ranks) -> str | None:
+    """Return the name of the first tensor of a model that has a value which is not finite; waits for the device."""
+    tensors = {name: own_part(one) for name, one in spread.model.state_dict().items() if one.is_floating_point()}
+    finite = torch.stack([one.isfinite().all() for one in tensors.values()]).tolist()
+    name = next((name for name, holds in zip(tensors, finite, strict=True) if not holds), None)
+    return next((one for one in ranks.gather(name) if one is not None), None) if spread.is_sharded else name

@@ -21,6 +21,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 WINDOW_SECONDS = 60.0  # speeds are of the last minute, so that they follow a change of load
 LOSS_MEMORY = 0.9  # weight of the old value in the smoothed loss, per given loss
 BAR_MIN_COLUMNS = 140  # narrower terminals get the numbers in two rows, without the bar
+NOTED_SECONDS = 60.0  # between two speeds in the metrics; the first is of the first minute
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,16 @@ class Speed:
     """Training clips."""
 
 
+@dataclass(frozen=True)
+class StepWork:
+    """What a step computes, on all processes of the run together."""
+
+    flops: float
+    """Floating-point operations of the forward and the backward pass, from `train/flops.py`."""
+    peak: float | None = None
+    """Operations a second that the run's devices reach at multiplying matrices; None: not measured."""
+
+
 class TrainingProgress:
     """Shows step, loss, learning rate, speed and time left of a loop; a context manager."""
 
@@ -43,6 +54,7 @@ class TrainingProgress:
         total_steps: int,
         start_step: int = 0,
         unit: str = "clips",
+        work: StepWork | None = None,
         stream: TextIO | None = None,
         line_seconds: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
@@ -54,6 +66,7 @@ class TrainingProgress:
             total_steps: Steps of the whole run.
             start_step: Steps done before, where the run is resumed; speeds count from here.
             unit: What `num_clips` counts.
+            work: Of a step, for its speed in operations; None: not known, and not shown.
             stream: Where to print; standard error where not given.
             line_seconds: Least time between plain lines, seconds.
             clock: Seconds from any origin, never going back.
@@ -61,6 +74,7 @@ class TrainingProgress:
         self.description = description
         self.total_steps = total_steps
         self.unit = unit
+        self.work = work
         self.step = start_step
         self.loss: float | None = None
         self.learning_rate: float | None = None
@@ -70,7 +84,7 @@ class TrainingProgress:
         self._stream: TextIO | None = stream if stream is not None else sys.stderr
         self._line_seconds = line_seconds
         self._clock = clock
-        self._start = clock()
+        self._start = self._noted = clock()
         self._num_clips = 0
         self._marks = deque([(self._start, start_step, 0)])  # (seconds, steps, clips) at past updates
         self._last_line: tuple[float, int] | None = None  # (seconds, step) of the last plain line
@@ -130,6 +144,22 @@ class TrainingProgress:
             return None
         return Speed((last_step - first_step) / (end - start), (last_clips - first_clips) / (end - start))
 
+    def noted(self) -> dict[str, float]:
+        """Return the speed over the last minute for the record of a step, once a minute; else nothing.
+
+        `clips_per_second`, and where it is known `flops_per_second` and `peak_fraction`, their fraction of the peak.
+        """
+        speed, now = self.speed(), self._clock()
+        if speed is None or now - self._noted < NOTED_SECONDS:
+            return {}
+        self._noted = now
+        noted = {"clips_per_second": speed.clips_per_second}
+        if self.work is not None:
+            noted["flops_per_second"] = speed.steps_per_second * self.work.flops
+            if self.work.peak is not None:
+                noted["peak_fraction"] = noted["flops_per_second"] / self.work.peak
+        return {name: float(f"{value:.4g}") for name, value in noted.items()}
+
     def status(self) -> str:
         """Return the numbers as one line of text: where the run is, how long it takes, how it goes."""
         return "  ".join(part for row in self._rows() for part in row)
@@ -149,6 +179,8 @@ class TrainingProgress:
         if speed is not None:
             clips = speed.clips_per_second
             course.append(f"{clips:.0f} {self.unit}/s" if clips >= 100 else f"{clips:.3g} {self.unit}/s")
+            if self.work is not None:
+                course.append(flops_text(speed.steps_per_second * self.work.flops, self.work.peak))
         if self.data_wait is not None:
             course.append(f"{self.data_wait:.0%} waiting for data")
         return place, course
@@ -186,6 +218,43 @@ class TrainingProgress:
         if self._stream is not None:
             with contextlib.suppress(OSError, ValueError):
                 print(line, file=self._stream, flush=True)
+
+
+class MeanSpeed:
+    """The mean speed of a run's steps, the first excluded, which also starts what reads its clips."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._begin = self._end = 0.0
+        self._num_clips: int | None = None  # None before the first step
+
+    def add(self, num_clips: int) -> None:
+        """Tell that a step of so many clips is done."""
+        self._end = self._clock()
+        if self._num_clips is None:
+            self._begin, self._num_clips = self._end, 0
+        else:
+            self._num_clips += num_clips
+
+    @property
+    def clips_per_second(self) -> float | None:
+        """Clips a second until the last step; None before the second."""
+        seconds = self._end - self._begin
+        return self._num_clips / seconds if self._num_clips is not None and seconds > 0 else None
+
+
+def tell(message: str) -> None:
+    """Print a line to standard error; a closed terminal must not end a run."""
+    with contextlib.suppress(OSError, ValueError):
+        print(message, file=sys.stderr, flush=True)
+
+
+def flops_text(flops: float, peak: float | None) -> str:
+    """Return operations a second for people, with their fraction of the peak where that is known."""
+    number = f"{flops / 1e12:.3g} TFLOP/s" if flops >= 1e12 else f"{flops / 1e9:.3g} GFLOP/s"
+    if peak is None:
+        return number
+    return f"{number}, {flops / peak:.{0 if flops >= 0.1 * peak else 1}%} of peak"
 
 
 def _clock_face(seconds: float) -> str:

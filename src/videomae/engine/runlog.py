@@ -21,10 +21,10 @@ from typing import Any
 from videomae.atomic import PARTIAL_SUFFIX, atomic_file
 from videomae.engine.distributed import Ranks
 from videomae.errors import ConfigError, RunError
-from videomae.ownership import LOCK_FILE, owned
+from videomae.ownership import LOCK_FILE, is_owned, owned
 
 MARKER_NAME = "run.json"
-HISTORY_FILE = "history.jsonl"  # when a run was started and resumed
+HISTORY_FILE = "history.jsonl"  # when a run was started and resumed, and how it ended
 MARKER = {"kind": "videomae run", "format_version": 1}
 # JSON has no such numbers, and null would hide which one it was: they are written as these strings.
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -72,7 +72,7 @@ class RunFolder:
         try:
             if resume:
                 _require_run(path)
-            elif not _is_run(path):
+            elif not is_run(path):
                 _require_free(path)
                 _make_run(path)
             elif overwrite:
@@ -209,7 +209,14 @@ def owned_run(path: Path, ranks: Ranks) -> Iterator[None]:
         yield
 
 
-def _is_run(path: Path) -> bool:
+def is_live(path: Path) -> bool:
+    """Return whether a process owns a run's folder now, as `owned_run` lets it."""
+    path = path.resolve()
+    return is_owned(path.parent, name=f".{path.name}{LOCK_FILE}") or is_owned(path)
+
+
+def is_run(path: Path) -> bool:
+    """Return whether a folder is one that `RunFolder.open` has made."""
     try:
         marker = json.loads((path / MARKER_NAME).read_bytes())
     except (OSError, ValueError):
@@ -223,7 +230,7 @@ def _is_unstarted(path: Path) -> bool:
 
 
 def _require_run(path: Path) -> None:
-    if not _is_run(path):
+    if not is_run(path):
         found = "is not a run of this package" if path.exists() else "does not exist"
         raise RunError(f"output folder {path} {found}, so nothing can be resumed: check the path, or start a new run")
 

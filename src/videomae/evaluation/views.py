@@ -105,7 +105,7 @@ def read_views(
             indices = indices[clips.start : clips.stop]
         needed, rows = np.unique(indices, return_inverse=True)
         own_crop = processor.do_center_crop and views.num_crops == 1
-        frames = resized_frames(reader.frames, needed, processor, center_crop=own_crop)  # [U, C, H', W']
+        frames = resized_frames(reader.frames_in_order, needed, processor, center_crop=own_crop)  # [U, C, H', W']
     height, width = frames.shape[-2:]
     offsets: tuple[CropOffset, ...] = (CropOffset(0, 0),)
     crop_size = (height, width)

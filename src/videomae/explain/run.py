@@ -92,7 +92,7 @@ def explain(
         raise ConfigError(f"label is {label!r}, and the classes of {loaded.source} are: {known}; choose one of them")
     with open_reader(video, fps=loaded.clip.fps) as reader:
         indices = clip_indices(len(reader), loaded.clip)  # [1, T]
-        (clip,) = clip_batches(reader.frames, indices, loaded.processor, batch_size=1)
+        (clip,) = clip_batches(reader.frames_in_order, indices, loaded.processor, batch_size=1)
         seconds = reader.timestamps_seconds[indices[0]]
     pixel_values = normalized(clip, loaded.processor, device=model.device, num_channels=model.config.num_channels)
     heat: dict[Method, Tensor] = {}

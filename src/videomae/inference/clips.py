@@ -7,7 +7,8 @@ for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
@@ -20,10 +21,14 @@ from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.video.sampling import IntArray
 
 DEFAULT_BATCH_SIZE = 8  # clips in one forward pass
-FRAMES_AT_ONCE = 4  # decoded and resized together: more are no faster, and 16 frames of 4K have 400 MB
+FRAMES_AT_ONCE = 4  # resized together: more are no faster, and 16 frames of 4K have 400 MB
 
-ReadFrames: TypeAlias = Callable[[IntArray], NDArray[np.uint8]]
-"""Takes `[n]` frame indices, returns uint8 `[n, H, W, 3]`; `VideoReader.frames` is one."""
+ByteArray: TypeAlias = NDArray[np.uint8]
+ReadFrames: TypeAlias = Callable[[IntArray], Iterable[ByteArray]]
+"""Takes `[n]` ascending frame indices without repeats, gives these frames in order, uint8 `[H, W, 3]` each;
+`VideoReader.frames_in_order` is one."""
+Prepare: TypeAlias = Callable[[ByteArray], Tensor]
+"""Takes uint8 `[m, H, W, 3]`, returns `[m, C, h, w]`."""
 
 
 def check_batch_size(batch_size: int) -> None:
@@ -39,7 +44,7 @@ def resized_frames(
 
     Args:
         read: Where frames come from.
-        indices: `[n]` frame indices; ascending ones are decoded in one pass.
+        indices: `[n]` frame indices, in any order.
         processor: Its size, filter and crop are used.
         center_crop: Whether to crop; None: as the processor does.
 
@@ -49,42 +54,32 @@ def resized_frames(
     Raises:
         VideoReadError: If a frame cannot be read.
     """
-    return frames_in_parts(
-        read,
-        indices,
-        lambda frames: processor(
-            frames,
-            return_tensors="pt",
-            input_data_format="channels_last",
-            do_center_crop=center_crop,
-            do_rescale=False,
-            do_normalize=False,
-        ).pixel_values[0],
-    )
+    return frames_in_parts(read, indices, _resizing(processor, center_crop))
 
 
-def frames_in_parts(read: ReadFrames, indices: IntArray, prepare: Callable[[NDArray[np.uint8]], Tensor]) -> Tensor:
-    """Read frames a few at a time and prepare each part before the next is read.
+def frames_in_parts(read: ReadFrames, indices: IntArray, prepare: Prepare) -> Tensor:
+    """Read frames in one pass and prepare each few before the next are read.
 
     Args:
         read: Where frames come from.
-        indices: `[n]` frame indices.
-        prepare: Takes uint8 `[m, H, W, 3]`, returns `[m, C, h, w]`.
+        indices: `[n]` frame indices, in any order.
+        prepare: What is done to them.
 
     Returns:
         `[n, C, h, w]`, what `prepare` returned, put together.
     """
-    starts = range(0, len(indices), FRAMES_AT_ONCE)
-    return torch.cat([prepare(read(indices[start : start + FRAMES_AT_ONCE])) for start in starts])
+    needed, rows = np.unique(indices, return_inverse=True)
+    frames = torch.cat(list(_parts(iter(read(needed)), len(needed), prepare)))
+    return frames if np.array_equal(needed, indices) else frames[torch.from_numpy(rows.ravel())]
 
 
 def clip_batches(
     read: ReadFrames, indices: IntArray, processor: VideoMAEImageProcessor, *, batch_size: int
 ) -> Iterator[Tensor]:
-    """Iterate over clips in batches; a frame of a batch that the next one needs too is read once for both.
+    """Iterate over clips in batches; a frame of a batch that a later one needs too is read once for both.
 
-    So windows that overlap, in ascending order, have their frames decoded once in all, and two batches are what is in
-    memory.
+    So windows that overlap, in ascending order, have their frames read once in all, in one pass, and two batches are
+    what is in memory.
 
     Args:
         read: Where frames come from.
@@ -96,18 +91,35 @@ def clip_batches(
         uint8 `[b, T, C, h, w]`, for `normalized`.
 
     Raises:
-        VideoReadError: If a frame cannot be read.
+        VideoReadError: If a frame cannot be read; the batches before it have been given.
     """
-    kept: dict[int, Tensor] = {}  # frames of the batch before, [C, h, w] each
-    for start in range(0, len(indices), batch_size):
-        rows = indices[start : start + batch_size]  # [b, T]
-        missing = [index for index in np.unique(rows).tolist() if index not in kept]
-        if missing:
-            kept.update(zip(missing, resized_frames(read, np.array(missing, np.int64), processor), strict=True))
-        yield torch.stack([kept[index] for index in rows.ravel().tolist()]).unflatten(0, rows.shape)
-        following = np.unique(indices[start + batch_size : start + 2 * batch_size]).tolist()
-        # Copies, since each is a part of a tensor that holds all frames of its batch.
-        kept = {index: kept[index].clone() for index in following if index in kept}
+    needed, places = np.unique(indices, return_inverse=True)  # [U], and where in it each index is
+    places = places.reshape(indices.shape)
+    last_batch = np.zeros(len(needed), np.int64)  # the last that needs each frame
+    np.maximum.at(last_batch, places, np.arange(len(indices))[:, None] // batch_size)
+    frames, prepare = iter(read(needed)), _resizing(processor, None)
+    kept: dict[int, Tensor] = {}  # by place, [C, h, w] each
+    num_read = 0
+    for number, start in enumerate(range(0, len(indices), batch_size)):
+        rows = places[start : start + batch_size]  # [b, T]
+        count = int(rows.max()) + 1 - num_read
+        for part in _parts(frames, count, prepare):
+            kept.update(zip(range(num_read, num_read + len(part)), part, strict=True))
+            num_read += len(part)
+        yield torch.stack([kept[place] for place in rows.ravel().tolist()]).unflatten(0, rows.shape)
+        kept = {place: frame for place, frame in kept.items() if last_batch[place] > number}
+
+
+def _resizing(processor: VideoMAEImageProcessor, center_crop: bool | None) -> Prepare:
+    """Return what resizes and crops frames as a processor does."""
+    apply = processor.frame_steps(do_center_crop=center_crop, do_rescale=False, do_normalize=False)
+    return lambda frames: apply(torch.from_numpy(frames).permute(0, 3, 1, 2))
+
+
+def _parts(frames: Iterator[ByteArray], count: int, prepare: Prepare) -> Iterator[Tensor]:
+    """Prepare the next `count` frames, a few at a time; each few are a tensor of their own, and no view of it."""
+    for start in range(0, count, FRAMES_AT_ONCE):
+        yield prepare(np.stack(list(islice(frames, min(FRAMES_AT_ONCE, count - start)))))
 
 
 def normalized(

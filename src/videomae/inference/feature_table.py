@@ -25,6 +25,7 @@ from videomae.errors import ConfigError, RunError
 
 METADATA_KEY = b"videomae"
 PARTS_SUFFIX = ".parts"
+UNFINISHED = f"*.parquet{PARTS_SUFFIX}"  # in such a folder: parts of what will be a part, made by another process
 ROW_GROUP_BYTES = 32 * 2**20
 COLUMNS = ("path", "start", "end", "window", "row", "vector", "fault")
 
@@ -75,7 +76,7 @@ class TableParts:
         """For the videos of which some windows are written, how many: the first of them, without a gap."""
         self._number = 0
         self._base: Path | None = None
-        if self.folder.is_dir() and not resume and any(self.folder.glob("*.parquet")):
+        if not resume and (any(self.parts()) or any(self.folder.glob(f"{UNFINISHED}/*.parquet"))):
             raise ConfigError(
                 f"{self.folder} holds an unfinished {output.name}: give --resume to go on with it, or delete it"
             )
@@ -91,22 +92,25 @@ class TableParts:
                     "that ends with .parquet"
                 )
             self._base = self.output
-            self._take_metadata(self.output)
+            self._number = self._take_metadata(self.output)
         for stale in self.folder.glob(f"*{PARTIAL_SUFFIX}"):
             stale.unlink()
+        # At or below the table's number: the process was killed after its parts had become the table.
+        for part in [one for one in self.parts() if _number(one) <= self._number]:
+            part.unlink()
+        for folder in [one for one in self.folder.glob(UNFINISHED) if _number(one) <= self._number]:
+            shutil.rmtree(folder)
         written: dict[str, int] = {}
         for part in self.parts():
-            if int(part.stem) <= self._number:  # the process was killed after its parts had become the table
-                part.unlink()
-        for part in self.parts():
             self._take_metadata(part)
-            self._number = int(part.stem)
             table = self._parquet.read_table(part, columns=["path", "window"])
             for path, window in zip(table["path"].to_pylist(), table["window"].to_pylist(), strict=True):
                 written[path] = max(written.get(path, 0), window + 1)
         self.begun = {path: count for path, count in written.items() if path not in self.finished}
+        self._number = max([self._number, *map(_number, (*self.parts(), *self.folder.glob(UNFINISHED)))])
 
-    def _take_metadata(self, file: Path) -> None:
+    def _take_metadata(self, file: Path) -> int:
+        """Take the videos of a table with the same settings; returns how many parts it was made of."""
         metadata = table_metadata(file)
         other = {
             name: (metadata["settings"].get(name), value)
@@ -119,7 +123,7 @@ class TableParts:
                 "--resume, or another name for the output"
             )
         self.finished.update((one["path"], FinishedVideo(**one)) for one in metadata["videos"])
-        self._number = max(self._number, metadata.get("parts", 0))
+        return int(metadata.get("parts", 0))
 
     def parts(self) -> list[Path]:
         """Return the parts, in order."""
@@ -131,15 +135,35 @@ class TableParts:
         Raises:
             RunError: If it cannot be written; the parts before it stay.
         """
-        part = self.folder / f"{self._number + 1:08d}.parquet"
+        part = self.reserve()
         table = self._table(rows).replace_schema_metadata(self._metadata(finished))
         try:
             with atomic_path(part) as partial:
                 self._parquet.write_table(table, partial)
         except OSError as error:
             raise self._cannot_write(error) from None
-        self._number += 1
         self.finished.update((one.path, one) for one in finished)
+
+    def reserve(self) -> Path:
+        """Return where the next part goes."""
+        self._number += 1
+        return self.folder / f"{self._number:08d}.parquet"
+
+    def take_in(self, part: Path) -> None:
+        """Count a table with the same settings, which another process has written at a place from `reserve`.
+
+        Raises:
+            ConfigError: If it was made otherwise.
+        """
+        self._take_metadata(part)
+
+    def unfinished(self) -> dict[str, Path]:
+        """Return, for the videos that other processes have begun, where their parts go when they are complete."""
+        found = {}
+        for part in sorted(self.folder.glob(f"{UNFINISHED}/*.parquet")):
+            for path in self._parquet.read_table(part, columns=["path"])["path"].slice(0, 1).to_pylist():
+                found[path] = part.parent.with_suffix("")
+        return found
 
     def finish(self) -> None:
         """Put the parts together into the table, and remove them.
@@ -262,6 +286,10 @@ def table_metadata(file: Path) -> dict[str, Any]:
             f"{file} is no table of features ({what}): give one that videomae features --out NAME.parquet wrote"
         ) from None
     return found
+
+
+def _number(part: Path) -> int:
+    return int(part.name.partition(".")[0])
 
 
 def parts_folder(output: Path) -> Path:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -21,9 +21,12 @@ from torch import Tensor
 
 from videomae.atomic import atomic_file
 from videomae.data.datasets import BadVideo
-from videomae.engine.precision import DeviceName, Precision, compute_dtype
+from videomae.engine.configs import InferencePrecision
+from videomae.engine.precision import DeviceName
 from videomae.errors import VideoReadError, WeightsError
+from videomae.inference.certificate import Certificate, check_min_cosine, in_feature_precision, spread_windows
 from videomae.inference.clips import DEFAULT_BATCH_SIZE, check_batch_size, clip_batches
+from videomae.inference.configs import MIN_COSINE
 from videomae.inference.configs import Pooling as Pooling
 from videomae.inference.feature_file import FeatureWriter, feature_settings, read_feature_file
 from videomae.inference.files import check_output, collection_store, list_videos
@@ -183,8 +186,10 @@ def write_features(
     step_seconds: float | None = None,
     clip: ClipConfig | None = None,
     device: DeviceName = "auto",
-    precision: Precision = "fp32",
+    precision: InferencePrecision = "fp32",
+    min_cosine: float = MIN_COSINE,
     batch_size: int = DEFAULT_BATCH_SIZE,
+    told: Callable[[Certificate], None] | None = None,
 ) -> WrittenFeatures:
     """Compute the features of videos and write them, a batch at a time, into one safetensors file.
 
@@ -201,8 +206,11 @@ def write_features(
         step_seconds: Their distance, likewise.
         clip: As for `extract_features`.
         device: Likewise.
-        precision: Compute dtype of matrix multiplications; the features are float32 in any case.
-        batch_size: Likewise.
+        precision: Compute dtype of matrix multiplications; the features are float32 in any case. int8 is for CPUs,
+            and taken where some windows agree with float32.
+        min_cosine: How well they have to agree, see `certificate`; 0 takes int8 whatever comes of it.
+        batch_size: As for `extract_features`.
+        told: Called with what int8 does to some windows.
 
     Returns:
         What is in the file, and the videos that could not be read.
@@ -213,11 +221,13 @@ def write_features(
     """
     choice = WindowChoice(step_frames, window_seconds, step_seconds)
     _check_settings(pooling, batch_size)
+    check_min_cosine(min_cosine)
     check_output(output, suffix=".safetensors")
     loaded = load_encoder(source, clip=clip, device=device)
-    dtype = compute_dtype(precision, loaded.model.device)
     items = list(list_videos(videos))
     store = collection_store(videos)
+    some = spread_windows(loaded, [item for item in items if isinstance(item, Path)], choice, store=store)
+    loaded, dtype = in_feature_precision(loaded, precision, pooling, some, min_cosine=min_cosine, told=told)
     settings = feature_settings(model=loaded.source, pooling=pooling, clip=loaded.clip, windows=asdict(choice))
     shapes: list[tuple[str, tuple[int, ...]]] = []
     bad: list[BadVideo] = []
@@ -296,7 +306,7 @@ def _feature_parts(
 ) -> Parts:
     """Return the tensors of `VideoFeatures`, each in parts of at most `batch_size` clips."""
     indices = choice.indices(reader, loaded.clip)  # [W, T]
-    batches = clip_batches(reader.frames, indices, loaded.processor, batch_size=batch_size)
+    batches = clip_batches(reader.frames_in_order, indices, loaded.processor, batch_size=batch_size)
     rows = (pooled_rows(loaded, clips, pooling, dtype=dtype) for clips in batches)
     first = next(rows)  # the number of rows of a clip is known from here
     spans = _span_parts(loaded, reader, indices, pooling, batch_size, num_rows=first.shape[1])

@@ -130,7 +130,7 @@ def frames_array(video: Any) -> Frames:
 
 def _opened(reader: Reader, name: str) -> OpenVideo:
     return OpenVideo(
-        name, len(reader), reader.frames, lambda: reader.timestamps_seconds, partial(stored_frames, reader)
+        name, len(reader), reader.frames_in_order, lambda: reader.timestamps_seconds, partial(stored_frames, reader)
     )
 
 

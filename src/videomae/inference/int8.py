@@ -76,6 +76,13 @@ def in_precision(model: Model, precision: InferencePrecision) -> tuple[Model, to
     return in_int8(model), compute_dtype("auto", torch.device("cpu"))
 
 
+def settled_precision(precision: InferencePrecision, device: torch.device) -> InferencePrecision:
+    """Return bf16, fp32 or int8: what `in_precision` makes of a precision on a device."""
+    if precision == "int8":
+        return "int8"
+    return "bf16" if compute_dtype(precision, device) == torch.bfloat16 else "fp32"
+
+
 @cache
 def multiplies_exactly() -> bool:
     """Tell whether the processor's 8-bit multiplication is exact also for the largest ones."""

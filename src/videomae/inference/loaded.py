@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
+
+import torch
+from torch import nn
 
 from videomae.engine.precision import DeviceName, pick_device
 from videomae.errors import ConfigError, WeightsError
@@ -224,3 +228,12 @@ def check_clip(clip: ClipConfig, config: VideoMAEConfig) -> None:
             f"the model takes frames of {config.num_channels} channels, but videos are read as RGB or as grey: call "
             "the model with custom pixel values"
         )
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Return 16 hexadecimal digits that tell a model's weights from others."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -136,7 +136,7 @@ def reconstruct_video(
         )
     with open_reader(video, fps=loaded.clip.fps) as reader:
         indices = clip_indices(len(reader), loaded.clip)  # [1, T]
-        (clip,) = clip_batches(reader.frames, indices, loaded.processor, batch_size=1)
+        (clip,) = clip_batches(reader.frames_in_order, indices, loaded.processor, batch_size=1)
         seconds = reader.timestamps_seconds[indices[0]]
         indices = stored_frames(reader, indices)
     pixel_values = normalized(clip, loaded.processor, device=model.device)  # [1, T, C, H, W]

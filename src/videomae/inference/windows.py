@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from videomae.engine.jobs import num_processors
 from videomae.errors import ConfigError, TruncatedVideoError, VideoReadError
 from videomae.inference.clips import clip_batches
 from videomae.processing.image_processor import VideoMAEImageProcessor
@@ -27,6 +30,7 @@ FloatArray = NDArray[np.float64]
 Item = TypeVar("Item")
 
 DEFAULT_OVERLAP = 0.5  # of neighbouring windows, where no step is given
+MAX_DECODERS = 8  # threads that decode one video: more hold more frames and are hardly faster
 
 
 class Windows(NamedTuple):
@@ -130,7 +134,8 @@ def window_batches(
     Raises:
         VideoReadError: If a frame cannot be read; the batches before it have been given.
     """
-    batches = clip_batches(reader.frames, windows.indices[first:], processor, batch_size=batch_size)
+    read = partial(reader.frames_in_order, threads=min(MAX_DECODERS, num_processors()))
+    batches = clip_batches(read, windows.indices[first:], processor, batch_size=batch_size)
     for number, clips in enumerate(_one_ahead(batches)):
         yield WindowBatch(first + number * batch_size, clips)
 
@@ -187,7 +192,8 @@ def _clip_of(window_seconds: float, clip: ClipConfig, *, rate: float, seconds: f
 def _one_ahead(items: Iterator[Item]) -> Iterator[Item]:
     """Compute the next item in a thread while one is used; no more than that one is ahead."""
     over = object()
-    with ThreadPoolExecutor(1, "decode") as pool:
+    # Resizing a frame in several threads would take them from the model, at more cost than the work has.
+    with ThreadPoolExecutor(1, "decode", torch.set_num_threads, (1,)) as pool:
         coming = pool.submit(next, items, over)
         while (item := coming.result()) is not over:
             coming = pool.submit(next, items, over)

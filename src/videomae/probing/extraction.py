@@ -191,7 +191,7 @@ def _clips(
         try:
             with open_reader(path, store=store, fps=loaded.clip.fps) as reader:
                 indices = clip_indices(len(reader), loaded.clip)  # [1, T]
-                return next(clip_batches(reader.frames, indices, loaded.processor, batch_size=1))
+                return next(clip_batches(reader.frames_in_order, indices, loaded.processor, batch_size=1))
         except VideoReadError as error:
             return error
 

@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 from collections import UserDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -176,6 +176,20 @@ class VideoMAEImageProcessor:
                 raise ValueError(f"the frames of video {number} {_differ([list(part.shape[1:]) for part in parts])}")
             processed.append(parts[0] if len(parts) == 1 else torch.cat(parts))  # [T, C, H, W]
         return BatchFeature({"pixel_values": processed if wanted is None else _batch(processed, wanted)})
+
+    def frame_steps(self, **settings: Any) -> Callable[[Tensor], Tensor]:
+        """Return what `preprocess` does to frames of one shape, with the settings checked once for many calls.
+
+        Args:
+            **settings: Settings that differ for these calls.
+
+        Returns:
+            Takes `[t, C, H, W]` frames, uint8 or float32, and returns `[t, C, h, w]`; see `PixelSteps.apply`.
+
+        Raises:
+            ConfigError: If a setting is unknown or out of range.
+        """
+        return self.from_dict(self.to_dict(), **settings)._steps().apply
 
     def inverse(self, pixel_values: Tensor | NDArray[Any]) -> Tensor:
         """Undo rescaling and normalizing: from pixel values to frames that can be looked at.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_NAMED_CLASSES = 24  # more names than this do not fit beside a confusion matrix
 MAX_COUNTED_CLASSES = 12  # nor numbers into its cells
+LINES = ("solid", "dashed", "dotted", "dashdot")  # the next for curves that have a color again
 FULL_CELL_OPACITY = 0.65  # of a cell that holds all videos of its class: numbers in it stay readable
 DENSE_CELL_RGB = (0.16, 0.47, 0.85)  # of many small cells: a blue that stands out from light and dark pages
 
@@ -36,6 +37,8 @@ class Curve:
     """Positions along x, ascending."""
     values: Sequence[float]
     """Heights, as many as steps."""
+    place: int | None = field(default=None, kw_only=True)
+    """Which color and kind of line it has; None: that of its place among the curves."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +99,15 @@ def loss_curves(
     def draw(axes: Axes, theme: Theme) -> None:
         for number, curve in enumerate(curves):
             marker = "o" if len(curve.steps) == 1 else None
-            color = theme.series[number % len(theme.series)]
+            look = number if curve.place is None else curve.place
             axes.plot(
-                curve.steps, curve.values, color=color, linewidth=1.8, marker=marker, label=printable(curve.name)
+                curve.steps,
+                curve.values,
+                color=theme.series[look % len(theme.series)],
+                linestyle=LINES[look // len(theme.series) % len(LINES)],
+                linewidth=1.8,
+                marker=marker,
+                label=printable(curve.name),
             )
         for level in levels:
             axes.axhline(level.value, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from videomae.engine.environment import read_environments
 from videomae.engine.runlog import HISTORY_FILE, MetricsLog, RunFolder
 from videomae.evaluation.results import EVALUATION_FILE, load_evaluation
 from videomae.monitor.history import MONITOR_FILE
 from videomae.recipes.schema import RECIPE_FILE, read_recipe_file
 from videomae.report.evaluation_page import outcome_section
+from videomae.report.made_with import made_with_blocks
 from videomae.report.page import (
     Block,
     Facts,
@@ -57,12 +59,14 @@ def run_sections(folder: Path) -> list[Section]:
             str(one.get("time", "")),
             str(one.get("event", "")),
             one.get("step", 0),
-            ", ".join(f"{change['name']} {change['old']} to {change['new']}" for change in one.get("changes", [])),
+            one.get("error")
+            or ", ".join(f"{change['name']} {change['old']} to {change['new']}" for change in one.get("changes", [])),
             f"videomae {one.get('videomae_version', '?')}, torch {one.get('torch_version', '?')}",
         )
         for one in history
     ]
     if rows:
-        notes.append(Table(("time", "what", "after step", "changed", "with"), rows))
+        notes.append(Table(("time", "what", "after step", "changed, or why", "with"), rows))
+    environment = made_with_blocks(read_environments(folder)) or [versions()]
     settings = Facts(flat_settings(read_recipe_file(folder / RECIPE_FILE)), caption=RECIPE_FILE)
-    return [*sections, Section("How it was made", [*notes, settings, versions()])]
+    return [*sections, Section("How it was made", [*notes, *environment, settings])]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from videomae.data.remote_folder import joined
+from videomae.engine.progress import flops_text
 from videomae.errors import VideoReadError
 from videomae.evaluation.results import EvaluationResult, VideoResult
 from videomae.inference.reconstruction import Reconstruction, reconstruction_strip
@@ -41,16 +42,36 @@ def training_section(records: Sequence[Mapping[str, object]], *, title: str = "T
     Raises:
         ValueError: If no record has a loss.
     """
-    losses = _points(records, "loss")
+    losses = points(records, "loss")
     if not losses[0]:
         raise ValueError("no record has a step and a loss: give the lines of a run's metrics.jsonl")
     step = losses[0][-1]
     facts: dict[str, object] = {"steps": int(step), "first loss": losses[1][0], "last loss": losses[1][-1]}
-    blocks: list[Block] = [Facts(facts), Chart(loss_curves([Curve("loss", *_thinned(*losses))]))]
-    rates = _points(records, "lr")
+    facts |= _speed_facts(records)
+    blocks: list[Block] = [Facts(facts), Chart(loss_curves([Curve("loss", *thinned(*losses))]))]
+    rates = points(records, "lr")
     if rates[0]:
-        blocks.append(Chart(loss_curves([Curve("learning rate", *_thinned(*rates))], y_label="learning rate")))
+        blocks.append(Chart(loss_curves([Curve("learning rate", *thinned(*rates))], y_label="learning rate")))
+    speeds = points(records, "clips_per_second")
+    if len(speeds[0]) > 1:
+        curve = Curve("clips/s", *thinned(*speeds))
+        blocks.append(Chart(loss_curves([curve], y_label="clips/s"), "Of a minute each, noted once a minute."))
     return Section(title, blocks)
+
+
+def _speed_facts(records: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """Return the last speed that was noted; nothing of a run of less than a minute."""
+    clips, flops, fraction = (
+        points(records, name)[1] for name in ("clips_per_second", "flops_per_second", "peak_fraction")
+    )
+    facts: dict[str, object] = {}
+    if clips:
+        facts["clips/s"] = clips[-1]
+    if flops:
+        peak = flops[-1] / fraction[-1] if fraction and fraction[-1] else None
+        measured = "" if peak is None else f" (matrix multiplications reach {flops_text(peak, None)})"
+        facts["operations"] = f"{flops_text(flops[-1], peak)}{measured}"
+    return facts
 
 
 def monitor_section(records: Sequence[Mapping[str, object]], *, title: str = "Is it learning?") -> Section:
@@ -77,10 +98,12 @@ def monitor_section(records: Sequence[Mapping[str, object]], *, title: str = "Is
         blocks.append(Text(text, is_warning=True))
     blocks.append(Facts(_monitor_facts(history)))
     measured = "held-out clips" if start.unseen else "measured clips"
-    points = [(float(one.step), one.held_out_loss) for one in history.measurements]
+    measurements = [(float(one.step), one.held_out_loss) for one in history.measurements]
     trained = [(float(one.step), one.train_loss) for one in history.measurements if one.train_loss is not None]
     curves = [
-        Curve(name, *zip(*rows, strict=True)) for name, rows in ((measured, points), ("training", trained)) if rows
+        Curve(name, *zip(*rows, strict=True))
+        for name, rows in ((measured, measurements), ("training", trained))
+        if rows
     ]
     top = 1.1 * max(value for curve in curves for value in curve.values)
     chosen = {name: value for name, value in start.baselines.items() if value <= top and name != "visible_mean"}
@@ -232,7 +255,8 @@ def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _points(records: Sequence[Mapping[str, object]], name: str) -> tuple[list[float], list[float]]:
+def points(records: Sequence[Mapping[str, object]], name: str) -> tuple[list[float], list[float]]:
+    """Return the steps of the records that have a number of this name, and the numbers."""
     chosen = [
         (float(step), float(value))
         for record in records
@@ -241,7 +265,7 @@ def _points(records: Sequence[Mapping[str, object]], name: str) -> tuple[list[fl
     return [step for step, _ in chosen], [value for _, value in chosen]
 
 
-def _thinned(steps: list[float], values: list[float]) -> tuple[list[float], list[float]]:
+def thinned(steps: list[float], values: list[float]) -> tuple[list[float], list[float]]:
     """Take the mean of every few neighbours, so that a long run stays a light drawing."""
     size = -(-len(steps) // MAX_CURVE_POINTS)  # rounded up
     starts = range(0, len(steps), size)

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from videomae.engine.precision import DeviceName
 from videomae.errors import ConfigError
 from videomae.inference.clips import DEFAULT_BATCH_SIZE, clip_batches
-from videomae.inference.feature_job import weights_digest
-from videomae.inference.loaded import load_encoder
+from videomae.inference.loaded import load_encoder, weights_digest
 from videomae.inference.pooling import Encoder, pooled_rows
 from videomae.inference.window_choice import WindowChoice
 from videomae.search.index import FeatureIndex
@@ -78,7 +77,7 @@ def query_vectors(loaded: Encoder, index: FeatureIndex, clip: Path) -> NDArray[n
             indices = choice.indices(reader, loaded.clip)
         except ConfigError:
             indices = clip_indices(len(reader), loaded.clip)
-        batches = clip_batches(reader.frames, indices, loaded.processor, batch_size=DEFAULT_BATCH_SIZE)
+        batches = clip_batches(reader.frames_in_order, indices, loaded.processor, batch_size=DEFAULT_BATCH_SIZE)
         return np.concatenate([pooled_rows(loaded, clips, settings["pooling"]).numpy() for clips in batches])
 
 

@@ -67,6 +67,7 @@ class KeptScores:
             "model": model_identity(predictor),
             "classes": list(predictor.classes),
             "clip": asdict(predictor.clip),
+            "precision": predictor.precision,
             **{name: getattr(config, name) for name in ("window", "step", "batch_size")},
         }
         try:
@@ -110,11 +111,10 @@ class KeptScores:
         """Write the scores of a batch behind those that are there.
 
         Raises:
-            RunError: If the disk refuses; what was there stays.
+            RunError: If the disk refuses; what was there stays, without a part of these.
         """
         try:
-            with open(self._path(video), "ab", buffering=0) as stream:
-                stream.write(np.ascontiguousarray(scores, np.float64).tobytes())
+            _append(self._path(video), np.ascontiguousarray(scores, np.float64).tobytes())
         except OSError as error:
             raise self._cannot_write(error) from None
 
@@ -180,6 +180,18 @@ class KeptScores:
             f"{self.folder} cannot be written ({error.strerror or error}): what is in it is whole; free space and "
             "add --resume"
         )
+
+
+def _append(path: Path, content: bytes) -> None:
+    """Write all of the content behind what is in a file, or nothing of it."""
+    with open(path, "ab", buffering=0) as stream:
+        end, left = stream.seek(0, os.SEEK_END), memoryview(content)
+        try:
+            while left:  # a disk that fills up takes a part first, without an error
+                left = left[stream.write(left) :]
+        except OSError:
+            stream.truncate(end)
+            raise
 
 
 def model_identity(predictor: Predictor) -> list[Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from videomae.data.datasets import BadVideo
-from videomae.errors import VideoReadError
+from videomae.errors import RunError, VideoReadError
 from videomae.inference.files import collection_store, list_inputs
 from videomae.inference.predictor import Predictor
 from videomae.inference.windows import Windows, open_as_far_as_whole, plan_windows
@@ -152,7 +152,12 @@ class _Work:
             self.kept.finish(video, facts, windows, fault=fault, strip=strip)
             timeline = self._timeline(facts, windows, self.kept.rows(video), fault, strip)
             if self.annotated is not None:
-                annotate_video(reader, timeline, Path(name_for(self.annotated, video)))
+                target = Path(name_for(self.annotated, video))
+                try:
+                    annotate_video(reader, timeline, target)
+                except OSError as error:
+                    reason = error.strerror or error
+                    raise RunError(f"{target} cannot be written ({reason}): free space, then add --resume") from None
         return timeline
 
     def _timeline(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import statistics
 import time
@@ -12,20 +13,23 @@ import torch
 from torch import nn
 
 from videomae.engine.loop import LoopConfig
+from videomae.engine.peak import peak_flops_per_second
+from videomae.engine.progress import StepWork
 from videomae.masking import draw_masks
 from videomae.model.config import VideoMAEConfig
 from videomae.model.embeddings import native_grid
 from videomae.recipes.schema import PretrainRecipe
 from videomae.train.flops import classification_flops, pretraining_flops
 from videomae.train.step import StepPlan
+from videomae.train.trained import TrainedParts
 
 DAY_SECONDS = 24 * 3600.0
 # Steps that an estimate rests on, after the first, which also starts the data workers and warms up the kernels.
 MEASURED_STEPS = 5
 # No processor that runs torch multiplies slower than this; runs that take it under a day need no measurement.
 SLOWEST_CPU_FLOPS = 5e9
-PROBE_SIZE = 1024  # of the square matrices multiplied to measure a processor: large enough for its full speed
-PROBE_SECONDS = 0.2
+# A run of fewer operations is over in moments: what its device could do is not worth measuring.
+SHORT_RUN_FLOPS = 1e12
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,10 @@ def pretraining_clip_cost(config: VideoMAEConfig, recipe: PretrainRecipe) -> Cli
     return ClipCost(grid.num_tokens, visible, decoded, flops.step)
 
 
-def classification_clip_cost(config: VideoMAEConfig) -> ClipCost:
-    """Return what a clip of fine-tuning takes."""
+def classification_clip_cost(config: VideoMAEConfig, trained: TrainedParts | None = None) -> ClipCost:
+    """Return what a clip of fine-tuning takes, of all weights or of some."""
     tokens = native_grid(config).num_tokens
-    return ClipCost(tokens, tokens, 0, classification_flops(config).step)
+    return ClipCost(tokens, tokens, 0, classification_flops(config).step if trained is None else trained.step_flops)
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ class RunCost:
     """Type of the device, such as `cpu`."""
     precision: str
     """Compute dtype: bf16 or fp32."""
+    processes: int = 1
+    """That share each step, each on a device of its own."""
 
     @property
     def steps_left(self) -> int:
@@ -103,16 +109,34 @@ class RunCost:
             *self._warning(),
         ]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Compute dtype."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+    @property
+    def flops_left(self) -> float:
+        """Floating-point operations of the steps still to do."""
+        return float(self.clip.step_flops) * self.batch_size * self.steps_left
+
+    def step_work(self) -> StepWork:
+        """Return what a step computes, and what the devices could, which is measured unless the run is short."""
+        peak = None
+        if self.flops_left >= SHORT_RUN_FLOPS:
+            with contextlib.suppress(torch.OutOfMemoryError):  # the run itself may fit all the same
+                peak = peak_flops_per_second(self.device, self.dtype) * self.processes
+        return StepWork(flops=float(self.clip.step_flops) * self.batch_size, peak=peak)
+
     def duration_estimate(self) -> DurationEstimate:
         """Return what times the first steps of this run."""
         return DurationEstimate(total_steps=self.total_steps, start_step=self.start_step, device=self.device)
 
     def _warning(self) -> list[str]:
         """Warn before the first step of a run that no processor like this one can do in a day."""
-        flops = float(self.clip.step_flops) * self.batch_size * self.steps_left
+        flops = self.flops_left
         if self.device != "cpu" or flops < SLOWEST_CPU_FLOPS * DAY_SECONDS:
             return []
-        speed = cpu_flops_per_second(torch.bfloat16 if self.precision == "bf16" else torch.float32)
+        speed = peak_flops_per_second(self.device, self.dtype)
         seconds = flops / speed
         if seconds < DAY_SECONDS:
             return []
@@ -122,7 +146,14 @@ class RunCost:
 
 
 def run_cost(
-    clip: ClipCost, model: nn.Module, plan: StepPlan, loop: LoopConfig, *, num_videos: int, start_step: int
+    clip: ClipCost,
+    model: nn.Module,
+    plan: StepPlan,
+    loop: LoopConfig,
+    *,
+    num_videos: int,
+    start_step: int,
+    processes: int = 1,
 ) -> RunCost:
     """Return what a run takes.
 
@@ -133,6 +164,7 @@ def run_cost(
         loop: With the device and precision that are used, never `auto`.
         num_videos: Videos in an epoch.
         start_step: Steps done before.
+        processes: Of the run.
     """
     return RunCost(
         clip=clip,
@@ -144,6 +176,7 @@ def run_cost(
         start_step=start_step,
         device=loop.device,
         precision=loop.precision,
+        processes=processes,
     )
 
 
@@ -233,16 +266,3 @@ def time_text(now: datetime.datetime, seconds: float) -> str:
     if end.date() == now.date():
         return f"{end:%H:%M}"
     return f"{end:%A %H:%M}" if seconds < 6 * DAY_SECONDS else f"{end.day} {end:%B %Y}"
-
-
-def cpu_flops_per_second(dtype: torch.dtype) -> float:
-    """Measure how fast this processor multiplies large matrices, which no training step exceeds."""
-    left = torch.ones(PROBE_SIZE, PROBE_SIZE, dtype=dtype)
-    right = torch.ones(PROBE_SIZE, PROBE_SIZE, dtype=dtype)
-    best, until = 0.0, time.monotonic() + PROBE_SECONDS
-    torch.mm(left, right)  # the first call prepares the kernel
-    while time.monotonic() < until:
-        start = time.perf_counter()
-        torch.mm(left, right)
-        best = max(best, 2.0 * PROBE_SIZE**3 / (time.perf_counter() - start))
-    return best

@@ -16,6 +16,7 @@ from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.monitor.held_out import hold_out
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe
+from videomae.train.adapting import choose_trained
 from videomae.train.configs import PlanConfig
 from videomae.train.cost import ClipCost, classification_clip_cost, duration_text, pretraining_clip_cost
 from videomae.train.decoding import clips_decoded_at_once
@@ -24,6 +25,7 @@ from videomae.train.labelled import training_and_validation
 from videomae.train.memory import StepMemory, step_memory
 from videomae.train.pretrain import build_model
 from videomae.train.step import StepPlan, muon_matrices, plan_steps
+from videomae.train.trained import trained_parts
 
 TERA, EXA = 1e12, 1e18
 
@@ -37,15 +39,19 @@ def dry_run(recipe: PretrainRecipe | FinetuneRecipe, config: PlanConfig) -> list
     num_videos = config.num_videos or _num_videos(recipe)
     plan = plan_steps(recipe, num_videos=num_videos)
     model = _model(recipe)
+    trained_lines: list[str] = []
     if isinstance(recipe, PretrainRecipe):
         clip = pretraining_clip_cost(model.config, recipe)
     else:
-        clip = classification_clip_cost(model.config)
+        assert isinstance(model, VideoMAEForVideoClassification)
+        trained_lines = choose_trained(model, recipe)
+        clip = classification_clip_cost(model.config, trained_parts(model))
     length = f"{plan.total / plan.steps_per_epoch:.4g} epochs of {num_videos:,} videos"
     flops = float(clip.step_flops) * plan.batch_size
     return [
         "dry run: nothing is trained or written",
         f"parameters: {sum(one.numel() for one in model.parameters()):,}",
+        *trained_lines,
         f"steps: {plan.total:,}, {length}, {plan.batch_size * plan.total:,} clips",
         _batch_line(recipe, plan, config.processes),
         _rate_line(recipe, plan),
@@ -68,20 +74,27 @@ def memory_of(
 ) -> StepMemory:
     """Return the memory of a step that computes so many clips at once on each of so many devices."""
     matrices = muon_matrices(model, recipe.optim)
+    bf16, cuda = _computes_in_bf16(recipe), _device(recipe) == "cuda"
+    trained = None
+    if isinstance(model, VideoMAEForVideoClassification):
+        trained = trained_parts(model, bf16=bf16, cuda=cuda)
     return step_memory(
         model.config,
         clips=clips,
         visible=clip.visible,
         decoded=clip.decoded,
-        bf16=_computes_in_bf16(recipe),
-        cuda=_device(recipe) == "cuda",
+        bf16=bf16,
+        cuda=cuda,
         num_parameters=sum(one.numel() for one in model.parameters()),
         num_matrix_values=sum(one.numel() for one in model.parameters() if one.ndim > 1),
-        muon_values=sum(one.numel() for name, one in model.named_parameters() if name in matrices),
+        muon_values=sum(
+            one.numel() for name, one in model.named_parameters() if name in matrices and one.requires_grad
+        ),
         shards=processes if recipe.parallel.kind == "fsdp" else 1,
         averaged=recipe.optim.ema_decay is not None,
         checkpointed=recipe.loop.activation_checkpointing,
         decoded_at_once=clips_decoded_at_once(model.config) if _decodes_in_parts(recipe) else None,
+        trained=trained,
     )
 
 

@@ -44,6 +44,7 @@ from videomae.train.resume import resolve
 from videomae.train.session import Session
 from videomae.train.spreading import spread_lines, spread_model
 from videomae.train.step import model_optimizer, plan_steps
+from videomae.train.trained import trained_parts
 from videomae.weights.report import LoadReport
 
 
@@ -66,6 +67,7 @@ def finetune(
     overwrite: bool = False,
     resume: bool = False,
     model_class: type[VideoMAEForVideoClassification] = VideoMAEForVideoClassification,
+    recipe_name: str | None = None,
 ) -> FinetuneResult:
     """Fine-tune a classifier.
 
@@ -76,6 +78,7 @@ def finetune(
         overwrite: Replace a run that is there.
         resume: Go on from the last checkpoint; every later loss equals the uninterrupted run's.
         model_class: What is trained, such as a subclass with another encoder.
+        recipe_name: What the run's records call the recipe.
 
     Returns:
         The model folder `out/model` and its evaluation: the best weights where there is validation during training,
@@ -88,11 +91,13 @@ def finetune(
         StopRequested: A KeyboardInterrupt, after SIGINT or SIGTERM. The last finished step is saved first.
     """
     if recipe.data.folds is not None and recipe.data.fold is None:
-        return _finetune_folds(recipe, out=out, overwrite=overwrite, resume=resume, model_class=model_class)
+        return _finetune_folds(
+            recipe, out=out, overwrite=overwrite, resume=resume, model_class=model_class, recipe_name=recipe_name
+        )
     recipe = resolve(recipe, out, resume=resume)
     device = pick_device(recipe.loop.device)
     with joined(device, needs_group=recipe.parallel.kind == "fsdp") as ranks, owned_run(out, ranks):
-        return _finetune(recipe, out, overwrite, resume, model_class, ranks)
+        return _finetune(recipe, out, overwrite, resume, model_class, ranks, recipe_name)
 
 
 def _finetune(
@@ -102,6 +107,7 @@ def _finetune(
     resume: bool,
     model_class: type[VideoMAEForVideoClassification],
     ranks: Ranks,
+    recipe_name: str | None,
 ) -> FinetuneResult:
     # ---- data and model: all that can be wrong is found before the run folder is touched --------------------
     loop = recipe.loop
@@ -125,7 +131,7 @@ def _finetune(
     # What is right for each row, of several labels and values; class ids come with the clips.
     targets_of_rows = units.standardized(torch.from_numpy(videos.targets.values)).to(device)  # [n, K]
     plan = plan_steps(recipe, num_videos=len(train.rows))
-    cost_of_clip = classification_clip_cost(model.config)
+    cost_of_clip = classification_clip_cost(model.config, trained_parts(model))
     spread = spread_model(model, recipe, ranks, dtype=dtype)
 
     def forward(clips: Batch, keys: Sequence[SampleKey], step: int) -> tuple[Tensor, Tensor]:
@@ -153,7 +159,8 @@ def _finetune(
     )
 
     # ---- run folder ------------------------------------------------------------------------------------------
-    session = Session(recipe, out, manifest=train, overwrite=overwrite, resume=resume, ranks=ranks)
+    facts = {"recipe": recipe_name, "total_steps": plan.total}
+    session = Session(recipe, out, manifest=train, overwrite=overwrite, resume=resume, ranks=ranks, facts=facts)
     folder, evaluation_file = session.model_folder, session.folder.path / EVALUATION_FILE
     if session.is_finished(plan.total) and ranks.first(evaluation_file.is_file):
         print(f"the run in {out} is finished: it has done its {plan.total} steps and its evaluation")
@@ -163,7 +170,9 @@ def _finetune(
     decay = recipe.optim.ema_decay
     average = None if decay is None else WeightAverage(model, decay)
     start = session.restore(spread, optimizer, average)
-    cost = run_cost(cost_of_clip, model, plan, loop, num_videos=len(train.rows), start_step=start)
+    cost = run_cost(
+        cost_of_clip, model, plan, loop, num_videos=len(train.rows), start_step=start, processes=ranks.world_size
+    )
     for line in (*cost.lines(), *spread_lines(ranks, recipe)):
         print(line)
     loader = train_loader(
@@ -210,6 +219,7 @@ def _finetune_folds(
     overwrite: bool,
     resume: bool,
     model_class: type[VideoMAEForVideoClassification],
+    recipe_name: str | None,
 ) -> FinetuneResult:
     """Fine-tune one model for each fold, and evaluate every video by the one that has not seen it."""
     assert recipe.data.folds is not None
@@ -219,7 +229,9 @@ def _finetune_folds(
         print(f"fold {fold} of {recipe.data.folds}")
         own = replace(recipe, data=replace(recipe.data, fold=fold))
         place = folder / f"fold-{fold}"
-        results.append(finetune(own, out=place, resume=(place / RECIPE_FILE).is_file(), model_class=model_class))
+        is_there = (place / RECIPE_FILE).is_file()
+        one = finetune(own, out=place, resume=is_there, model_class=model_class, recipe_name=recipe_name)
+        results.append(one)
     pooled = pooled_evaluation([result.evaluation for result in results])
     pooled.save(folder / EVALUATION_FILE)
     return FinetuneResult(results[0].model_folder, pooled)

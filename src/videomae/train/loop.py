@@ -68,10 +68,10 @@ def train_steps(
     """
     loop, start = recipe.loop, session.step
     parameters = list(spread.model.parameters())
-    duration = cost.duration_estimate()
+    duration, work = cost.duration_estimate(), cost.step_work()
     wait = DataWait(parameters[0].device, workers=loop.workers, command=prepare_command(recipe.data.train))
     with (
-        TrainingProgress(name, total_steps=plan.total, start_step=start) as progress,
+        TrainingProgress(name, total_steps=plan.total, start_step=start, work=work) as progress,
         running_workers(loader) as groups,
         session.save_on_stop(),
     ):
@@ -98,7 +98,8 @@ def train_steps(
                     update_weights(optimizer, lr=plan.lr(step), loss=loss, grad_norm=norm)
                     if average is not None:
                         average.update()
-            read = session.log_step(whole, plan, loss=loss, grad_norm=norm, noted=wait.noted())
+            noted = {**wait.noted(), **progress.noted()}
+            read = session.log_step(whole, plan, loss=loss, grad_norm=norm, noted=noted)
             wait.done()
             progress.data_wait = wait.share
             progress.update(step, num_clips=whole.num_readable, loss=read, learning_rate=plan.lr(step))

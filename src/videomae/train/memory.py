@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from videomae.model.config import VideoMAEConfig
 from videomae.model.embeddings import native_grid
+from videomae.train.trained import TrainedParts
 
 FLOAT32 = 4
 STATES = 8  # values of the width that a block keeps for each token
@@ -29,9 +30,9 @@ class StepMemory:
     copies: int
     """Of matrices in bf16, until their gradients are known."""
     optimizer: int
-    """Two moments of every weight, or one of a matrix that Muon updates; and a moving average, if any."""
+    """Two moments of every trained weight, or one of a matrix that Muon updates; and a moving average, if any."""
     gradients: int
-    """One of every weight, float32."""
+    """One of every trained weight, float32."""
     clips: int
     """The batch as uint8 and as what the model reads."""
     activations: int
@@ -74,6 +75,7 @@ def step_memory(
     shards: int = 1,
     averaged: bool = False,
     checkpointed: bool = False,
+    trained: TrainedParts | None = None,
     decoded_at_once: int | None = None,
 ) -> StepMemory:
     """Return what a step needs.
@@ -93,37 +95,49 @@ def step_memory(
             computed, which is whole then, is not counted.
         averaged: Whether a moving average of the weights is kept.
         checkpointed: Whether blocks keep their input alone, and one at a time is computed again.
+        trained: Of fine-tuning that trains some of the weights; None: all are trained.
         decoded_at_once: Clips for which the decoder keeps something at one time; None: all.
     """
     size = 2 if bf16 else FLOAT32
     grid = native_grid(config)
     P, D, E = config.values_per_tubelet, config.hidden_size, config.decoder_hidden_size
     norm, again = int(bf16), int(cuda)  # values that a norm, and attention, keep more
-    states = STATES + 2 * norm + again
+    alone = 2 * int(bf16 and not cuda)  # queries, keys and values are computed alone, each from a copy in bf16
+    states = STATES + 2 * norm + again + alone
+    blocks = [block_bytes(D, config.intermediate_size, visible, size, states=states)] * config.num_hidden_layers
     kept = visible * P * size  # tubelets, for the gradient of the projection
-    block = block_bytes(D, config.intermediate_size, visible, size, states=states)
-    kept += config.num_hidden_layers * (visible * D * FLOAT32 if checkpointed else block)
-    kept += (2 + norm) * visible * D * size  # the last state, and that normalized
-    loss, kept_by_decoder = 0, 0
+    if trained is not None:
+        blocks = [values * size for values in trained.block_values]
+        kept *= int(trained.trains_embeddings)
+    kept += sum(visible * D * FLOAT32 if checkpointed else one for one in blocks if one)
+    if not config.use_mean_pooling:
+        kept += (2 + norm) * visible * D * size  # the last state, and that normalized
+    block = max(blocks)
+    loss = 0
+    kept_by_decoder = 0
     if decoded:
         tokens, mlp, depth = visible + decoded, config.decoder_intermediate_size, config.decoder_num_hidden_layers
         of_decoder = block_bytes(E, mlp, tokens, size, states=states)
         kept_by_decoder += (depth - 1) * (tokens * E * FLOAT32 if checkpointed else of_decoder)
         block = max(block, of_decoder)
-        kept_by_decoder += (4 + norm) * tokens * E * size  # the last block's input, that normalized, keys and values
+        kept_by_decoder += (4 + norm + alone // 2) * tokens * E * size  # the last block's input, normalized, keys and values
         kept_by_decoder += ((7 + 2 * norm + again) * E + 2 * mlp) * decoded * size  # its outputs, and the last norm's
         kept_by_decoder += 2 * decoded * P * FLOAT32  # predictions and targets in float32
         loss = decoded * P * (FLOAT32 + (2 * size if bf16 else 0))  # the gradient; under bf16 again, with the logits
     kept += block if checkpointed else 0
     in_decoder = clips if decoded_at_once is None else min(clips, decoded_at_once)
-    copied = num_matrix_values - P * D  # not the tubelet projection: clips have no gradient
+    # Where no block keeps anything: two states, and what the MLP computes from and to, of the block at work.
+    at_work = (2 * D + 2 * config.intermediate_size) * visible * size
+    # Not the tubelet projection: clips have no gradient.
+    copied = num_matrix_values - P * D if trained is None else trained.copied_values
+    values = num_parameters if trained is None else trained.values
     return StepMemory(
         weights=num_parameters * FLOAT32 // shards,
         copies=(copied * size if bf16 else 0) // shards,
-        optimizer=((3 if averaged else 2) * num_parameters - muon_values) * FLOAT32 // shards,
-        gradients=num_parameters * FLOAT32 // shards,
+        optimizer=((3 if averaged else 2) * values - muon_values) * FLOAT32 // shards,
+        gradients=values * FLOAT32 // shards,
         clips=clips * grid.num_tokens * P * (1 + FLOAT32),
-        activations=clips * kept + in_decoder * kept_by_decoder,
+        activations=clips * max(kept, at_work) + in_decoder * kept_by_decoder,
         loss=in_decoder * loss,
     )
 

@@ -57,6 +57,7 @@ def pretrain(
     overwrite: bool = False,
     resume: bool = False,
     model_class: type[VideoMAEForPreTraining] = VideoMAEForPreTraining,
+    recipe_name: str | None = None,
 ) -> Path:
     """Pre-train a model on a folder of videos.
 
@@ -66,6 +67,7 @@ def pretrain(
         overwrite: Replace a run that is there.
         resume: Go on from the last checkpoint; every later loss equals the uninterrupted run's.
         model_class: What is trained, such as a subclass with another encoder.
+        recipe_name: What the run's records call the recipe.
 
     Returns:
         The model folder, `out/model`.
@@ -78,7 +80,7 @@ def pretrain(
     recipe = resolve(recipe, out, resume=resume)
     device = pick_device(recipe.loop.device)
     with joined(device, needs_group=recipe.parallel.kind == "fsdp") as ranks, owned_run(out, ranks):
-        return _pretrain(recipe, out, overwrite, resume, model_class, ranks)
+        return _pretrain(recipe, out, overwrite, resume, model_class, ranks, recipe_name)
 
 
 def _pretrain(
@@ -88,6 +90,7 @@ def _pretrain(
     resume: bool,
     model_class: type[VideoMAEForPreTraining],
     ranks: Ranks,
+    recipe_name: str | None,
 ) -> Path:
     # ---- data and model: all that can be wrong is found before the run folder is touched --------------------
     loop = recipe.loop
@@ -129,7 +132,8 @@ def _pretrain(
     optimizer = model_optimizer(model, recipe.optim, dtype=dtype)
 
     # ---- run folder ------------------------------------------------------------------------------------------
-    session = Session(recipe, out, manifest=manifest, overwrite=overwrite, resume=resume, ranks=ranks)
+    facts = {"recipe": recipe_name, "total_steps": plan.total}
+    session = Session(recipe, out, manifest=manifest, overwrite=overwrite, resume=resume, ranks=ranks, facts=facts)
     folder = session.model_folder
     if session.is_finished(plan.total):
         print(f"the run in {out} is finished: it has done its {plan.total} steps")
@@ -151,7 +155,9 @@ def _pretrain(
             folder=session.folder.path,
             autocast=lambda: autocast(device, dtype),
         )
-    cost = run_cost(cost_of_clip, model, plan, loop, num_videos=len(manifest.rows), start_step=start)
+    cost = run_cost(
+        cost_of_clip, model, plan, loop, num_videos=len(manifest.rows), start_step=start, processes=ranks.world_size
+    )
     for line in (*cost.lines(), *spread_lines(ranks, recipe)):
         print(line)
     loader = train_loader(

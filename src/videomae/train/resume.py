@@ -229,6 +229,26 @@ def record_resume(out: Path, *, step: int, changes: list[Change], num_processes:
     _append(out, {"event": "resumed", "step": step, "processes": num_processes, "changes": changed})
 
 
+def record_end(
+    out: Path, event: str, *, step: int, clips_per_second: float | None, error: BaseException | None
+) -> None:
+    """Add to the history of a run how it has ended: `finished`, `stopped` by a signal, or `failed`.
+
+    Args:
+        out: The run folder.
+        event: One of these.
+        step: Steps done.
+        clips_per_second: Mean over the steps since it was started or resumed; None where there were none.
+        error: What ended it, if anything.
+    """
+    ended: dict[str, Any] = {"event": event, "step": step}
+    if clips_per_second is not None:
+        ended["clips_per_second"] = float(f"{clips_per_second:.4g}")
+    if error is not None:
+        ended["error"] = " ".join(str(error).split()) or type(error).__name__
+    _append(out, ended)
+
+
 def _append(out: Path, event: dict[str, Any]) -> None:
     versions = {"videomae_version": __version__, "torch_version": torch.__version__}
     time = datetime.datetime.now().astimezone().isoformat(timespec="seconds")

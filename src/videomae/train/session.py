@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import platform
 import shlex
-import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,10 +22,12 @@ from videomae.data.manifest import Manifest
 from videomae.engine.average import WeightAverage
 from videomae.engine.checkpoint import folder_state, latest_checkpoint, load_checkpoint, save_checkpoint
 from videomae.engine.distributed import Ranks
+from videomae.engine.environment import environment, record_environment
 from videomae.engine.interrupt import StopRequested
 from videomae.engine.loop import BadVideoCount, LoopConfig, PendingSteps, SkippedSteps
 from videomae.engine.optim import RunOptimizer
-from videomae.engine.parallel import SpreadModel, own_part
+from videomae.engine.parallel import SpreadModel, not_finite
+from videomae.engine.progress import MeanSpeed, tell
 from videomae.engine.runlog import MetricsLog, RunFolder
 from videomae.engine.sharded_checkpoint import ShardedCheckpoints, load_sharded
 from videomae.engine.trackers import RunTracker, check_tracker
@@ -41,7 +42,7 @@ from videomae.recipes.schema import (
 )
 from videomae.sharing.record import load_record
 from videomae.train.gradients import WholeStep
-from videomae.train.resume import EVALUATION, Change, allowed_changes, record_resume, record_start
+from videomae.train.resume import EVALUATION, Change, allowed_changes, record_end, record_resume, record_start
 from videomae.train.step import StepPlan
 from videomae.weights.sources import RUN_FOLDER
 
@@ -58,6 +59,7 @@ class Session:
         overwrite: Replace a run that is there.
         resume: Go on from its last checkpoint.
         ranks: The processes of the run; the first alone writes, all call every method and get the same errors.
+        facts: What its folder is to keep of this start beside the environment, plain values.
 
     Raises:
         RunError: If the folder cannot be used.
@@ -73,12 +75,13 @@ class Session:
         overwrite: bool,
         resume: bool,
         ranks: Ranks,
+        facts: Mapping[str, Any],
     ) -> None:
         self.loop: LoopConfig = recipe.loop
         self.recipe = recipe_to_dict(recipe)
         self.data_fingerprint = manifest.fingerprint()
         self.resume_command = f"videomae {FOLDERS[type(recipe)]} --resume --out {shlex.quote(str(out))}"
-        self._ranks = ranks
+        self._ranks, self._facts = ranks, {**facts, "processes": ranks.world_size}
         check_tracker(self.loop.tracker)
         self._recipe_text = recipe_to_yaml(recipe)
 
@@ -89,6 +92,7 @@ class Session:
             # The recipe first: a run that is killed after it can be resumed, one killed before it started again.
             folder.write_text(RECIPE_FILE, self._recipe_text)
             record_start(folder.path, num_processes=ranks.world_size)
+            self._record_environment(folder.path, 0)
             return folder, None
 
         self.folder, self._changes = ranks.first(opened)
@@ -104,6 +108,7 @@ class Session:
         self._tracker: RunTracker | None = None
         self._saved_step: int | None = None
         self._sharded: ShardedCheckpoints | None = None
+        self._speed = MeanSpeed()
         self._can_save = True  # False while the weights are being updated, and after a save that failed
 
     @property
@@ -193,7 +198,11 @@ class Session:
                 print(f"  {change.line()}")
             processes = self._ranks.world_size
             record_resume(self.folder.path, step=self.step, changes=self._changes, num_processes=processes)
+            self._record_environment(self.folder.path, self.step)
             self.folder.write_text(RECIPE_FILE, self._recipe_text)
+
+    def _record_environment(self, folder: Path, step: int) -> None:
+        record_environment(folder, {**self._facts, **environment(self.loop.device)}, step=step)
 
     # ---- every step ------------------------------------------------------------------------------------------
 
@@ -237,6 +246,7 @@ class Session:
         }
         videos = [self._names[index] for index in whole.indices]
         self._pending.add(record, loss=loss, grad_norm=grad_norm, videos=videos)
+        self._speed.add(whole.num_readable)
         read = 0 if whole.repeat else plan.batch_size  # the clips after the first are of the same decoding
         self.bad.add(read, {one.path: one.reason for one in whole.bad})
         return self.flush() if len(self._pending) >= self.loop.log_steps else None
@@ -297,6 +307,7 @@ class Session:
             saved = self._save_after(error)
             place = f"saved at step {saved}" if saved else "nothing was saved"
             tell(f"{place}; resume with: {self.resume_command}")
+            self._record_end("stopped" if isinstance(error, StopRequested) else "failed", error)
             raise
 
     def _save_after(self, error: BaseException) -> int:
@@ -347,9 +358,17 @@ class Session:
         return None if self._average is None else self._average.values
 
     def close(self) -> None:
-        """End what goes on beside the run."""
+        """End what goes on beside the run, which is finished."""
         if self._tracker is not None:
             self._tracker.close()
+        self._record_end("finished")
+
+    def _record_end(self, event: str, error: BaseException | None = None) -> None:
+        """Add to the history how this process has ended the run, and how fast it was."""
+        with contextlib.suppress(RunError):  # a full disk, say, which has ended the run or comes after all else
+            if self._ranks.is_first:
+                speed = self._speed.clips_per_second
+                record_end(self.folder.path, event, step=self.step, clips_per_second=speed, error=error)
 
     def finish_saving(self) -> None:
         """Wait for a checkpoint that is still being written.
@@ -378,17 +397,3 @@ class Session:
             "skipped_steps": self.skipped.total,
             **results,
         }
-
-
-def not_finite(spread: SpreadModel, ranks: Ranks) -> str | None:
-    """Return the name of the first tensor of a model that has a value which is not finite; waits for the device."""
-    tensors = {name: own_part(one) for name, one in spread.model.state_dict().items() if one.is_floating_point()}
-    finite = torch.stack([one.isfinite().all() for one in tensors.values()]).tolist()
-    name = next((name for name, holds in zip(tensors, finite, strict=True) if not holds), None)
-    return next((one for one in ranks.gather(name) if one is not None), None) if spread.is_sharded else name
-
-
-def tell(message: str) -> None:
-    """Print a line to standard error; a closed terminal must not end a run."""
-    with contextlib.suppress(OSError, ValueError):
-        print(message, file=sys.stderr, flush=True)

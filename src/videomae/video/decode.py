@@ -45,6 +45,7 @@ from videomae.video.probe import VideoInfo
 from videomae.video.rgb import ByteArray, RgbConverter, checked_size
 from videomae.video.stream import VideoSource
 
+_THREADED_PIXELS = 500_000  # of a frame, from which on several threads decode faster than one
 _SEEK_COST = 2  # frames that could be decoded while a decoder is emptied and filled again: measured on H.264
 
 
@@ -124,8 +125,7 @@ class VideoReader(Closing):
             VideoReadError: If there is no such frame, the file cannot be read, or reading takes unreasonably long.
             ConfigError: If the size is not positive.
         """
-        if self._is_closed:
-            raise VideoReadError(f"{self._file.name} was closed: read frames before leaving the reader's with block")
+        self._check_open()
         wanted = np.asarray(indices, np.int64).reshape(-1)
         checked_size(size)
         while True:
@@ -133,6 +133,40 @@ class VideoReader(Closing):
                 return self._read(wanted, self._known_index(), size or (self.info.height, self.info.width))
             except IndexBrokenError as error:
                 self._recover(error)
+
+    def frames_in_order(
+        self, indices: Sequence[int] | NDArray[np.integer[Any]], *, threads: int = 1
+    ) -> Iterator[ByteArray]:
+        """Iterate over some frames in one pass, one in memory at a time.
+
+        Which are to come is known from the beginning, so that nothing is decoded that none of them needs, and nothing
+        twice; `frames`, called for a few at a time, does not know it.
+
+        Args:
+            indices: T frame indices in `[0, len)`, ascending, without repeats.
+            threads: Of the decoder, for large frames of H.264 and HEVC in MP4 files; other frames are decoded in one.
+
+        Yields:
+            `[H, W, 3]` uint8 RGB, rotation applied; a view of the codec library's memory that stays valid.
+
+        Raises:
+            VideoReadError: As `frames` does, in place of the frame that is not there.
+        """
+        wanted = np.asarray(indices, np.int64).reshape(-1)
+        num_given = 0
+        while num_given < len(wanted):
+            self._check_open()
+            index = self._known_index()
+            left = wanted[num_given:]
+            there = left[(left >= 0) & (left < index.num_frames)]
+            try:
+                for frame in self._decoded_frames(there, index, threads):
+                    yield self._converter.convert(frame, width=self.info.width, height=self.info.height)
+                    num_given += 1
+            except IndexBrokenError as error:
+                self._recover(error)
+            else:
+                self._check_numbers(left, index)
 
     def all_frames(self) -> Iterator[ByteArray]:
         """Iterate over all frames, one in memory at a time; independent of what is read by index.
@@ -157,22 +191,34 @@ class VideoReader(Closing):
         self._file.close()
 
     def _read(self, wanted: NDArray[np.int64], index: FrameIndex, size: tuple[int, int]) -> ByteArray:
-        for number in wanted[(wanted < 0) | (wanted >= index.num_frames)][:1]:
-            raise VideoReadError(
-                f"frame {number} was asked of {self._file.name}, which has frames 0 to {index.num_frames - 1}"
-            )
+        self._check_numbers(wanted, index)
         frames = np.empty((len(wanted), *size, 3), np.uint8)
         numbers, firsts, rows = np.unique(wanted, return_index=True, return_inverse=True)  # ascending: decoded once
-        for first, frame in zip(firsts.tolist(), self._decoded_frames(numbers.tolist(), index), strict=True):
+        for first, frame in zip(firsts.tolist(), self._decoded_frames(numbers, index), strict=True):
             frames[first] = self._converter.convert(frame, height=size[0], width=size[1])
         for row in np.flatnonzero(firsts[rows] != np.arange(len(wanted))).tolist():
             frames[row] = frames[firsts[rows[row]]]
         return frames
 
-    def _decoded_frames(self, numbers: list[int], index: FrameIndex) -> Iterator[VideoFrame]:
-        if self._direct is not None:
-            return self._direct.frames(numbers)
-        return (self._frame(number, index) for number in numbers)
+    def _decoded_frames(
+        self, numbers: NDArray[np.int64], index: FrameIndex, threads: int = 1
+    ) -> Iterator[VideoFrame]:
+        access = self._video.access
+        if self._direct is None or access is None:
+            return (self._frame(number, index) for number in map(int, numbers))
+        if threads > 1 and self.info.width * self.info.height >= _THREADED_PIXELS:
+            return DirectDecoder(self._file, index, access, threads=threads).frames(numbers)
+        return self._direct.frames(numbers)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise VideoReadError(f"{self._file.name} was closed: read frames before leaving the reader's with block")
+
+    def _check_numbers(self, wanted: NDArray[np.int64], index: FrameIndex) -> None:
+        for number in wanted[(wanted < 0) | (wanted >= index.num_frames)][:1]:
+            raise VideoReadError(
+                f"frame {number} was asked of {self._file.name}, which has frames 0 to {index.num_frames - 1}"
+            )
 
     # ---- what is known of the video, and what becomes of it where it is wrong ---------------------------------
 

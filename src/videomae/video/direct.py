@@ -21,6 +21,7 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 from videomae.video.encoded import EncodedFile
 from videomae.video.index import FrameIndex, IndexBrokenError
@@ -98,13 +99,15 @@ def _has_one_description(file: EncodedFile) -> bool:
 class DirectDecoder:
     """Decodes the packets of a file that wanted frames need, and no others."""
 
-    def __init__(self, file: EncodedFile, index: FrameIndex, access: DirectAccess) -> None:
+    def __init__(self, file: EncodedFile, index: FrameIndex, access: DirectAccess, *, threads: int = 1) -> None:
         """Prepare to read; opens nothing.
 
         Args:
             file: The file; closed by its owner.
             index: An index that the packets have made.
             access: Where they are.
+            threads: In which as many frames are decoded side by side, each of them as one thread would: for reading
+                on and on, since the first frame comes out when so many packets are in.
         """
         assert index.packet_of is not None
         assert index.pts is not None
@@ -113,7 +116,8 @@ class DirectDecoder:
         self._access = access
         self._packet_of, self._pts = index.packet_of, index.pts
         self._context: VideoCodecContext | None = None
-        self._budget = TimeBudget(file.name, file.size_bytes)
+        self._budget = TimeBudget(file.name, file.size_bytes, is_threaded=threads > 1)
+        self._threads = threads
         self._next: int | None = None  # the packet that the decoder gets next; None: it is nowhere
         self._begin_packet = 0  # where decoding has begun
         self._first_time = 0  # when the first frame is shown that decodes right from there
@@ -124,7 +128,7 @@ class DirectDecoder:
         self._coming: set[int] = set()  # frames of the packets that the decoder was given, until they are passed
         self._decoded: deque[tuple[int, VideoFrame]] = deque()  # frames that have come out, by number
 
-    def frames(self, wanted: Sequence[int]) -> Iterator[VideoFrame]:
+    def frames(self, wanted: NDArray[np.int64]) -> Iterator[VideoFrame]:
         """Iterate over frames.
 
         Args:
@@ -134,12 +138,13 @@ class DirectDecoder:
             IndexBrokenError: If a packet or a frame is not what the index says.
             VideoReadError: If the file system fails, or decoding takes too long.
         """
-        packets = self._packet_of[np.asarray(wanted, np.int64)].tolist()
-        needed = set(packets)
-        for number, packet in zip(wanted, packets, strict=True):
+        packets = self._packet_of[wanted]
+        needed = np.zeros(len(self._index.packets), np.bool_)  # [P]; of an hour of video 100 KB
+        needed[packets] = True
+        for number, packet in zip(map(int, wanted), map(int, packets), strict=True):
             yield self._frame(number, packet, needed)
 
-    def _frame(self, number: int, packet: int, needed: set[int]) -> VideoFrame:
+    def _frame(self, number: int, packet: int, needed: NDArray[np.bool_]) -> VideoFrame:
         if number not in self._coming:
             point = self._index.seek_point(number)
             if self._next is None or packet < self._next or self._next < point.packet:
@@ -168,7 +173,9 @@ class DirectDecoder:
         try:
             context = cast(VideoCodecContext, CodecContext.create(access.decoder, "r"))
             context.extradata = access.extradata
-            context.thread_count = 1  # as everywhere: see VideoSource
+            context.thread_count = self._threads
+            if self._threads > 1:
+                context.thread_type = "FRAME"  # slices of a frame are few, and often one
             self._set_up(context)
         except LIBRARY_ERRORS as error:
             raise IndexBrokenError(f"its decoder cannot be made: {error}") from error
@@ -179,7 +186,7 @@ class DirectDecoder:
             with contextlib.suppress(AttributeError):  # kept by another PyAV
                 setattr(context, name, value)
 
-    def _feed(self, needed: set[int]) -> None:
+    def _feed(self, needed: NDArray[np.bool_]) -> None:
         """Give the decoder its next packet and take what comes out."""
         table, number = self._index.packets, self._next
         assert number is not None
@@ -187,7 +194,7 @@ class DirectDecoder:
         packet: Packet[VideoStream] | None = None  # None: what the decoder still holds
         if number < len(table):
             self._next = number + 1
-            if table.is_disposable[number] and number not in needed and number != self._begin_packet:
+            if table.is_disposable[number] and not needed[number] and number != self._begin_packet:
                 return
             packet = self._packet(number)
             time = int(table.pts[number])

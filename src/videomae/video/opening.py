@@ -49,6 +49,11 @@ class Reader(Protocol):
     ) -> ByteArray:
         """Read frames by index, `[T, H, W, 3]` uint8 RGB in the order asked, scaled to a height and width."""
 
+    def frames_in_order(
+        self, indices: Sequence[int] | NDArray[np.integer[Any]], *, threads: int = 1
+    ) -> Iterator[ByteArray]:
+        """Iterate over some frames in one pass, `[H, W, 3]` uint8 RGB; their indices ascend, without repeats."""
+
     def all_frames(self) -> Iterator[ByteArray]:
         """Iterate over all frames, `[H, W, 3]` uint8 RGB."""
 
@@ -242,11 +247,23 @@ class PartReader(Closing):
             VideoReadError: If there is no such frame or the file cannot be read.
         """
         wanted = np.asarray(indices, np.int64).reshape(-1)
+        self._check_numbers(wanted)
+        return self._reader.frames(wanted + self.first_frame, size=size)
+
+    def frames_in_order(
+        self, indices: Sequence[int] | NDArray[np.integer[Any]], *, threads: int = 1
+    ) -> Iterator[ByteArray]:
+        """Iterate over some frames in one pass; see `VideoReader.frames_in_order`."""
+        wanted = np.asarray(indices, np.int64).reshape(-1)
+        there = wanted[(wanted >= 0) & (wanted < self._num_frames)]
+        yield from self._reader.frames_in_order(there + self.first_frame, threads=threads)
+        self._check_numbers(wanted)
+
+    def _check_numbers(self, wanted: NDArray[np.int64]) -> None:
         for number in wanted[(wanted < 0) | (wanted >= self._num_frames)][:1]:
             raise VideoReadError(
                 f"frame {number} was asked of a part of {self.info.path} that has frames 0 to {self._num_frames - 1}"
             )
-        return self._reader.frames(wanted + self.first_frame, size=size)
 
     def all_frames(self) -> Iterator[ByteArray]:
         """Iterate over the frames of the part, `[H, W, 3]` uint8 RGB."""
@@ -300,12 +317,25 @@ class ResampledReader(Closing):
             VideoReadError: If there is no such tick or the file cannot be read.
         """
         wanted = np.asarray(indices, np.int64).reshape(-1)
+        self._check_numbers(wanted)
+        return self.reader.frames(self.shown[wanted], size=size)
+
+    def frames_in_order(
+        self, indices: Sequence[int] | NDArray[np.integer[Any]], *, threads: int = 1
+    ) -> Iterator[ByteArray]:
+        """Iterate over the frames of some ticks in one pass; see `VideoReader.frames_in_order`."""
+        wanted = np.asarray(indices, np.int64).reshape(-1)
+        stored, counts = np.unique(self.shown[wanted[(wanted >= 0) & (wanted < len(self))]], return_counts=True)
+        frames = self.reader.frames_in_order(stored, threads=threads)
+        yield from chain.from_iterable(map(repeat, frames, counts.tolist()))
+        self._check_numbers(wanted)
+
+    def _check_numbers(self, wanted: NDArray[np.int64]) -> None:
         for number in wanted[(wanted < 0) | (wanted >= len(self))][:1]:
             raise VideoReadError(
                 f"frame {number} was asked of {self.info.path}, which has frames 0 to {len(self) - 1} at the frame "
                 "rate that it is read at"
             )
-        return self.reader.frames(self.shown[wanted], size=size)
 
     def all_frames(self) -> Iterator[ByteArray]:
         """Iterate over the frames of all ticks, `[H, W, 3]` uint8 RGB."""

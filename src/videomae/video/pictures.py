@@ -195,6 +195,13 @@ class PictureReader(Closing):
             found[row] = frame
         return found[rows]
 
+    def frames_in_order(
+        self, indices: Sequence[int] | NDArray[np.integer[Any]], *, threads: int = 1
+    ) -> Iterator[ByteArray]:
+        """Iterate over some frames, one in memory at a time, in one thread; see `VideoReader.frames_in_order`."""
+        for number in np.asarray(indices, np.int64).reshape(-1).tolist():
+            yield self.frames([number])[0]
+
     def all_frames(self) -> Iterator[ByteArray]:
         """Iterate over all frames, one in memory at a time, `[H, W, 3]` uint8 RGB."""
         for number in range(len(self)):

@@ -32,34 +32,42 @@ SECONDS_PER_FRAME = 1.0
 that comes out: several times what decoders need at 8K, so that no sound video comes near it."""
 
 
+LONGEST_WAIT_SECONDS = 10.0
+"""What one call counts at most where it is waited for."""
+
 _MAX_BATCH = 32  # packets that are read ahead; at first as many as were asked for
 
 
 class TimeBudget:
     """How long the codec library may still work on a video, in processor time of this thread.
 
-    Processor time, so that neither a busy machine nor a slow disk makes a sound video a bad one.
+    Processor time, so that neither a busy machine nor a slow disk makes a sound video a bad one. Where the library
+    works in threads of its own, it is the time that this thread waits for them, up to some seconds a call: a process
+    that was stopped for an hour has not decoded for an hour.
     """
 
-    def __init__(self, name: str, size_bytes: int) -> None:
+    def __init__(self, name: str, size_bytes: int, *, is_threaded: bool = False) -> None:
         """Start with what a file of this size may take.
 
         Args:
             name: The video, for messages.
             size_bytes: Its size.
+            is_threaded: Whether other threads do the work.
         """
+        self._clock = time.monotonic if is_threaded else time.thread_time
+        self._most = LONGEST_WAIT_SECONDS if is_threaded else float("inf")
         self._name = name
         self._left = LIMIT_SECONDS + SECONDS_PER_BYTE * max(size_bytes, 0)
         self._allowed = self._left
         self._start = 0.0
 
     def __enter__(self) -> None:
-        self._start = time.thread_time()
+        self._start = self._clock()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._left -= time.thread_time() - self._start
+        self._left -= min(self._clock() - self._start, self._most)
         if self._left < 0 and (error is None or isinstance(error, LIBRARY_ERRORS)):
             raise VideoReadError(
                 f"{self._name} keeps the decoder busy for more than {self._allowed:.0f} seconds: it is damaged or "
