@@ -120,7 +120,7 @@ def step_memory(
         of_decoder = block_bytes(E, mlp, tokens, size, states=states)
         kept_by_decoder += (depth - 1) * (tokens * E * FLOAT32 if checkpointed else of_decoder)
         block = max(block, of_decoder)
-        kept_by_decoder += (4 + norm + alone // 2) * tokens * E * size  # the last block's input, normalized, keys and values
+        kept_by_decoder += (4 + norm + alone // 2) * tokens * E * size  # last input, normalized, keys, values
         kept_by_decoder += ((7 + 2 * norm + again) * E + 2 * mlp) * decoded * size  # its outputs, and the last norm's
         kept_by_decoder += 2 * decoded * P * FLOAT32  # predictions and targets in float32
         loss = decoded * P * (FLOAT32 + (2 * size if bf16 else 0))  # the gradient; under bf16 again, with the logits
