@@ -18,6 +18,7 @@ from benchmarks.flops import classification_flops, pretraining_flops
 from videomae.engine.compiled import compile_each
 from videomae.engine.optim import OptimConfig, build_optimizer, param_groups
 from videomae.engine.precision import autocast
+from videomae.inference.flops import pretraining_flops as flops_of
 from videomae.inference.int8 import in_int8, multiplies_exactly
 from videomae.masking import MaskConfig, MaskIndices, draw_masks
 from videomae.model.classification import VideoMAEForVideoClassification
@@ -27,7 +28,6 @@ from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.patches import membership
 from videomae.train.compiled import compile_parts
 from videomae.train.decoding import decode_in_parts
-from videomae.train.flops import pretraining_flops as flops_of
 from videomae.weights.layouts import to_transformers
 
 Compiled = Literal["none", "blocks", "whole"]

@@ -20,6 +20,7 @@ from videomae.engine.copying import DeviceCopies
 from videomae.engine.optim import build_optimizer, clip_and_norm, param_groups, update_if_finite
 from videomae.engine.precision import autocast
 from videomae.engine.schedule import set_learning_rate
+from videomae.inference.flops import pretraining_flops as flops_of
 from videomae.masking import MaskConfig, MaskIndices, draw_masks
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
@@ -28,7 +29,6 @@ from videomae.model.pretraining import IMAGENET_MEAN, IMAGENET_STD, VideoMAEForP
 from videomae.patches import membership
 from videomae.processing.pixels import normalize
 from videomae.train.compiled import compile_parts
-from videomae.train.flops import pretraining_flops as flops_of
 
 # Clips per step that fill a GPU of 80 GB without running it full.
 PRETRAINING_BATCH = {"tiny": 8, "S": 384, "B": 192, "L": 96, "L-12": 64, "H": 48, "g": 32}

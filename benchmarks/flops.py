@@ -1,18 +1,18 @@
-"""Floating-point operations of the ways in which a pre-training step can be computed; see `videomae.train.flops`."""
+"""Floating-point operations of the ways to compute a pre-training step; see `videomae.inference.flops`."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Literal
 
+from videomae.inference.flops import Flops as Flops
+from videomae.inference.flops import block_flops as block_flops
+from videomae.inference.flops import classification_flops as classification_flops
+from videomae.inference.flops import embedding_flops
+from videomae.inference.flops import pretraining_flops as exact_flops
 from videomae.masking import hidden_count
 from videomae.model.config import VideoMAEConfig
 from videomae.model.embeddings import native_grid
-from videomae.train.flops import Flops as Flops
-from videomae.train.flops import block_flops as block_flops
-from videomae.train.flops import classification_flops as classification_flops
-from videomae.train.flops import embedding_flops
-from videomae.train.flops import pretraining_flops as exact_flops
 
 Variant = Literal["naive", "exact", "dual"]
 

@@ -21,6 +21,7 @@ from videomae.command_options import (
     add_device,
     add_model,
     add_source,
+    add_speed,
     add_videos,
     command_parser,
     parsed,
@@ -28,6 +29,7 @@ from videomae.command_options import (
     plain_warnings,
     run_part,
     told_default,
+    told_speed,
 )
 from videomae.data_commands import DATA_PARTS
 from videomae.engine.configs import InferencePrecision
@@ -82,13 +84,20 @@ def predict(arguments: list[str]) -> int:
     add_clip(parser)
     add_device(parser)
     parser.add_argument("--precision", type=InferencePrecision, default="auto", help="bf16 where it is fast; or int8")
+    add_speed(parser)
     options = parsed(parser, arguments)
 
     from videomae.inference.predictor import Predictor, predict_files
 
-    predictor = Predictor(options.model, clip=options.clip, device=options.device, precision=options.precision)
+    predictor = Predictor(
+        options.model,
+        clip=options.clip,
+        device=options.device,
+        precision=options.precision,
+        speed=options.speed,
+    )
     return predict_files(
-        predictor, options.videos, top_k=options.top_k, num_views=options.num_views, json=options.json
+        told_speed(predictor), options.videos, top_k=options.top_k, num_views=options.num_views, json=options.json
     )
 
 

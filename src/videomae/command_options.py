@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
+    from videomae.inference.predictor import Predictor
+
 MODEL_HELP = "folder of a model or of a finished run, weights file, owner/name on the Hub, or default"
 
 LABELLED_HELP = "a folder with one folder of videos for each class or with labels.csv, or a manifest (.csv, .parquet)"
@@ -78,6 +80,20 @@ def add_device(parser: ArgumentParser) -> None:
     from videomae.engine.configs import DeviceName
 
     parser.add_argument("--device", type=DeviceName, default="auto", help="where to compute")
+
+
+def add_speed(parser: ArgumentParser) -> None:
+    """Add `--speed`; `told_speed` then tells what it does."""
+    help_text = "how many times fewer operations a clip takes, by merging tokens that are alike; 1: none"
+    parser.add_argument("--speed", type=float, default=1.0, help=help_text)
+
+
+def told_speed(predictor: Predictor) -> Predictor:
+    """Return a predictor, after telling on standard error what it merges, where it does."""
+    if predictor.merging is not None:
+        note = "videomae evaluate --speed measures on labelled videos what that changes and gains"
+        print(f"{predictor.merging.line()}; {note}", file=sys.stderr)
+    return predictor
 
 
 def parsed(parser: ArgumentParser, arguments: Sequence[str]) -> Any:

@@ -31,9 +31,7 @@ def evaluate(arguments: list[str]) -> int:
 
     if options.report is not None:
         check_report_folder(options.report)
-    config = EvaluationConfig(
-        views=options.views, batch_size=options.batch_size, workers=options.workers, precision=options.precision
-    )
+    config = EvaluationConfig(options.views, options.batch_size, options.workers, options.precision, options.speed)
     result = evaluate_folder(
         options.model,
         options.data,

@@ -5,7 +5,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from videomae.command_options import MODEL_HELP, add_clip, add_device, command_parser, parsed
+from videomae.command_options import (
+    MODEL_HELP,
+    add_clip,
+    add_device,
+    add_speed,
+    command_parser,
+    parsed,
+    told_speed,
+)
 
 EXIT_BAD_VIDEO = 2
 
@@ -34,6 +42,7 @@ def timeline(arguments: list[str]) -> int:
     parser.add_argument("--precision", type=InferencePrecision, default="auto", help="bf16 where it is fast; or int8")
     add_clip(parser)
     add_device(parser)
+    add_speed(parser)
     options = vars(parsed(parser, arguments))
 
     from videomae.inference.files import list_inputs
@@ -52,8 +61,14 @@ def timeline(arguments: list[str]) -> int:
     if annotated is not None:
         check_annotated(annotated, num_videos=num_videos)
     config = TimelineConfig(**{name: options[name] for name in TimelineConfig.__dataclass_fields__})
-    predictor = Predictor(
-        options["model"], clip=options["clip"], device=options["device"], precision=options["precision"]
+    predictor = told_speed(
+        Predictor(
+            options["model"],
+            clip=options["clip"],
+            device=options["device"],
+            precision=options["precision"],
+            speed=options["speed"],
+        )
     )
     kept = KeptScores(Path(names[0].replace(PLACEHOLDER, "video")), predictor, config, resume=options["resume"])
     with ScanProgress(num_videos) as progress:
@@ -103,6 +118,7 @@ def stream(arguments: list[str]) -> int:
     parser.add_argument("--record_seconds", type=float, default=60.0, help="how much of them is kept")
     add_clip(parser)
     add_device(parser)
+    add_speed(parser)
     options = vars(parsed(parser, arguments))
 
     from videomae.inference.predictor import Predictor
@@ -110,7 +126,9 @@ def stream(arguments: list[str]) -> int:
     from videomae.live.sinks import EventSinks
 
     config = StreamConfig(**{name: options[name] for name in StreamConfig.__dataclass_fields__})
-    predictor = Predictor(options["model"], clip=options["clip"], device=options["device"])
+    predictor = told_speed(
+        Predictor(options["model"], clip=options["clip"], device=options["device"], speed=options["speed"])
+    )
     with EventSinks(file=options["events"], webhook=options["webhook"], command=options["exec"]) as sinks:
         done = run_stream(
             predictor,

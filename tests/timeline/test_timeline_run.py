@@ -166,6 +166,9 @@ def test_another_model_or_window_cannot_go_on_with_kept_scores(
     KeptScores(out, predictor, TimelineConfig(high=0.7), resume=True)  # thresholds may change
     with pytest.raises(RunError, match=r"was begun with another step \(None, now 0\.5\): .* leave out --resume"):
         KeptScores(out, predictor, TimelineConfig(step=0.5), resume=True)
+    faster = Predictor(predictor.source, device="cpu", speed=1.005)
+    with pytest.raises(RunError, match=r"was begun with another speed \(1\.0, now 1\.005\)"):
+        KeptScores(out, faster, TimelineConfig(), resume=True)
     weights = predictor.model.classifier.weight.detach().clone()
     try:
         predictor.model.classifier.weight.data[0, 0] += 0.5

@@ -164,6 +164,7 @@ def pipeline(
     *,
     device: torch.device | str | int | None = None,
     dtype: torch.dtype | str | None = None,
+    speed: float = 1.0,
     **options: Any,
 ) -> VideoClassificationPipeline:
     """Make a callable that classifies videos, as transformers' function of this name does.
@@ -174,6 +175,7 @@ def pipeline(
         device: Where to compute: a device, the number of a GPU (-1: the CPU), or "auto". Where not given, a model in
             memory stays where it is, and a loaded one goes to the GPU if there is one.
         dtype: Of the parameters; float32 where not given. `torch_dtype` is its older name.
+        speed: How many times fewer operations a clip takes, as for `Predictor`; transformers has no such argument.
         **options: `image_processor` (or `video_processor`, `feature_extractor`, `processor`): frames to pixel values,
             or the folder or Hub name of it, where it is not to be that of the model's folder; `clip`: how clips are
             sampled where the folder does not say; defaults of the call's `top_k`, `num_frames`,
@@ -232,7 +234,8 @@ def pipeline(
     clip = options.get("clip") or _trained_clip(processor, classifier)
     assumed = replace(PUBLISHED_CLIP, num_frames=classifier.config.num_frames)
     loaded = LoadedModel(source, classifier.eval(), _of_frames(processor), clip or assumed)
-    return VideoClassificationPipeline(Predictor.from_loaded(loaded), processor, clip, defaults=defaults)
+    predictor = Predictor.from_loaded(loaded, speed=speed)
+    return VideoClassificationPipeline(predictor, processor, clip, defaults=defaults)
 
 
 def _older_names(dtype: Any, device: Any, options: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -39,7 +39,7 @@ class StepWork:
     """What a step computes, on all processes of the run together."""
 
     flops: float
-    """Floating-point operations of the forward and the backward pass, from `train/flops.py`."""
+    """Floating-point operations of the forward and the backward pass, from `inference/flops.py`."""
     peak: float | None = None
     """Operations a second that the run's devices reach at multiplying matrices; None: not measured."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from videomae.data.configs import SplitName
+from videomae.data.configs import ProblemType, SplitName
 from videomae.data.datasets import BadVideo
 from videomae.data.manifest import Manifest
 from videomae.data.scan import scan_labelled
@@ -27,6 +27,7 @@ from videomae.engine.precision import DeviceName, autocast
 from videomae.engine.progress import TrainingProgress
 from videomae.engine.workers import running_workers, start_worker
 from videomae.errors import RunError, VideoReadError
+from videomae.evaluation.agreement import Agreement, Comparison
 from videomae.evaluation.classes import model_targets, problem_of_model
 from videomae.evaluation.configs import ProtocolName, by_protocol
 from videomae.evaluation.results import EvaluationConfig, EvaluationResult, VideoResult, metrics_of
@@ -61,7 +62,7 @@ def evaluate(
         manifest: Labelled videos; their class names must be among the classifier's.
         processor: Resizing, crop size, mean and std.
         clip: How clips are sampled.
-        config: Views, batches, workers, precision; the published Kinetics protocol where not given.
+        config: Views, batches, workers, precision, speed; the published Kinetics protocol where not given.
         thresholds: Scores from which labels count as present, by name, where a video may have several; 0.5 for a
             label without one. They must not have been chosen on these videos.
         on_progress: Called after each video with (done, total).
@@ -80,7 +81,7 @@ def evaluate(
     targets = model_targets(model.config, manifest)
     check_clip(clip, model.config)
     check_views(processor, config.views)
-    merger = _ViewMerger(model, processor, config, num_videos=len(manifest.rows))
+    merger = _ViewMerger(model, processor, config, problem=targets.problem, num_videos=len(manifest.rows))
     dataset = _ViewsDataset(manifest, clip=clip, config=config, processor=processor)
     was_training = model.training
     model.eval()
@@ -114,6 +115,7 @@ def evaluate(
         config=config,
         problem=targets.problem,
         thresholds=levels,
+        agreement=merger.agreement(good, rows, levels),
     )
 
 
@@ -228,6 +230,7 @@ class _ViewMerger:
         processor: VideoMAEImageProcessor,
         config: EvaluationConfig,
         *,
+        problem: ProblemType,
         num_videos: int,
     ) -> None:
         self.model = model
@@ -237,6 +240,11 @@ class _ViewMerger:
         self.forward, self.dtype = in_precision(model, config.precision)
         self.probabilities: FloatArray = np.zeros((num_videos, model.config.num_labels))
         """`[n, K]` float64, complete after `flush`."""
+        self.comparison = (
+            Comparison(self.forward, config.speed, problem=problem, num_videos=num_videos)
+            if config.speed > 1.0
+            else None
+        )
         self._pending: list[tuple[int, float, Tensor]] = []
 
     def add(self, number: int, views: VideoViews) -> None:
@@ -263,11 +271,27 @@ class _ViewMerger:
             num_channels=self.model.config.num_channels,
         )
         with autocast(self.model.device, self.dtype):
-            logits = self.forward(pixel_values).logits
+            if self.comparison is None:
+                self._add(self.probabilities, self.forward(pixel_values).logits, numbers, weights)
+                return
+            fewer, whole = self.comparison.logits(pixel_values)
+        self._add(self.probabilities, fewer, numbers, weights)
+        self._add(self.comparison.probabilities, whole, numbers, weights)
+
+    def agreement(
+        self, numbers: Sequence[int], rows: Sequence[VideoResult], thresholds: Sequence[float]
+    ) -> Agreement | None:
+        """Return what the speed changed and gained on these rows of the manifest, whose results are given."""
+        if self.comparison is None:
+            return None
+        labels, groups = [row.label for row in rows], [row.group for row in rows]
+        return self.comparison.result(self.probabilities, numbers, labels, groups, thresholds)
+
+    def _add(self, sums: FloatArray, logits: Tensor, numbers: Sequence[int], weights: Sequence[float]) -> None:
         activation = usual_activation(self.model.config)
         rows = scores_of(logits.cpu().double(), activation).numpy()  # [B, K]; cpu(): not every device has float64
         for number, weight, row in zip(numbers, weights, rows, strict=True):
-            self.probabilities[number] += weight * row
+            sums[number] += weight * row
 
 
 def _classify_all(

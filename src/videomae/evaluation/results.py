@@ -20,6 +20,7 @@ from videomae.atomic import write_text_atomic
 from videomae.data.configs import ProblemType
 from videomae.data.datasets import BadVideo
 from videomae.errors import RunError
+from videomae.evaluation.agreement import Agreement
 from videomae.evaluation.configs import EvaluationConfig as EvaluationConfig
 from videomae.evaluation.configs import ViewsConfig
 from videomae.evaluation.label_metrics import LabelMetrics, compute_label_metrics
@@ -73,6 +74,8 @@ class EvaluationResult:
     """What the outputs are."""
     thresholds: tuple[float, ...] = ()
     """`[K]` score from which each label counts as present; empty where no label is independent of the others."""
+    agreement: Agreement | None = None
+    """What `config.speed` changed and gained; None at speed 1."""
 
     @property
     def choice(self) -> Metrics:
@@ -95,7 +98,8 @@ class EvaluationResult:
 
         Its size does not depend on the number of classes or videos; `to_json` has the rest.
         """
-        return {**self.metrics.to_dict(), "num_bad_videos": len(self.bad)}
+        speed = {} if self.agreement is None else {"speed": self.agreement.to_dict()}
+        return {**self.metrics.to_dict(), "num_bad_videos": len(self.bad), **speed}
 
     def to_json(self) -> str:
         """Return the whole result as strict JSON text; `load_evaluation` reads it from a file.
@@ -131,9 +135,13 @@ class EvaluationResult:
         except OSError as error:
             raise RunError(f"cannot write {os.fspath(path)}: {error.strerror or error}") from None
 
+    def figures(self) -> list[str]:
+        """Return the figures for people."""
+        return [*self.metrics.lines(), *([] if self.agreement is None else self.agreement.lines())]
+
     def summary(self) -> list[str]:
         """Return lines for people: the figures, and every video that could not be read with its reason."""
-        lines = self.metrics.lines()
+        lines = self.figures()
         if self.bad:
             total = len(self.bad) + len(self.rows)
             lines.append(f"{len(self.bad)} of {total} videos could not be read and are not counted:")
@@ -152,6 +160,7 @@ def load_evaluation(path: str | os.PathLike[str]) -> EvaluationResult:
         config = values["config"]
         problem = values.get("problem", "single_label_classification")
         thresholds = tuple(values.get("thresholds", ()))
+        agreement = values["metrics"].get("speed")
         rows = tuple(
             VideoResult(
                 one["path"],
@@ -173,6 +182,7 @@ def load_evaluation(path: str | os.PathLike[str]) -> EvaluationResult:
             config=EvaluationConfig(**{**config, "views": ViewsConfig(**config["views"])}),
             problem=problem,
             thresholds=thresholds,
+            agreement=None if agreement is None else Agreement.from_dict(agreement),
         )
     except OSError as error:
         raise RunError(f"cannot read {os.fspath(path)}: {error.strerror or error}") from None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json as json_format
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self, overload
@@ -28,11 +28,13 @@ from videomae.engine.configs import DeviceName, InferencePrecision
 from videomae.engine.precision import autocast
 from videomae.errors import ConfigError, RunError, VideoReadError
 from videomae.inference.clips import DEFAULT_BATCH_SIZE, ReadFrames, check_batch_size, clip_batches, normalized
+from videomae.inference.configs import check_speed
 from videomae.inference.files import collection_store, list_videos
 from videomae.inference.inputs import EncodedVideo, VideoInput, batch_of, open_frames, path_of
 from videomae.inference.int8 import in_precision, settled_precision
 from videomae.inference.loaded import LoadedModel, check_clip, load_classifier
 from videomae.inference.scores import Activation, scores_of, settled_thresholds, usual_activation
+from videomae.inference.token_merging import MergingClassifier
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.video.index_store import IndexStore
 from videomae.video.sampling import ClipConfig, IntArray, clip_indices, clip_indices_of_frames
@@ -91,10 +93,12 @@ class Predictor:
         precision: Compute dtype of matrix multiplications. float32 by default, so that probabilities are the same
             everywhere; int8 is for CPUs and the fastest, and rounds most.
         batch_size: Views in one forward pass. It bounds the memory used, however many views are asked for.
+        speed: How many times fewer operations a clip takes, at least 1; see `token_merging`. 1 merges nothing.
 
     Raises:
         WeightsError: If the source cannot be loaded or holds no classifier.
-        ConfigError: If the clip does not fit the model, the batch size is below 1, or the device is not there.
+        ConfigError: If the clip does not fit the model, the batch size is below 1, the device is not there, or the
+            speed is below 1 or more than the model has tokens for.
     """
 
     def __init__(
@@ -105,8 +109,10 @@ class Predictor:
         clip: ClipConfig | None = None,
         precision: InferencePrecision = "fp32",
         batch_size: int = DEFAULT_BATCH_SIZE,
+        speed: float = 1.0,
     ) -> None:
-        self._take(load_classifier(source, clip=clip, device=device), precision, batch_size)
+        check_speed(speed)  # before anything is read
+        self._take(load_classifier(source, clip=clip, device=device), precision, batch_size, speed)
 
     @classmethod
     def from_loaded(
@@ -115,14 +121,19 @@ class Predictor:
         *,
         precision: InferencePrecision = "fp32",
         batch_size: int = DEFAULT_BATCH_SIZE,
+        speed: float = 1.0,
     ) -> Self:
         """Make a predictor of a classifier that is in memory; the other arguments are those of the class."""
         predictor = cls.__new__(cls)
-        predictor._take(loaded, precision, batch_size)
+        predictor._take(loaded, precision, batch_size, speed)
         return predictor
 
     def _take(
-        self, loaded: LoadedModel[VideoMAEForVideoClassification], precision: InferencePrecision, batch_size: int
+        self,
+        loaded: LoadedModel[VideoMAEForVideoClassification],
+        precision: InferencePrecision,
+        batch_size: int,
+        speed: float,
     ) -> None:
         check_batch_size(batch_size)
         self.source = loaded.source
@@ -132,7 +143,10 @@ class Predictor:
         self.classes = loaded.classes
         self.thresholds = settled_thresholds(loaded.thresholds, loaded.classes)
         self.batch_size = batch_size
-        self._forward, self._dtype = in_precision(loaded.model, precision)
+        rounded, self._dtype = in_precision(loaded.model, precision)
+        self.merging = MergingClassifier(rounded, speed) if speed > 1.0 else None
+        """What merges tokens; None where nothing does, at speed 1."""
+        self._forward: Callable[[Tensor], Any] = self.merging or rounded
         self.precision = settled_precision(precision, loaded.model.device)
 
     @overload

@@ -97,7 +97,7 @@ def outcome_section(result: EvaluationResult, *, title: str) -> Section:
 
 
 def _figures(result: EvaluationResult) -> list[Block]:
-    blocks: list[Block] = [Text(line) for line in result.metrics.lines()]
+    blocks: list[Block] = [Text(line) for line in result.figures()]
     if result.metrics.num_groups is None:
         blocks.append(
             Text(

@@ -196,6 +196,9 @@ def _protocol(record: ModelRecord) -> str:
     parts = []
     if views:
         parts.append(f"{views.get('num_clips')} clip(s) and {views.get('num_crops')} crop(s) of each video")
+    speed = _mapping(recipe.get("evaluation")).get("speed", 1.0)
+    if speed != 1.0:
+        parts.append(f"{speed:g} times fewer operations")
     if record.sampling is not None:
         parts.append(f"{record.sampling.num_frames} frames, stride {record.sampling.stride}")
     protocol = "Protocol: " + ", ".join(parts) if parts else "The record does not name the protocol"

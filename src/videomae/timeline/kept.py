@@ -67,6 +67,7 @@ class KeptScores:
             "model": model_identity(predictor),
             "classes": list(predictor.classes),
             "clip": asdict(predictor.clip),
+            "speed": 1.0 if predictor.merging is None else predictor.merging.speed,
             "precision": predictor.precision,
             **{name: getattr(config, name) for name in ("window", "step", "batch_size")},
         }

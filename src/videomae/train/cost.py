@@ -15,11 +15,11 @@ from torch import nn
 from videomae.engine.loop import LoopConfig
 from videomae.engine.peak import peak_flops_per_second
 from videomae.engine.progress import StepWork
+from videomae.inference.flops import classification_flops, pretraining_flops
 from videomae.masking import draw_masks
 from videomae.model.config import VideoMAEConfig
 from videomae.model.embeddings import native_grid
 from videomae.recipes.schema import PretrainRecipe
-from videomae.train.flops import classification_flops, pretraining_flops
 from videomae.train.step import StepPlan
 from videomae.train.trained import TrainedParts
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from torch import nn
 
+from videomae.inference.flops import embedding_flops
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.embeddings import native_grid
 from videomae.model.layers import VideoMAELayer
-from videomae.train.flops import embedding_flops
 
 
 @dataclass(frozen=True)
