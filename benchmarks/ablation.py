@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from benchmarks.contenders import SIZES, Setting, pretraining_task
 from benchmarks.measure import time_in_turn
 from videomae import pixel_loss
-from videomae.model import cpu_attention, layers
+from videomae.model import cpu_attention, layers, pretraining
 from videomae.model.embeddings import VideoMAEEmbeddings
 from videomae.model.layers import run_layers
 from videomae.model.outputs import VideoMAEDecoderOutput
@@ -88,11 +88,17 @@ def plain_targets(pixel_values: Tensor, decoded_indices: Tensor, size: TubeletSi
     return whitened.flatten(2)
 
 
-def plain_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+def plain_loss(logits: Tensor, targets: Tensor, weights: Tensor, count: Tensor | None) -> Tensor:
     """Square and average by autograd's own operations."""
     per_token = (logits.float() - targets).square().mean(dim=-1)
     counted = weights.to(per_token.dtype)
-    return (per_token * counted).sum() / counted.sum()
+    return (per_token * counted).sum() / (counted.sum() if count is None else count)
+
+
+def decode_at_once(loss_of: Any, states: Tensor, parameters: Any, *, rows: int) -> tuple[Tensor, Tensor]:
+    """Decode all clips together, and leave the backward pass to autograd."""
+    loss, logits = loss_of(states, slice(None))
+    return loss, logits
 
 
 DECISIONS: dict[str, tuple[Change, ...]] = {
@@ -111,6 +117,7 @@ DECISIONS: dict[str, tuple[Change, ...]] = {
     ),
     "LayerNorm in bfloat16": ((layers, "normalized", norm_in_bfloat16),),
     "all tubelets embedded": ((VideoMAEEmbeddings, "forward", embed_everything),),
+    "all clips decoded at once": ((pretraining, "loss_in_parts", decode_at_once),),
     "last decoder block whole": ((VideoMAEDecoder, "forward", decode_everything),),
     "targets not in place": ((pixel_loss, "pixel_targets", plain_targets),),
     "loss by single operations": ((pixel_loss, "reconstruction_loss", plain_loss),),

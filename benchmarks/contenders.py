@@ -27,6 +27,7 @@ from videomae.model.embeddings import native_grid
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.patches import membership
 from videomae.train.compiled import compile_parts
+from videomae.train.decoding import decode_in_parts
 from videomae.weights.layouts import to_transformers
 
 Compiled = Literal["none", "blocks", "whole"]
@@ -146,6 +147,8 @@ def pretraining_task(size: str, setting: Setting, *, batch: int, mask: MaskConfi
                 inputs |= {"bool_masked_pos": hidden}
                 flops = pretraining_flops(config, variant="naive", ratio=MASK_RATIO).step
             forward = compile_model(model, what)
+            if isinstance(model, VideoMAEForPreTraining):
+                decode_in_parts(model)
 
             def loss_of(forward: Callable[..., Any] = forward, inputs: dict[str, Tensor] = inputs) -> Tensor:
                 loss: Tensor = forward(**inputs).loss

@@ -140,13 +140,23 @@ def cpu_flags() -> list[str]:
     return [flag for flag in CPU_FLAGS if found.get(flag)]
 
 
-def write(folder: Path, stem: str, rows: list[Row], facts: dict[str, object]) -> tuple[Path, Path]:
-    """Write `<stem>.json` and `<stem>.md` into a folder, made if missing; returns both paths."""
+def write(
+    folder: Path, stem: str, rows: list[Row], facts: dict[str, object], shares: Sequence[str] = ()
+) -> tuple[Path, Path]:
+    """Write `<stem>.json` and `<stem>.md` into a folder, made if missing; returns both paths.
+
+    Args:
+        folder: For both.
+        stem: Of their names.
+        rows: Of the table.
+        facts: What the figures depend on.
+        shares: Lines on where the time goes, for people.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     as_json, as_markdown = folder / f"{stem}.json", folder / f"{stem}.md"
     values = {**facts, "rows": [asdict(row) for row in rows]}
     as_json.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    as_markdown.write_text(markdown(rows, facts), encoding="utf-8")
+    as_markdown.write_text("\n".join([markdown(rows, facts), *shares]), encoding="utf-8")
     return as_json, as_markdown
 
 

@@ -3,9 +3,10 @@
     python -m benchmarks.run --suite pretrain --device cpu --sizes S,B
     python -m benchmarks.run --suite memory --device cpu --sizes S,B --compile none
     python -m benchmarks.run --suite inference --precision fp32
+    python -m benchmarks.run --suite end_to_end --sizes S --image_size 112
 
 All contenders get the same pixels, masks and weights, and their losses must agree before the clock starts. On a GPU
-`python -m benchmarks.cuda` measures every suite in one process.
+`python -m benchmarks.cuda` measures every suite but the last in one process. `--profile` tells where the time goes.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from __future__ import annotations
 import argparse
 import datetime
 import gc
+import multiprocessing
 import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -31,14 +35,15 @@ from benchmarks.contenders import (
 )
 from benchmarks.measure import peak_memory, product_rate, time_in_turn
 from benchmarks.report import Row, machine, rows_of, table, write
+from benchmarks.shares import share_lines
 from videomae.engine.precision import compute_dtype, pick_device
 from videomae.masking import MaskConfig
 
 RESULTS = Path(__file__).parent / "results"
 COMPILED = ("none", "blocks", "whole")
 # Clips per call. On a CPU more of them change little.
-BATCH = {"pretrain": 4, "finetune": 2, "inference": 1, "memory": 4}
-BATCH_ON_A_GPU = {"pretrain": 64, "finetune": 32, "inference": 32, "memory": 64}
+BATCH = {"pretrain": 4, "finetune": 2, "inference": 1, "memory": 4, "end_to_end": 8}
+BATCH_ON_A_GPU = {"pretrain": 64, "finetune": 32, "inference": 32, "memory": 64, "end_to_end": 64}
 V2 = MaskConfig(decoder_kind="running_cell", decoder_ratio=0.5)  # VideoMAE V2's decoder masking
 WARMUP_ROUNDS = 1  # after the first call, in which things are compiled
 
@@ -66,8 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = pick_device(options.device)
     dtype = compute_dtype(options.precision, device)
     name = "bf16" if dtype == torch.bfloat16 else "fp32"
-    products = product_rate(device, dtype)
     batch = options.batch or (BATCH_ON_A_GPU if device.type == "cuda" else BATCH)[options.suite]
+    stem = f"{datetime.date.today()}-{device.type}-{options.tag or name}-{options.suite}-{'-'.join(options.sizes)}"
+    if options.suite == "end_to_end":
+        from_files(options, stem, device=device, dtype=dtype, batch=batch)
+        return
+    products = product_rate(device, dtype)
     facts: dict[str, object] = {
         "date": datetime.date.today().isoformat(),
         "command": command(options, device.type, name, batch),
@@ -76,13 +85,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         **machine(device),
     }
     rows: list[Row] = []
-    stem = f"{facts['date']}-{device.type}-{options.tag or name}-{options.suite}-{'-'.join(options.sizes)}"
+    setting, shares = Setting(device, dtype, tuple(options.compile)), list[str]()
     for size in options.sizes:
-        for build in tasks(options.suite, size, Setting(device, dtype, tuple(options.compile)), batch):
-            rows += measure(build(), size, options.rounds, products=products, device=device)
+        for build in tasks(options.suite, size, setting, batch):
+            task = build()
+            rows += measure(task, size, options.rounds, products=products, device=device)
+            if options.suite == "memory" and device.type == "cpu":
+                rows[-len(task.contenders) :] = alone(rows[-len(task.contenders) :], size, setting, batch)
+            if options.profile:
+                shares += [*share_lines(task, size), ""]
+            del task
             gc.collect()
-            written = write(options.out, stem, rows, facts)  # after each, for the case that the run is cut
-    print("\n".join(table(rows)))
+            written = write(options.out, stem, rows, facts, shares)  # after each: a run may be cut
+    print("\n".join([*table(rows), "", *shares]))
     for path in written:
         print(path)
 
@@ -100,6 +115,59 @@ def measure(task: Task, size: str, rounds: int, *, products: float, device: torc
     return rows_of(task, size, times, memory, firsts, products=products, device=device)
 
 
+def alone(rows: list[Row], size: str, setting: Setting, batch: int) -> list[Row]:
+    """Return rows with the memory of each contender measured in a process of its own, of no history."""
+    start = multiprocessing.get_context("spawn")
+    found = []
+    for place, row in enumerate(rows):
+        with ProcessPoolExecutor(1, mp_context=start) as process:
+            memory = process.submit(memory_of, place, size, setting, batch, torch.get_num_threads()).result()
+        found.append(replace(row, peak_memory_bytes=memory))
+    return found
+
+
+def memory_of(place: int, size: str, setting: Setting, batch: int, threads: int) -> int | None:
+    """Return the memory of one contender's step, the third."""
+    torch.set_num_threads(threads)
+    (build,) = tasks("memory", size, setting, batch)
+    run = build().contenders[place].run
+    for _ in range(2):
+        run()
+    return peak_memory(run, setting.device)
+
+
+def from_files(
+    options: argparse.Namespace, stem: str, *, device: torch.device, dtype: torch.dtype, batch: int
+) -> None:
+    """Measure the suite that starts from video files."""
+    from benchmarks import end_to_end
+
+    given = {"suite": "end_to_end", "device": device.type, "sizes": ",".join(options.sizes), "batch": batch}
+    names = ("image_size", "num_videos", "seconds", "steps", "workers", "rounds", "core_hour", "gpu_hour")
+    given |= {name: getattr(options, name) for name in ("precision", *names)}
+    words = [
+        word
+        for name, value in given.items()
+        for word in (f"--{name}", f"{value:g}" if name.endswith("hour") else str(value))
+    ]
+    words += ["--at_once"] if options.at_once else []
+    facts = {
+        "date": datetime.date.today().isoformat(),
+        "command": shlex.join(["python", "-m", "benchmarks.run", *words, "--threads", str(torch.get_num_threads())]),
+        "videos": "given" if options.videos else "generated",
+        **machine(device),
+    }
+    options.batch, before = batch, list[end_to_end.EndToEndRow]()
+    for size in options.sizes:
+        rows = []
+        for rows in end_to_end.measure(options, size, device=device, bf16=dtype == torch.bfloat16):
+            written = end_to_end.write(options.out, stem, [*before, *rows], facts)
+        before += rows
+    print("\n".join(end_to_end.table(before)))
+    for path in written:
+        print(path)
+
+
 def command(options: argparse.Namespace, device: str, precision: str, batch: int) -> str:
     """Return the command that repeats this run, with its defaults spelt out and without the author's folder."""
     given = ["--suite", options.suite, "--device", device, "--sizes", ",".join(options.sizes), "--batch", str(batch)]
@@ -114,6 +182,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--suite", choices=tuple(BATCH), default="pretrain")
     found.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu")
     found.add_argument("--sizes", type=_sizes, default=["S", "B"], help=f"of {','.join(SIZES)}; default S,B")
+    found.add_argument("--profile", action="store_true", help="tell where the time goes, by kinds of operators")
     found.add_argument("--peer", choices=("transformers",), default="transformers", help="who else takes part")
     found.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of all contenders")
     found.add_argument(
@@ -124,6 +193,18 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--threads", type=_positive, help="CPU threads; default torch's")
     found.add_argument("--tag", default="", help="of the processor, in the names of the files; default the precision")
     found.add_argument("--out", type=Path, default=RESULTS, help="folder for the JSON and the Markdown file")
+    files = found.add_argument_group("the suite end_to_end, which trains from video files")
+    files.add_argument("--videos", type=Path, help="folder or manifest; default: generated ones")
+    files.add_argument("--num_videos", type=_positive, default=16, help="generated videos; default 16")
+    files.add_argument("--seconds", type=_positive, default=10, help="length of each; default 10")
+    files.add_argument("--image_size", type=_positive, default=112, help="height and width of clips; default 112")
+    files.add_argument("--steps", type=_positive, default=10, help="steps of a run that count; default 10")
+    files.add_argument(
+        "--workers", type=_positive, default=1, help="processes that read; default 1, as the command has"
+    )
+    files.add_argument("--at_once", action="store_true", help="all runs of a round together, on a busy machine")
+    files.add_argument("--core_hour", type=float, default=0.04, help="price of an hour of a CPU core; default 0.04")
+    files.add_argument("--gpu_hour", type=float, default=2.5, help="price of an hour of a GPU; default 2.5")
     return found
 
 

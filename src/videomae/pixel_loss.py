@@ -41,21 +41,25 @@ def pixel_targets(pixel_values: Tensor, decoded_indices: Tensor, size: TubeletSi
     return tubelets.transpose(2, 3).flatten(2)  # [B, M, P]
 
 
-def reconstruction_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+def reconstruction_loss(
+    logits: Tensor, targets: Tensor, weights: Tensor | None = None, count: Tensor | float | None = None
+) -> Tensor:
     """Return the mean squared error, 0-d float32.
 
     Args:
         logits: `[B, M, P]`.
         targets: `[B, M, P]` float32.
         weights: `[B, M]` bool or float; tokens with 0 do not count. None: all count.
+        count: Number of tokens to divide by, where these are a part of them; None: of those that count here.
 
     Source: VideoMAE, equation 1; VideoMAE V2, which divides by the number of tokens that count.
     """
     if weights is None:
-        return F.mse_loss(logits.float(), targets)
+        mean = F.mse_loss(logits.float(), targets)
+        return mean if count is None else mean * (targets.shape[:2].numel() / count)
     per_token = F.mse_loss(logits.float(), targets, reduction="none").mean(dim=-1)  # [B, M]
     counted = weights.to(per_token.dtype)
-    return (per_token * counted).sum() / counted.sum()
+    return (per_token * counted).sum() / (counted.sum() if count is None else count)
 
 
 def pixel_loss(
@@ -66,7 +70,8 @@ def pixel_loss(
     size: TubeletSize,
     *,
     normalized: bool,
+    count: Tensor | float | None = None,
 ) -> Tensor:
     """Return the reconstruction loss of predictions `[B, M, P]`; one function, so that it can be compiled as one."""
     targets = pixel_targets(pixel_values, decoded_indices, size, normalized=normalized)
-    return reconstruction_loss(logits, targets, weights)
+    return reconstruction_loss(logits, targets, weights, count)

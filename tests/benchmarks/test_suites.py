@@ -23,6 +23,7 @@ from benchmarks.contenders import (
 from benchmarks.measure import Times, peak_memory, ratio, time_in_turn
 from benchmarks.report import rows_of
 from benchmarks.run import main
+from benchmarks.shares import KINDS, REST, kind_of, share_lines, shares_of
 
 from videomae.weights.layouts import to_transformers
 
@@ -152,6 +153,41 @@ def test_rounds_are_in_turn_and_the_first_to_go_changes() -> None:
 def test_the_ratio_is_the_median_of_the_rounds_ratios() -> None:
     found = ratio((1.0, 2.0, 4.0), (2.0, 6.0, 4.0))
     assert (found.median, found.lowest, found.highest) == (2.0, 1.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("operator", "kind"),
+    [
+        ("aten::addmm", "products with weights"),
+        ("aten::bmm", "attention: its products, or torch's fused kernel"),
+        (
+            "aten::_scaled_dot_product_flash_attention_for_cpu_backward",
+            "attention: its products, or torch's fused kernel",
+        ),
+        ("aten::_softmax_backward_data", "attention: softmax and its gradient"),
+        ("aten::add", "additions and scalings"),
+        ("aten::gelu_backward", "GELU and its gradient"),
+        ("aten::index", REST),
+    ],
+)
+def test_operators_are_told_apart(operator: str, kind: str) -> None:
+    assert kind_of(operator) == kind
+
+
+def test_the_shares_of_a_step_are_its_time() -> None:
+    task = pretraining_task("tiny", BF16, batch=2)
+    run = task.contenders[0].run
+    run()
+    found = shares_of(run)
+    assert set(found) == {*KINDS, REST}
+    for kind in (*KINDS, REST):
+        assert found[kind] > 0, kind
+    (times,) = time_in_turn(run, warmup=1, rounds=5, device=CPU)
+    assert sum(found.values()) < 20 * statistics.median(times.wall)  # the profiler's own cost is large in small steps
+    lines = share_lines(task, "tiny")
+    assert lines[0] == "tiny pretrain, batch 2:"
+    assert lines[2].count("ours, ms") == lines[2].count("transformers, ms") == 1
+    assert len(lines) == 4 + len(KINDS) + 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the resident set is read from /proc")

@@ -8,17 +8,19 @@ no loss.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from videomae.engine.compiled import compiled
+from videomae.engine.parted import loss_in_parts
 from videomae.model.base import VideoMAEPreTrainedModel, draw_linear, drawn_modules
 from videomae.model.config import VideoMAEConfig
 from videomae.model.embeddings import native_grid, trained_grid, tubelet_size
 from videomae.model.encoder import VideoMAEModel, drop_path_rates, encode
-from videomae.model.layers import VideoMAELayer, first_of, normalized, run_layers
+from videomae.model.layers import VideoMAELayer, first_of, is_untouched, normalized, run_layers
 from videomae.model.outputs import VideoMAEDecoderOutput, VideoMAEForPreTrainingOutput
 from videomae.patches import (
     TokenGrid,
@@ -85,6 +87,7 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         super().__init__(config)
         self.norm_pix_loss = config.norm_pix_loss
         self.compiles_loss = False  # set by `train/compiled.py`; the loss and its targets are no module
+        self.clips_decoded_at_once: int | None = None  # set by `train/decoding.py`; logits have no gradient then
         self.num_channels = config.num_channels
         self.tubelet = tubelet_size(config)
         self.videomae = self.encoder_class(config)
@@ -170,10 +173,23 @@ class VideoMAEForPreTraining(VideoMAEPreTrainedModel):
         )
         if not encoded:
             return self.format_output(VideoMAEForPreTrainingOutput(), return_dict)
-        logits = self.decode(encoded.last_hidden_state, visible_indices, decoded_indices, grid)
+        states = encoded.last_hidden_state
         error = compiled(pixel_loss) if self.compiles_loss and not torch.compiler.is_compiling() else pixel_loss
+
+        def loss_of(states: Tensor, part: slice, count: Tensor | float | None = None) -> tuple[Tensor, Tensor]:
+            logits = self.decode(states, visible_indices[part], decoded_indices[part], grid)
+            wanted = (pixel_values[part], decoded_indices[part], None if weights is None else weights[part])
+            return error(logits, *wanted, self.tubelet, normalized=self.norm_pix_loss, count=count), logits
+
+        rows = self.clips_decoded_at_once if torch.is_grad_enabled() else None
+        if rows is not None and rows < len(states) and is_untouched(self.decoder, VideoMAEDecoder):
+            count = float(decoded_indices.numel()) if weights is None else weights.sum()
+            decoder = (self.mask_token, *self.encoder_to_decoder.parameters(), *self.decoder.parameters())
+            loss, logits = loss_in_parts(partial(loss_of, count=count), states, decoder, rows=rows)
+        else:
+            loss, logits = loss_of(states, slice(None))
         output = VideoMAEForPreTrainingOutput(
-            loss=error(logits, pixel_values, decoded_indices, weights, self.tubelet, normalized=self.norm_pix_loss),
+            loss=loss,
             logits=logits,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,

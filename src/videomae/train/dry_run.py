@@ -19,6 +19,7 @@ from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe
 from videomae.train.adapting import choose_trained
 from videomae.train.configs import PlanConfig
 from videomae.train.cost import ClipCost, classification_clip_cost, duration_text, pretraining_clip_cost
+from videomae.train.decoding import clips_decoded_at_once
 from videomae.train.finetune import build_classifier
 from videomae.train.labelled import training_and_validation
 from videomae.train.memory import StepMemory, step_memory
@@ -92,8 +93,13 @@ def memory_of(
         shards=processes if recipe.parallel.kind == "fsdp" else 1,
         averaged=recipe.optim.ema_decay is not None,
         checkpointed=recipe.loop.activation_checkpointing,
+        decoded_at_once=clips_decoded_at_once(model.config) if _decodes_in_parts(recipe) else None,
         trained=trained,
     )
+
+
+def _decodes_in_parts(recipe: PretrainRecipe | FinetuneRecipe) -> bool:
+    return isinstance(recipe, PretrainRecipe) and _device(recipe) == "cpu" and recipe.parallel.kind == "ddp"
 
 
 def _num_videos(recipe: PretrainRecipe | FinetuneRecipe) -> int:

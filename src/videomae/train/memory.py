@@ -3,8 +3,9 @@
 Counted is what stays from the forward pass for the backward pass, tensor by tensor as this package computes it
 without compilation: of a block, for each token, eight values of its width (input, normalized input, query, key,
 value, what attention gives, the state after it, that normalized) and two of the MLP's. Attention's scores do not
-stay. Weights and the optimizer's state are float32; under bf16 a copy of every matrix stays until its gradient is
-known. The peak is where the backward pass begins, or, with few clips and many weights, where it ends.
+stay, nor what the decoder keeps of more clips than it takes at once. Weights and the optimizer's state are float32;
+under bf16 a copy of every matrix stays until its gradient is known. The peak is where the backward pass begins, or,
+with few clips and many weights, where it ends.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ def step_memory(
     averaged: bool = False,
     checkpointed: bool = False,
     trained: TrainedParts | None = None,
+    decoded_at_once: int | None = None,
 ) -> StepMemory:
     """Return what a step needs.
 
@@ -94,6 +96,7 @@ def step_memory(
         averaged: Whether a moving average of the weights is kept.
         checkpointed: Whether blocks keep their input alone, and one at a time is computed again.
         trained: Of fine-tuning that trains some of the weights; None: all are trained.
+        decoded_at_once: Clips for which the decoder keeps something at one time; None: all.
     """
     size = 2 if bf16 else FLOAT32
     grid = native_grid(config)
@@ -111,16 +114,18 @@ def step_memory(
         kept += (2 + norm) * visible * D * size  # the last state, and that normalized
     block = max(blocks)
     loss = 0
+    kept_by_decoder = 0
     if decoded:
         tokens, mlp, depth = visible + decoded, config.decoder_intermediate_size, config.decoder_num_hidden_layers
         of_decoder = block_bytes(E, mlp, tokens, size, states=states)
-        kept += (depth - 1) * (tokens * E * FLOAT32 if checkpointed else of_decoder)
+        kept_by_decoder += (depth - 1) * (tokens * E * FLOAT32 if checkpointed else of_decoder)
         block = max(block, of_decoder)
-        kept += (4 + norm + alone // 2) * tokens * E * size  # the last block's input, normalized, keys and values
-        kept += ((7 + 2 * norm + again) * E + 2 * mlp) * decoded * size  # its outputs, and the last norm's
-        kept += 2 * decoded * P * FLOAT32  # predictions and targets in float32
+        kept_by_decoder += (4 + norm + alone // 2) * tokens * E * size  # last input, normalized, keys, values
+        kept_by_decoder += ((7 + 2 * norm + again) * E + 2 * mlp) * decoded * size  # its outputs, and the last norm's
+        kept_by_decoder += 2 * decoded * P * FLOAT32  # predictions and targets in float32
         loss = decoded * P * (FLOAT32 + (2 * size if bf16 else 0))  # the gradient; under bf16 again, with the logits
     kept += block if checkpointed else 0
+    in_decoder = clips if decoded_at_once is None else min(clips, decoded_at_once)
     # Where no block keeps anything: two states, and what the MLP computes from and to, of the block at work.
     at_work = (2 * D + 2 * config.intermediate_size) * visible * size
     # Not the tubelet projection: clips have no gradient.
@@ -132,8 +137,8 @@ def step_memory(
         optimizer=((3 if averaged else 2) * values - muon_values) * FLOAT32 // shards,
         gradients=values * FLOAT32 // shards,
         clips=clips * grid.num_tokens * P * (1 + FLOAT32),
-        activations=clips * max(kept, at_work),
-        loss=clips * loss,
+        activations=clips * max(kept, at_work) + in_decoder * kept_by_decoder,
+        loss=in_decoder * loss,
     )
 
 

@@ -38,6 +38,7 @@ from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.recipes.schema import PretrainRecipe
 from videomae.sharing.record import ModelRecord, TrainingRecord, save_record
 from videomae.train.cost import pretraining_clip_cost, run_cost
+from videomae.train.decoding import decode_in_parts
 from videomae.train.gradients import Gradients
 from videomae.train.initial import as_built, load_initial, origin_lines
 from videomae.train.lookup import initialize_lookup
@@ -102,6 +103,8 @@ def _pretrain(
     built = as_built(recipe.model, model.config, init=recipe.init, has_decoder=True)
     recipe = replace(recipe, model=built)
     model = model.to(device).train()
+    if recipe.parallel.kind == "ddp":  # with FSDP no process has the decoder's weights outside of its calls
+        decode_in_parts(model)
     dataset = training_data(recipe, manifest, native_grid(model.config), device=device)
     mean, std = (torch.tensor(one, device=device) for one in (IMAGENET_MEAN, IMAGENET_STD))
     compiles = is_worth_compiling(loop.compile, device)
