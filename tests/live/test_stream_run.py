@@ -74,7 +74,7 @@ class Running:
 def test_a_file_played_as_live_has_the_events_of_its_timeline(color_predictor: Predictor, tmp_path: Path) -> None:
     video = write_color_video(tmp_path / "v.mp4", [("red", 4.0), ("green", 4.0), ("blue", 3.0)])
     timeline = Timeline.from_video(color_predictor, video, config=TimelineConfig(step=0.2, smooth=0.0))
-    running = Running(color_predictor, str(video), rate=5.0, speed=4.0)
+    running = Running(color_predictor, str(video), rate=5.0, playback_speed=4.0)
     running.join()
     assert running.error is None
     ends = {one["label"]: one for one in running.events if one["event"] == "end"}
@@ -95,7 +95,7 @@ def test_the_clip_of_a_stream_is_the_one_that_prediction_reads_from_the_file(
     from videomae.video.opening import open_reader
 
     video = write_color_video(tmp_path / "v.mp4", [("red", 2.0), ("green", 0.5)])
-    config = StreamConfig(speed=10.0)
+    config = StreamConfig(playback_speed=10.0)
     clip, processor = color_predictor.clip, color_predictor.processor
     with LiveReader(parse_source(str(video)), clip, processor, config, say=lambda _: None) as reader:
         assert reader.wait(10.0)
@@ -306,7 +306,7 @@ def test_what_was_seen_is_recorded_as_a_ring_with_the_labels_in_it(
     target = tmp_path / "ring" / f"out{suffix}"
     target.parent.mkdir()
     with EventSinks(stream=io.StringIO()) as sinks:
-        config = StreamConfig(rate=10.0, smooth=1, speed=8.0)
+        config = StreamConfig(rate=10.0, smooth=1, playback_speed=8.0)
         run_stream(color_predictor, str(video), sinks, config=config, record=target, record_seconds=8.0)
     names = sorted(one.name for one in target.parent.iterdir())
     if suffix == ".m3u8":

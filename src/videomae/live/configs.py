@@ -34,12 +34,12 @@ class StreamConfig:
     """Longest wait between two tries to connect again, seconds; the first is half a second, each next twice that."""
     give_up: float | None = None
     """Seconds without a connection after which to end; null: never."""
-    speed: float = 1.0
+    playback_speed: float = 1.0
     """How fast a file is played; 1: as it was recorded."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("rate", "max_latency", "timeout", "connect_timeout", "max_backoff", "speed"):
+        for name in ("rate", "max_latency", "timeout", "connect_timeout", "max_backoff", "playback_speed"):
             value = getattr(self, name)
             if not 0 < value < float("inf"):
                 raise ConfigError(f"{name} is {value:g}; it must be above 0, such as --{name} 2")

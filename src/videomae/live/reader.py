@@ -186,7 +186,7 @@ class LiveReader:
             fps = float(rate) if rate and 1 <= rate <= MAX_RATE else USUAL_RATE
             self.ring.clear()
             self.ring.spacing, self.ring.early = self._clip.stride / (self._clip.fps or fps), 0.5 / fps
-            pace = _Pace(is_file=self.source.kind == "file", speed=self._config.speed)
+            pace = _Pace(is_file=self.source.kind == "file", speed=self._config.playback_speed)
             try:
                 if not self._decode(container, stream, pace):
                     return "its packets do not decode any more: its codec may be another one"

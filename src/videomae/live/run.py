@@ -118,7 +118,7 @@ def _decide(
     run: StreamRun,
 ) -> None:
     """Decide at the rate until no frame comes any more."""
-    period = 1.0 / config.rate / (config.speed if reader.source.kind == "file" else 1.0)
+    period = 1.0 / config.rate / (config.playback_speed if reader.source.kind == "file" else 1.0)
     due = time.monotonic()
     last: LiveClip | None = None
     is_lost = False
