@@ -41,7 +41,7 @@ test: $(VENV)/.installed-dev
 
 # Real kills and signals, models of published size, compilation to C++, the documents' commands.
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations=10 -m slow
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations=40 -m slow
 
 # Under each instruction set of this processor, in processes of their own: a few minutes each.
 test-isa: $(VENV)/.installed-dev

@@ -26,6 +26,7 @@ from benchmarks.stream import resident_mb
 
 FROM_MINUTE = 10.0
 STEP_SECONDS = 0.5
+POLL_SECONDS = 1.0
 
 
 class Growth(NamedTuple):
@@ -71,7 +72,7 @@ def growth(words: list[str], parts: Path, windows: Callable[[Path], int], *, tot
     command = [sys.executable, "-m", "videomae", *words]
     with open(os.devnull, "w") as nothing, subprocess.Popen(command, stdout=nothing, stderr=nothing) as process:
         while process.poll() is None:
-            time.sleep(1)
+            time.sleep(POLL_SECONDS)
             try:
                 now = resident_mb(process.pid)
                 done = windows(parts)
@@ -80,8 +81,12 @@ def growth(words: list[str], parts: Path, windows: Callable[[Path], int], *, tot
             found.append((max(done, *(count for count, _ in found[-1:]), 0), now))
         if process.wait() != 0:
             raise SystemExit(f"videomae {words[0]} ended with status {process.returncode}")
-    seconds, total = time.monotonic() - begin, max(count for count, _ in found)
-    later = [now for count, now in found if count / total * total_minutes >= FROM_MINUTE]
+    seconds, total = time.monotonic() - begin, max((count for count, _ in found), default=0)
+    later = [now for count, now in found if total and count / total * total_minutes >= FROM_MINUTE]
+    if not later:
+        raise SystemExit(
+            f"videomae {words[0]} ended after {seconds:.0f} s, too early to be looked at: give more --hours"
+        )
     return Growth(total, seconds, later[0], max(later))
 
 

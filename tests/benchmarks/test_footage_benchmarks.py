@@ -43,7 +43,8 @@ def test_growth_of_memory_is_told_for_either_command(
 ) -> None:
     model = window_speed.save_model(tmp_path / "model", window_speed.model_settings("toy"))
     monkeypatch.setattr(flat_memory, "FROM_MINUTE", 1.0)
-    flat_memory.main([command, str(model), "--hours", "0.1", "--size", "32"])
+    monkeypatch.setattr(flat_memory, "POLL_SECONDS", 0.1)
+    flat_memory.main([command, str(model), "--hours", "0.2", "--size", "32"])
     printed = capsys.readouterr().out
     assert "at minute 1: " in printed
     assert "MB; growth " in printed
