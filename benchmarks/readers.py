@@ -33,8 +33,8 @@ def ours(store: IndexStore | None) -> Read:
     return read
 
 
-def plain_pyav(path: Path, indices: Sequence[int], side: int) -> Frames:
-    """Seek to the first frame by its time, decode forward, and count frames by their times."""
+def plain_pyav(path: Path, indices: Sequence[int], side: int | None) -> Frames:
+    """Seek to the first frame by its time, decode forward, and count frames by their times; no side: at full size."""
     found: dict[int, NDArray[Any]] = {}
     with av.open(str(path)) as container:
         stream = container.streams.video[0]

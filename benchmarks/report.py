@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.contenders import Task
 from benchmarks.measure import Ratio, Times, ratio
+from videomae.engine.environment import processor_name
 
 PACKAGES = ("transformers", "numpy")
 CPU_FLAGS = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "amx_tile", "bf16", "sve_bf16")
@@ -107,7 +108,7 @@ def machine(device: torch.device) -> dict[str, object]:
         "python": platform.python_version(),
         "torch": torch.__version__,  # with its build, which the installed package's number may lack
         **{name: version(name) for name in PACKAGES},
-        "cpu": cpu_name(),
+        "cpu": processor_name(),
         "cpu_flags": cpu_flags(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -121,16 +122,6 @@ def machine(device: torch.device) -> dict[str, object]:
         found["cuda"] = torch.version.cuda
         found["cudnn"] = torch.backends.cudnn.version()
     return found
-
-
-def cpu_name() -> str:
-    """Return the processor's name as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def cpu_flags() -> list[str]:

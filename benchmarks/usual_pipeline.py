@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from benchmarks.contenders import MASK_RATIO, OPTIMIZER, transformers_model
+from benchmarks.readers import plain_pyav
 from videomae.model.config import VideoMAEConfig
 from videomae.model.embeddings import native_grid
 from videomae.presets import IMAGENET_MEAN, IMAGENET_STD
@@ -102,22 +103,7 @@ def open_with_pyav(path: Path) -> tuple[int, Callable[[Sequence[int]], NDArray[n
     """Count frames by the header, seek to the first one's time and decode forward."""
 
     def read(indices: Sequence[int]) -> NDArray[np.uint8]:
-        found: dict[int, NDArray[Any]] = {}
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1
-            rate, base = stream.average_rate, stream.time_base
-            assert rate is not None
-            assert base is not None
-            container.seek(round(min(indices) / rate / base), stream=stream)
-            for frame in container.decode(stream):
-                assert frame.pts is not None
-                number = round((frame.pts - (stream.start_time or 0)) * base * rate)
-                if number in indices:
-                    found[number] = frame.to_ndarray(format="rgb24")
-                if number >= max(indices):
-                    break
-        return np.stack([found[number] for number in indices])
+        return plain_pyav(path, indices, None)
 
     with av.open(str(path)) as container:
         return container.streams.video[0].frames, read
