@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from kept_bytes import kept_bytes
+from torch import nn
 
 from videomae.masking import MaskConfig, draw_masks
 from videomae.model.classification import VideoMAEForVideoClassification
@@ -31,27 +32,6 @@ CONFIG = VideoMAEConfig(
 CLIPS = 3
 # In bf16 a CPU keeps attention's scores where they are small, which is not counted.
 TOLERANCE = {False: 0.04, True: 0.1}
-
-
-def kept_bytes(model: nn.Module, loss_of: object, *, bf16: bool) -> int:
-    """Count the bytes that autograd keeps, weights left out and every storage once."""
-    weights = {one.untyped_storage().data_ptr() for one in model.parameters()}
-    kept: dict[int, int] = {}
-    alive = []
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-            alive.append(tensor)
-        return tensor
-
-    with (
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-        torch.autocast("cpu", torch.bfloat16, enabled=bf16),
-    ):
-        loss_of()  # type: ignore[operator]
-    return sum(kept.values())
 
 
 def predicted(model: nn.Module, *, visible: int, decoded: int, bf16: bool) -> StepMemory:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from kept_bytes import kept_bytes
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -80,38 +80,21 @@ def test_what_a_partly_frozen_step_keeps_is_what_the_walk_says(
     finetune_recipe: Finetune, words: tuple[str, ...], bf16: bool
 ) -> None:
     model = partly_trained(finetune_recipe, words)
-    measured = kept_bytes(model, bf16=bf16)
+    measured = kept_of_a_step(model, bf16=bf16)
     memory = predicted(model, bf16=bf16)
     assert memory.activations + memory.copies == pytest.approx(measured, rel=0.1 if bf16 else 0.04)
 
 
 def test_without_a_trained_block_what_one_is_computed_from_and_to_is_the_memory(finetune_recipe: Finetune) -> None:
     model = partly_trained(finetune_recipe, WAYS["all blocks frozen"])
-    assert kept_bytes(model, bf16=False) < 10_000
+    assert kept_of_a_step(model, bf16=False) < 10_000
     at_work = (2 * 96 + 2 * 384) * native_grid(CONFIG).num_tokens * 4
     assert predicted(model, bf16=False).activations == CLIPS * at_work
 
 
-def kept_bytes(model: VideoMAEForVideoClassification, *, bf16: bool) -> int:
-    """Count the bytes that autograd keeps of a step, float32 weights left out and every storage once."""
-    weights = {one.untyped_storage().data_ptr() for one in model.parameters()}
-    kept: dict[int, int] = {}
-    alive = []
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-            alive.append(tensor)
-        return tensor
-
+def kept_of_a_step(model: VideoMAEForVideoClassification, *, bf16: bool) -> int:
     clips, labels = torch.randn(CLIPS, 8, 3, 64, 64), torch.zeros(CLIPS, dtype=torch.int64)
-    with (
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-        torch.autocast("cpu", torch.bfloat16, enabled=bf16),
-    ):
-        model(clips, labels=labels)
-    return sum(kept.values())
+    return kept_bytes(model, lambda: model(clips, labels=labels), bf16=bf16)
 
 
 def predicted(
