@@ -8,7 +8,7 @@ import platform
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -107,7 +107,7 @@ def machine(device: torch.device) -> dict[str, object]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,  # with its build, which the installed package's number may lack
-        **{name: version(name) for name in PACKAGES},
+        **{name: installed_version(name) for name in PACKAGES},
         "cpu": processor_name(),
         "cpu_flags": cpu_flags(),
         "cores": os.cpu_count(),
@@ -122,6 +122,14 @@ def machine(device: torch.device) -> dict[str, object]:
         found["cuda"] = torch.version.cuda
         found["cudnn"] = torch.backends.cudnn.version()
     return found
+
+
+def installed_version(name: str) -> str:
+    """Return the version of a package, or that it is not installed: not every suite needs a peer."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def cpu_flags() -> list[str]:

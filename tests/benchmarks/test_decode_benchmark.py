@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy
 import pytest
 from benchmarks.decode import main
+from benchmarks.report import installed_version
 
 
 @pytest.mark.slow
@@ -25,3 +27,8 @@ def test_the_command_reads_the_same_frames_with_all_readers(
         if row["reader"] in ("ours", "ours, first time", "PyAV"):
             assert row["difference"] < 3
         assert f"| {row['videos']} | {row['reader']} |" in printed
+
+
+def test_a_package_that_is_not_installed_is_a_fact_and_no_failure() -> None:
+    assert installed_version("numpy") == numpy.__version__
+    assert installed_version("no-such-package") == "not installed"
