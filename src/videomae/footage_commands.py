@@ -100,6 +100,7 @@ def timeline(arguments: list[str]) -> int:
 
 def stream(arguments: list[str]) -> int:
     """Classify a camera, a stream, a pipe or a file played as live; events are lines of JSON on standard output."""
+    from videomae.engine.configs import InferencePrecision
     from videomae.live.configs import StreamConfig
 
     parser = command_parser("stream", stream)
@@ -115,6 +116,7 @@ def stream(arguments: list[str]) -> int:
     parser.add_argument("--show", action="store_true", help="draw classes, speed and latency in the terminal")
     parser.add_argument("--record", type=Path | None, help=".m3u8 (HLS) or .mp4 to write the newest minutes to")
     parser.add_argument("--record_seconds", type=float, default=60.0, help="how much of them is kept")
+    parser.add_argument("--precision", type=InferencePrecision, default="auto", help="bf16 where it is fast; or int8")
     add_clip(parser)
     add_device(parser)
     add_speed(parser)
@@ -126,7 +128,13 @@ def stream(arguments: list[str]) -> int:
 
     config = StreamConfig(**{name: options[name] for name in StreamConfig.__dataclass_fields__})
     predictor = told_speed(
-        Predictor(options["model"], clip=options["clip"], device=options["device"], speed=options["speed"])
+        Predictor(
+            options["model"],
+            clip=options["clip"],
+            device=options["device"],
+            precision=options["precision"],
+            speed=options["speed"],
+        )
     )
     with EventSinks(file=options["events"], webhook=options["webhook"], command=options["exec"]) as sinks:
         done = run_stream(
