@@ -46,6 +46,7 @@ def timeline(arguments: list[str]) -> int:
 
     from videomae.inference.files import PLACEHOLDER, list_inputs
     from videomae.inference.predictor import Predictor
+    from videomae.report.page import counted
     from videomae.report.timeline_page import write_timeline_page
     from videomae.timeline.annotate import check_annotated
     from videomae.timeline.kept import kept_scores
@@ -87,7 +88,7 @@ def timeline(arguments: list[str]) -> int:
     for one in done.timelines:
         if one.fault is not None:
             print(f"error: {one.video.path} is not whole: {one.fault}", file=sys.stderr)
-        print(f"{one.video.path}: {len(one.events)} events in {len(one.seconds)} windows")
+        print(f"{one.video.path}: {counted(len(one.events), 'event')} in {counted(len(one.seconds), 'window')}")
     print(progress.summary(), file=sys.stderr)
     if files:
         print(f"files: {', '.join(map(str, files))}")

@@ -17,6 +17,7 @@ from videomae.report.page import (
     Section,
     Table,
     Text,
+    counted,
     render_report,
     versions,
     write_report,
@@ -37,7 +38,7 @@ def write_check_page(folder: Path, result: CheckResult) -> Path:
         RunError: If it cannot be written.
     """
     count = len(result.findings)
-    summary = f"{result.num_videos} videos, {count or 'no'} finding{'' if count == 1 else 's'}."
+    summary = f"{counted(result.num_videos, 'video')}, {counted(count, 'finding') if count else 'no findings'}."
     html = render_report("Check of a collection", check_sections(result, folder), summary=summary)
     write_report(folder / PAGE_FILE, html)
     return folder / PAGE_FILE
@@ -63,9 +64,7 @@ def _findings(result: CheckResult, folder: Path) -> list[Block]:
     if result.skipped:
         name = "finetune" if result.class_counts else "pretrain"
         command = ("videomae", name, str(result.source), "--data.skip", str(folder / SKIP_FILE), "--out", "RUN")
-        count = len(result.skipped)
-        videos = "the video" if count == 1 else f"the {count} videos"
-        caption = f"Training leaves out {videos} of the skip list with"
+        caption = f"Training leaves out {counted(len(result.skipped), 'video')}, those of the skip list, with"
         blocks.append(Command(command, caption=caption))
     return blocks
 

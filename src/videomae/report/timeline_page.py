@@ -10,7 +10,7 @@ import base64
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -21,12 +21,14 @@ from videomae import __version__
 from videomae.report.page import video_address, write_report
 from videomae.report.svg import DARK, LIGHT, printable
 from videomae.timeline.annotate import clock
+from videomae.timeline.events import Event
 from videomae.timeline.timeline import FloatArray, Timeline
 from videomae.timeline.writers import shown_labels
 
 TEMPLATE = "timeline.html.j2"
 MAX_POINTS = 1500  # of a curve; of more windows the highest and the lowest of neighbouring ones are drawn
 MAX_EVENTS = 500  # in the table of a video
+MAX_PANELS = 100  # videos in full, each with some 70 KB of pictures; the list above them has all
 TICK_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600)
 MAX_TICKS = 8
 WIDTH, HEIGHT = 1000.0, 160.0  # of the chart in its own units
@@ -53,6 +55,8 @@ class Curve:
 class Panel:
     """One video on the page."""
 
+    number: int
+    """Which of the page's videos, from 1."""
     timeline: Timeline
     """What is shown."""
     address: str
@@ -75,6 +79,23 @@ class Panel:
         return float(self.timeline.end_seconds[-1])
 
 
+@dataclass(frozen=True)
+class Line:
+    """One video in the list of all."""
+
+    number: int
+    """Which of the page's videos, from 1."""
+    timeline: Timeline
+    """The video."""
+    is_shown: bool
+    """Whether it is shown in full, further down."""
+
+    @property
+    def surest(self) -> Event | None:
+        """The event with the highest score; None without events."""
+        return max(self.timeline.events, key=lambda event: event.peak, default=None)
+
+
 def write_timeline_page(path: Path, timelines: Sequence[Timeline]) -> None:
     """Write the page of one or more videos; the videos stay where they are, the page names them beside itself.
 
@@ -94,8 +115,10 @@ def render_timelines(timelines: Sequence[Timeline], *, folder: Path) -> str:
     environment = _environment()
     script, _, _ = environment.loader.get_source(environment, "timeline.js")  # type: ignore[union-attr]
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    lines = chosen_lines(timelines)
     html = environment.get_template(TEMPLATE).render(
-        panels=[panel(one, folder) for one in timelines if len(one.seconds)],
+        lines=lines,
+        panels=[panel(one, folder) for one in lines if one.is_shown],
         version=__version__,
         light=LIGHT,
         dark=DARK,
@@ -111,8 +134,17 @@ def render_timelines(timelines: Sequence[Timeline], *, folder: Path) -> str:
     return printable(html)
 
 
-def panel(timeline: Timeline, folder: Path) -> Panel:
+def chosen_lines(timelines: Sequence[Timeline]) -> list[Line]:
+    """Return the list of all videos, in order; of more than `MAX_PANELS` those with the surest events are shown."""
+    lines = [Line(k, one, True) for k, one in enumerate((one for one in timelines if len(one.seconds)), start=1)]
+    surest = sorted(lines, key=lambda line: -(line.surest.peak if line.surest else 0.0))[:MAX_PANELS]
+    shown = {line.number for line in surest}
+    return [replace(line, is_shown=line.number in shown) for line in lines]
+
+
+def panel(line: Line, folder: Path) -> Panel:
     """Return what the page shows of a video."""
+    timeline = line.timeline
     begin, end = float(timeline.start_seconds[0]), float(timeline.end_seconds[-1])
     scale = WIDTH / max(end - begin, 1e-9)
     curves = []
@@ -126,7 +158,7 @@ def panel(timeline: Timeline, folder: Path) -> Panel:
         curves.append(Curve(timeline.labels[label_id], color, points, spans))
     strip = f"data:image/jpeg;base64,{base64.b64encode(timeline.strip).decode('ascii')}" if timeline.strip else ""
     address = video_address(timeline.video.path, folder)
-    return Panel(timeline, address, strip, tuple(curves), _ticks(begin, end))
+    return Panel(line.number, timeline, address, strip, tuple(curves), _ticks(begin, end))
 
 
 def _points(places: FloatArray, scores: FloatArray) -> str:
