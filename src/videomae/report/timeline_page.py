@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -116,9 +116,10 @@ def render_timelines(timelines: Sequence[Timeline], *, folder: Path) -> str:
     script, _, _ = environment.loader.get_source(environment, "timeline.js")  # type: ignore[union-attr]
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     lines = chosen_lines(timelines)
+    colors = label_colors([one.timeline for one in lines if one.is_shown])
     html = environment.get_template(TEMPLATE).render(
         lines=lines,
-        panels=[panel(one, folder) for one in lines if one.is_shown],
+        panels=[panel(one, folder, colors) for one in lines if one.is_shown],
         version=__version__,
         light=LIGHT,
         dark=DARK,
@@ -142,33 +143,41 @@ def chosen_lines(timelines: Sequence[Timeline]) -> list[Line]:
     return [replace(line, is_shown=line.number in shown) for line in lines]
 
 
-def panel(line: Line, folder: Path) -> Panel:
-    """Return what the page shows of a video."""
+def label_colors(timelines: Sequence[Timeline]) -> dict[int, int]:
+    """Return a color for each class that is shown, the same in all videos; empty where there are too many."""
+    shown = list(dict.fromkeys(label_id for one in timelines for label_id in shown_labels(one)))
+    return {} if len(shown) > len(LIGHT_COLORS) else {label_id: color for color, label_id in enumerate(shown)}
+
+
+def panel(line: Line, folder: Path, colors: Mapping[int, int]) -> Panel:
+    """Return what the page shows of a video; classes without a color of the page's get one by their rank in it."""
     timeline = line.timeline
     begin, end = float(timeline.start_seconds[0]), float(timeline.end_seconds[-1])
     scale = WIDTH / max(end - begin, 1e-9)
     curves = []
-    for color, label_id in enumerate(shown_labels(timeline)):
+    for rank, label_id in enumerate(shown_labels(timeline)):
         events = [event for event in timeline.events if event.label_id == label_id]
         spans = tuple(
             (round((event.start_seconds - begin) * scale, 2), round(max(event.seconds * scale, 1.0), 2))
             for event in events
         )
         points = _points((timeline.seconds - begin) * scale, timeline.curves[:, label_id])
-        curves.append(Curve(timeline.labels[label_id], color, points, spans))
+        curves.append(Curve(timeline.labels[label_id], colors.get(label_id, rank), points, spans))
     strip = f"data:image/jpeg;base64,{base64.b64encode(timeline.strip).decode('ascii')}" if timeline.strip else ""
     address = video_address(timeline.video.path, folder)
     return Panel(line.number, timeline, address, strip, tuple(curves), _ticks(begin, end))
 
 
 def _points(places: FloatArray, scores: FloatArray) -> str:
-    """Return a polyline with at most `MAX_POINTS` points that keeps the extremes."""
+    """Return a polyline with at most `MAX_POINTS` points that keeps the extremes; of one window, a level line."""
     if len(scores) > MAX_POINTS:
         parts = np.array_split(np.arange(len(scores)), MAX_POINTS // 2)
         kept = {int(part[choose(scores[part])]) for part in parts for choose in (np.argmin, np.argmax)}
         chosen = np.array(sorted(kept))
         places, scores = places[chosen], scores[chosen]
     heights = HEIGHT * (1 - scores)
+    if len(scores) == 1:  # a line of one point is not drawn
+        places, heights = np.array([0.0, WIDTH]), np.repeat(heights, 2)
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(places.tolist(), heights.tolist(), strict=True))
 
 
