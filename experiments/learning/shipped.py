@@ -23,8 +23,8 @@ from videomae.model.pretraining import VideoMAEForPreTraining
 WAY = "normalized_targets"  # that of the shipped model
 SETS: dict[str, tuple[int | None, Budget]] = {
     "motion": (5, Budget(steps=100, batch_size=16, rates=(2e-4, 6e-4, 2e-3))),
-    "fight": (None, Budget(steps=50, batch_size=16, rates=(2e-4, 6e-4))),
-    "drone_infrared": (None, Budget(steps=50, batch_size=16, rates=(2e-4, 6e-4))),
+    "fight": (None, Budget(steps=60, batch_size=8, rates=(2e-4, 6e-4))),
+    "drone_infrared": (None, Budget(steps=60, batch_size=8, rates=(2e-4, 6e-4))),
 }
 """Sets; labels a class that each is fine-tuned with, None: all; and what two cores do in an hour and a half."""
 
