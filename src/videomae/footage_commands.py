@@ -17,6 +17,7 @@ from videomae.command_options import (
 )
 
 EXIT_BAD_VIDEO = 2
+MAX_FILES = 12  # named at the end; with {video} in a name there may be thousands
 
 
 def timeline(arguments: list[str]) -> int:
@@ -91,7 +92,8 @@ def timeline(arguments: list[str]) -> int:
         print(f"{one.video.path}: {counted(len(one.events), 'event')} in {counted(len(one.seconds), 'window')}")
     print(progress.summary(), file=sys.stderr)
     if files:
-        print(f"files: {', '.join(map(str, files))}")
+        more = f" and {len(files) - MAX_FILES} more" if len(files) > MAX_FILES else ""
+        print(f"files: {', '.join(map(str, files[:MAX_FILES]))}{more}")
     if done.is_stopped:
         print(f"stopped: what is done is written; --resume goes on, from {kept.folder}", file=sys.stderr)
         raise KeyboardInterrupt

@@ -28,7 +28,7 @@ from videomae.timeline.writers import shown_labels
 TEMPLATE = "timeline.html.j2"
 MAX_POINTS = 1500  # of a curve; of more windows the highest and the lowest of neighbouring ones are drawn
 MAX_EVENTS = 500  # in the table of a video
-MAX_PANELS = 100  # videos in full, each with some 70 KB of pictures; the list above them has all
+MAX_PANELS = 100  # videos in full, each some 90 KB; the list above them has all
 TICK_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600)
 MAX_TICKS = 8
 WIDTH, HEIGHT = 1000.0, 160.0  # of the chart in its own units
