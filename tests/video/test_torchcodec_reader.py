@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
 from odd_videos import damaged, encode_video, turn
-from test_rgb import smooth_video
 from videomae.cli import main
 from videomae.data.augment import AugmentConfig
 from videomae.data.datasets import ClipSample, FinetuningDataset, SampleKey
@@ -66,20 +67,25 @@ def _nothing_told_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchcodec_reader, "_LEFT", [0])
 
 
+def alike(one: NDArray[np.uint8], two: NDArray[np.uint8]) -> bool:
+    """But for the rounding of another version of FFmpeg; neighbouring frames are some 20 grey levels apart."""
+    return one.shape == two.shape and np.abs(one.astype(int) - two).mean() < 0.5
+
+
 def read_alike(path: Path) -> Iterator[bool]:
     """Whether both readers agree: shuffled with repeats, spread, and in order from the middle on."""
     with VideoReader(path) as plain, TorchcodecReader(path) as other:
         order = np.random.default_rng(0).permutation(len(plain))
         for chosen in (order, np.append(order[:5], order[:2]), order[:1], np.sort(order[:6])):
-            yield np.array_equal(other.frames(chosen), plain.frames(chosen))
+            yield alike(other.frames(chosen), plain.frames(chosen))
         rest = range(len(plain) // 2, len(plain))
         in_order = zip(other.frames_in_order(rest), plain.frames_in_order(rest), strict=True)
-        yield all(np.array_equal(one, two) for one, two in in_order)
+        yield all(alike(one, two) for one, two in in_order)
         yield np.array_equal(other.timestamps_seconds, plain.timestamps_seconds)
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_frames_are_those_of_pyav_to_the_bit(tmp_path: Path, name: str) -> None:
+def test_frames_are_those_of_pyav(tmp_path: Path, name: str) -> None:
     path = encode_video(tmp_path / name, **SAME[name])
     if name == "turned.mp4":
         turn(path, QUARTER_TURN)
@@ -108,7 +114,7 @@ def test_frames_are_numbered_anew_where_one_is_damaged(tmp_path: Path) -> None:
         for chosen in ([3, 14], [5, 22], [28]):
             assert len(other) == len(plain)
             with warnings.catch_warnings(record=True) as told:
-                assert np.array_equal(other.frames(chosen), plain.frames(chosen))
+                assert alike(other.frames(chosen), plain.frames(chosen))
             assert len(told) == (chosen == [5, 22])
         assert len(other) == 29
 
@@ -119,14 +125,17 @@ def test_ten_bits_differ_by_rounding(tmp_path: Path) -> None:
         assert np.abs(other.frames(range(30)).astype(int) - plain.frames(range(30))).mean() < 4  # it is all noise
 
 
-def test_frames_are_scaled_as_pyav_s_are_but_for_rounding(tmp_path: Path) -> None:
-    path = turn(smooth_video(tmp_path / "a.mp4"), QUARTER_TURN)
-    with VideoReader(path) as plain, TorchcodecReader(path) as other:
-        frames = other.frames([5, 3, 5], size=(64, 40))
-        assert frames.shape == (3, 64, 40, 3)
-        assert np.abs(frames.astype(int) - plain.frames([5, 3, 5], size=(64, 40))).mean() < 2
+def test_scaled_frames_are_full_frames_resized(tmp_path: Path, tiny_video: Path) -> None:
+    path = tmp_path / "turned.mp4"
+    path.write_bytes(tiny_video.read_bytes())
+    turn(path, QUARTER_TURN)
+    with TorchcodecReader(path) as reader:
+        frames = reader.frames([5, 3, 5], size=(40, 20))
+        for frame, whole in zip(frames, reader.frames([5, 3, 5]), strict=True):
+            expected = Image.fromarray(whole).resize((20, 40), Image.Resampling.BILINEAR)
+            assert np.abs(frame.astype(int) - np.asarray(expected)).mean() < 1
         with pytest.raises(ConfigError, match=r"size is \(0, 40\)"):
-            other.frames([5], size=(0, 40))
+            reader.frames([5], size=(0, 40))
 
 
 def test_bytes_open_files_and_parts_are_read(tiny_video: Path) -> None:
@@ -134,9 +143,9 @@ def test_bytes_open_files_and_parts_are_read(tiny_video: Path) -> None:
         expected = plain.frames([12, 39])
         for video in (tiny_video.read_bytes(), file):
             with open_reader(video, decoder="torchcodec") as reader:
-                assert np.array_equal(reader.frames([12, 39]), expected)
+                assert alike(reader.frames([12, 39]), expected)
         with open_reader(f"{tiny_video}#t=0.4,1.6", decoder="torchcodec") as reader:
-            assert np.array_equal(reader.frames([2, len(reader) - 1]), plain.frames([12, 39]))
+            assert alike(reader.frames([2, len(reader) - 1]), plain.frames([12, 39]))
 
 
 def test_a_frame_that_is_not_there_and_a_closed_reader_are_errors(tiny_video: Path) -> None:
@@ -161,12 +170,13 @@ def test_training_samples_and_predictions_are_the_same(
     )
     assert isinstance(one, ClipSample)
     assert isinstance(other, ClipSample)
-    assert one.clip.equal(other.clip)
+    assert alike(one.clip.numpy(), other.clip.numpy())
     said = []
     for decoder in ("pyav", "torchcodec"):
         assert main(["predict", str(classifier_folder), str(tiny_video), "--json", "--decoder", decoder]) == 0
-        said.append(json.loads(capsys.readouterr().out))
-    assert said[0] == said[1]
+        said.append(json.loads(capsys.readouterr().out)["predictions"][0])
+    assert said[0]["frame_indices"] == said[1]["frame_indices"]
+    assert said[0]["probabilities"] == pytest.approx(said[1]["probabilities"], abs=0.01)
 
 
 @pytest.mark.skipif("+cpu" not in sys.modules["torchcodec"].__version__, reason="this torchcodec has CUDA")
