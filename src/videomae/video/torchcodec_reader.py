@@ -133,7 +133,7 @@ class TorchcodecReader(VideoReader):
             yield from pixels
 
     def _open_decoder(self, index: FrameIndex, threads: int) -> Any:
-        container = None if self._video.container is None else self._video.container.format
+        container = self._video.container.format
         if index.packet_of is None:
             raise _NotTheFrameError("its packets alone do not tell which frame is where")
         if container not in CONTAINERS:
@@ -167,7 +167,7 @@ class TorchcodecReader(VideoReader):
         if not self._is_left_to_pyav:
             self._is_left_to_pyav = True
             _tell(
-                f"{self._file.name} is read by PyAV instead of torchcodec, which gives the same frames: {why}", _LEFT
+                f"{self._file.name} is read by PyAV instead of torchcodec, so that its frames are right: {why}", _LEFT
             )
 
 
