@@ -121,8 +121,8 @@ def _facts(result: CheckResult) -> Facts:
         "source": result.source,
         **({} if result.against is None else {"against": result.against}),
         "files": len(facts),
-        "gigabytes": sum(one.size_bytes for one in facts) / 1e9,
-        "hours": sum(one.seconds for one in readable) / 3600,
+        "size": f"{sum(one.size_bytes for one in facts) / 1e6:,.1f} MB",
+        "length": f"{sum(one.seconds for one in readable) / 3600:,.2f} hours",
         "codecs": ", ".join(codecs) or "none",
         "clip": f"{result.config.num_frames} frames at stride {result.config.stride}",
     })  # fmt: skip
