@@ -5,6 +5,7 @@ the file. In each round every side reads every video once, in an order that chan
 
     python -m benchmarks.decode
     python -m benchmarks.decode --clips 12 --rounds 15
+    python -m benchmarks.decode --videos VIDEOS   # real videos as well, as they are and prepared
 """
 
 from __future__ import annotations
@@ -31,11 +32,15 @@ from benchmarks.readers import Frames, Read, contenders, ours, versions
 from benchmarks.report import machine
 from videomae.collection.configs import PrepareConfig
 from videomae.collection.transcode import PrepareJob, prepare_file
+from videomae.data.scan import scan_unlabelled
 from videomae.video.decode import VideoReader
 from videomae.video.index_store import IndexStore
 
 RESULTS = Path(__file__).parent / "results"
 OURS, FIRST = "ours", "ours, first time"
+PREPARED = {"original": "prepared", "long": "prepared", "prepared": "prepared"}
+"""Kinds of videos, and which of them are the same ones prepared."""
+PREPARED |= {"real": "real, prepared", "real, prepared": "real, prepared"}
 NUM_FRAMES, STRIDE, SIDE = 16, 4, 224
 
 
@@ -66,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     facts: dict[str, object] = {
         "date": datetime.date.today().isoformat(),
         "command": f"python -m benchmarks.decode --clips {options.clips} --rounds {options.rounds} "
-        f"--seconds {options.seconds} --hours {options.hours:g}",
+        f"--seconds {options.seconds} --hours {options.hours:g}"
+        + ("" if options.videos is None else f" --videos {options.videos.name} --count {options.count}"),
         **machine(torch.device("cpu")),
         **versions(),
     }
@@ -107,6 +113,8 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--seconds", type=int, default=10, help="length of each; default 10")
     found.add_argument("--hours", type=float, default=1.0, help="length of the long one; default 1")
     found.add_argument("--rounds", type=int, default=9, help="rounds that count; default 9")
+    found.add_argument("--videos", type=Path, help="a folder of real videos to read too, as they are and prepared")
+    found.add_argument("--count", type=int, default=24, help="of them, evenly through their names; default 24")
     found.add_argument("--out", type=Path, default=RESULTS, help="folder of the results; default benchmarks/results")
     return found
 
@@ -124,13 +132,29 @@ def write_videos(folder: Path, options: argparse.Namespace) -> dict[str, list[Pa
     long = folder / "long.mp4"
     write_repeated(originals[0], long, times=times)
     # The first reading of an hour takes a second: few of them.
-    return {"original": originals, "long": [long] * min(2, options.clips), "prepared": prepared}
+    kinds = {"original": originals, "long": [long] * min(2, options.clips), "prepared": prepared}
+    if options.videos is not None:
+        kinds["real"] = chosen_videos(options.videos, options.count)
+        kinds["real, prepared"] = []
+        for number, path in enumerate(kinds["real"]):
+            kinds["real, prepared"].append(folder / f"real_{number}.mp4")
+            prepare_file(PrepareJob(path, kinds["real, prepared"][-1], PrepareConfig()))
+    return kinds
+
+
+def chosen_videos(folder: Path, count: int) -> list[Path]:
+    """Return videos that lie evenly in the order of their names, and are long enough for a clip."""
+    manifest = scan_unlabelled(folder)
+    found = [Path(row.path) for row in manifest.rows]
+    chosen = [found[number * len(found) // count] for number in range(min(count, len(found)))]
+    return [path for path in dict.fromkeys(chosen) if num_frames(path, None) > NUM_FRAMES]
 
 
 def measure(kinds: dict[str, list[Path]], store: IndexStore, *, rounds: int) -> list[Row]:
     """Read all videos with all readers, a round to warm up and some that count."""
     readers: dict[str, Read] = {OURS: ours(store), FIRST: ours(None), **contenders()}
     lengths = {path: num_frames(path, store) for paths in kinds.values() for path in set(paths)}
+    strides = {path: min(STRIDE, (length - 1) // NUM_FRAMES) for path, length in lengths.items()}
     sides = [(kind, name) for kind in kinds for name in readers]
     seconds: dict[tuple[str, str], list[tuple[float, float]]] = {side: [] for side in sides}
     differences: dict[tuple[str, str], float] = {}
@@ -138,13 +162,14 @@ def measure(kinds: dict[str, list[Path]], store: IndexStore, *, rounds: int) -> 
         print(f"round {number} of {rounds} ...", file=sys.stderr, flush=True)
         rng = np.random.default_rng(number)
         starts = {
-            kind: [int(rng.integers(lengths[path] - NUM_FRAMES * STRIDE)) for path in kinds[kind]] for kind in kinds
+            kind: [int(rng.integers(lengths[path] - NUM_FRAMES * strides[path])) for path in kinds[kind]]
+            for kind in kinds
         }
         expected: dict[str, list[Frames]] = {}
         for kind, name in sides if number == 0 else [sides[place] for place in rng.permutation(len(sides))]:
             wall, processor = time.perf_counter(), time.process_time()
             clips = [
-                readers[name](path, range(start, start + NUM_FRAMES * STRIDE, STRIDE), SIDE)
+                readers[name](path, range(start, start + NUM_FRAMES * strides[path], strides[path]), SIDE)
                 for path, start in zip(kinds[kind], starts[kind], strict=True)
             ]
             wall, processor = time.perf_counter() - wall, time.process_time() - processor
@@ -163,14 +188,14 @@ def measure(kinds: dict[str, list[Path]], store: IndexStore, *, rounds: int) -> 
             times[kind, name],
             1 / statistics.median(times[kind, name].processor),
             ratio(times[kind, OURS].processor, times[kind, name].processor),
-            ratio(times["prepared", OURS].processor, times[kind, name].processor),
+            ratio(times[PREPARED[kind], OURS].processor, times[kind, name].processor),
             differences[kind, name],
         )
         for kind, name in sides
     ]
 
 
-def num_frames(path: Path, store: IndexStore) -> int:
+def num_frames(path: Path, store: IndexStore | None) -> int:
     """Return the number of frames of a video, and keep its index as the first epoch does."""
     with VideoReader(path, store=store) as reader:
         return len(reader)
@@ -180,7 +205,8 @@ LEGEND = (
     "16 frames at stride 4 from a random position, 224x224 RGB; opening the file included; one core, processor time.",
     "Videos: 340x256, 30 frames a second, H.264 with x264's defaults; long: one of them again and again; prepared:",
     "`videomae data prepare`. ours: from the second epoch on; first time: no index is kept. Times faster: median of",
-    "the rounds and [lowest, highest]. Difference: mean of the absolute difference from our frames, of 255.",
+    "the rounds and [lowest, highest]; beside its own videos prepared. real: of a folder, at a smaller stride where",
+    "they are short. Difference: mean of the absolute difference from our frames, of 255.",
 )
 
 

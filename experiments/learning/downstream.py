@@ -14,6 +14,7 @@ from torch import Tensor
 from experiments.learning.graphs import Adam, MasterWeights, capture
 from experiments.learning.labelled import Labelled, Split
 from experiments.learning.settings import NUM_FRAMES, model_config, normalized
+from videomae.engine.precision import has_bf16
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.pretraining import VideoMAEForPreTraining
 
@@ -30,9 +31,9 @@ TIME_SLICES = NUM_FRAMES // 2
 
 @torch.no_grad()
 def frozen_tokens(model: VideoMAEForPreTraining, data: Labelled, *, layer: int | None = None) -> Tensor:
-    """Return token states `[n, N, D]` of every clip, after the final norm, or those before a block; bf16 on CUDA."""
+    """Return token states `[n, N, D]` of every clip after the final norm, or before a block; bfloat16 in hardware."""
     device = data.clips.device
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype = torch.bfloat16 if has_bf16(device) else torch.float32
     model = copy.deepcopy(model).to(dtype).eval()
     parts = []
     for rows in torch.arange(len(data.labels), device=device).split(128):
@@ -147,7 +148,7 @@ class FineTuner:
     def __init__(self, data: Labelled, *, batch_size: int, max_steps: int, layer_decay: float = 1.0) -> None:
         device = data.clips.device
         self.data = data
-        self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        self.dtype = torch.bfloat16 if has_bf16(device) else torch.float32
         self.model = self.new(0).to(device)
         self.masters = MasterWeights(self.model)
         self.model = self.model.to(self.dtype).train()

@@ -340,12 +340,30 @@ def probes(run: Run, encoders: Encoders, data: Labelled, *, layers: tuple[int | 
 FINETUNE_STEPS: dict[Any, int] = {5: 160, 20: 240, None: 300}
 
 
-def finetune_set(run: Run, arms: Encoders, data: Labelled, per_class: int | None) -> None:
+@dataclass(frozen=True)
+class Budget:
+    """How long each classifier is fine-tuned, and at which rates."""
+
+    steps: int
+    batch_size: int
+    rates: tuple[float, ...]
+
+
+def gpu_budget(data: Labelled, per_class: int | None) -> Budget:
+    """Return that of the tables of docs/learning.md."""
+    if data.name == "motion":
+        return Budget(FINETUNE_STEPS[per_class], 32, FINETUNE_RATES)
+    return Budget(150, 32, FINETUNE_RATES[:3])
+
+
+def finetune_set(
+    run: Run, arms: Encoders, data: Labelled, per_class: int | None, budget: Budget | None = None
+) -> None:
     """Fine-tune each arm; each at its own best rate, chosen on validation clips with the first seed of each fold."""
-    steps = run.pick(FINETUNE_STEPS[per_class] if data.name == "motion" else 150, 2)
-    tuner = FineTuner(data, batch_size=run.pick(32, 4), max_steps=400)
-    rates = FINETUNE_RATES if data.name == "motion" else FINETUNE_RATES[:3]
-    rates = run.pick(rates, rates[:2])
+    budget = budget or gpu_budget(data, per_class)
+    steps = run.pick(budget.steps, 2)
+    tuner = FineTuner(data, batch_size=run.pick(budget.batch_size, 4), max_steps=400)
+    rates = run.pick(budget.rates, budget.rates[:2])
     seeds = run.pick(3, 2) if len(data.splits) == 1 else 1
     for fold, split in enumerate(data.splits[: run.pick(5, 1)]):
         for arm, encoder in arms.items():

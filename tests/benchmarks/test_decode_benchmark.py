@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy
 import pytest
 from benchmarks.decode import main
+from benchmarks.film import write_clip
 from benchmarks.report import installed_version
 
 
@@ -15,11 +16,16 @@ from benchmarks.report import installed_version
 def test_the_command_reads_the_same_frames_with_all_readers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(["--clips", "1", "--seconds", "3", "--hours", "0.005", "--rounds", "2", "--out", str(tmp_path)])
+    (tmp_path / "videos").mkdir()
+    write_clip(tmp_path / "videos" / "short.mp4", seed=1, num_frames=40)
+    write_clip(tmp_path / "videos" / "too_short.mp4", seed=1, num_frames=16)
+    arguments = ["--clips", "1", "--seconds", "3", "--hours", "0.005", "--rounds", "2", "--out", str(tmp_path)]
+    main([*arguments, "--videos", str(tmp_path / "videos")])
     (as_json,) = tmp_path.glob("*-decode.json")
     found = json.loads(as_json.read_text())
-    assert found["command"] == "python -m benchmarks.decode --clips 1 --rounds 2 --seconds 3 --hours 0.005"
-    assert {row["videos"] for row in found["rows"]} == {"original", "long", "prepared"}
+    command = "python -m benchmarks.decode --clips 1 --rounds 2 --seconds 3 --hours 0.005 --videos videos --count 24"
+    assert found["command"] == command
+    assert {row["videos"] for row in found["rows"]} == {"original", "long", "prepared", "real", "real, prepared"}
     assert {"ours", "ours, first time", "PyAV"} <= {row["reader"] for row in found["rows"]}
     printed = capsys.readouterr().out
     for row in found["rows"]:

@@ -210,6 +210,14 @@ def test_the_monitor_tells_where_the_run_stands_its_alarms_and_its_numbers() -> 
     assert "share of the variance explained" in render_report("run", [section])
 
 
+def test_the_lowest_baseline_is_drawn_where_the_run_is_far_below_it() -> None:
+    beginning, *measured = monitored()
+    far = [{**one, "held_out_loss": 0.6, "train_loss": 0.61} for one in measured]
+    alt = blocks(monitor_section([beginning, *far]), Chart)[0].svg.alt
+    assert "interpolation 0.95" in alt
+    assert "copy-nearest" not in alt
+
+
 def test_a_monitor_without_measurements_is_refused() -> None:
     with pytest.raises(ValueError, match=r"no record is a measurement: give the lines of a run's monitor.jsonl"):
         monitor_section(monitored()[:1])

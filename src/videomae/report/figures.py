@@ -187,8 +187,8 @@ def accuracy_comparison(runs: Sequence[RunAccuracy], *, chance: float | None = N
                 axes.plot([interval.low, interval.high], [height, height], color=color, linewidth=1.2, alpha=0.55)
                 axes.plot([accuracy], [height], color=color, marker="o", markersize=5, linestyle="none")
             mean = sum(accuracies) / len(accuracies)
-            axes.plot([mean, mean], [row - 0.38, row + 0.38], color=color, linewidth=2.2)
-            axes.annotate(f"{mean:.1%}", (mean, row - 0.42), color=theme.ink, ha="center", va="bottom")
+            axes.plot([mean, mean], [row - 0.3, row + 0.3], color=color, linewidth=2.2)
+            axes.annotate(f"{mean:.1%}", (mean, row - 0.33), color=theme.ink, ha="center", va="bottom")
         if chance is not None:
             axes.axvline(chance, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
             point = (chance, len(runs) - 0.48)
