@@ -17,6 +17,7 @@ from videomae.command_options import (
 )
 
 EXIT_BAD_VIDEO = 2
+MAX_FILES = 12  # named at the end; with {video} in a name there may be thousands
 
 
 def timeline(arguments: list[str]) -> int:
@@ -46,6 +47,7 @@ def timeline(arguments: list[str]) -> int:
 
     from videomae.inference.files import PLACEHOLDER, list_inputs
     from videomae.inference.predictor import Predictor
+    from videomae.report.page import counted
     from videomae.report.timeline_page import write_timeline_page
     from videomae.timeline.annotate import check_annotated
     from videomae.timeline.kept import kept_scores
@@ -87,10 +89,11 @@ def timeline(arguments: list[str]) -> int:
     for one in done.timelines:
         if one.fault is not None:
             print(f"error: {one.video.path} is not whole: {one.fault}", file=sys.stderr)
-        print(f"{one.video.path}: {len(one.events)} events in {len(one.seconds)} windows")
+        print(f"{one.video.path}: {counted(len(one.events), 'event')} in {counted(len(one.seconds), 'window')}")
     print(progress.summary(), file=sys.stderr)
     if files:
-        print(f"files: {', '.join(map(str, files))}")
+        more = f" and {len(files) - MAX_FILES} more" if len(files) > MAX_FILES else ""
+        print(f"files: {', '.join(map(str, files[:MAX_FILES]))}{more}")
     if done.is_stopped:
         print(f"stopped: what is done is written; --resume goes on, from {kept.folder}", file=sys.stderr)
         raise KeyboardInterrupt
@@ -100,6 +103,7 @@ def timeline(arguments: list[str]) -> int:
 
 def stream(arguments: list[str]) -> int:
     """Classify a camera, a stream, a pipe or a file played as live; events are lines of JSON on standard output."""
+    from videomae.engine.configs import InferencePrecision
     from videomae.live.configs import StreamConfig
 
     parser = command_parser("stream", stream)
@@ -115,6 +119,7 @@ def stream(arguments: list[str]) -> int:
     parser.add_argument("--show", action="store_true", help="draw classes, speed and latency in the terminal")
     parser.add_argument("--record", type=Path | None, help=".m3u8 (HLS) or .mp4 to write the newest minutes to")
     parser.add_argument("--record_seconds", type=float, default=60.0, help="how much of them is kept")
+    parser.add_argument("--precision", type=InferencePrecision, default="auto", help="bf16 where it is fast; or int8")
     add_clip(parser)
     add_device(parser)
     add_speed(parser)
@@ -126,7 +131,13 @@ def stream(arguments: list[str]) -> int:
 
     config = StreamConfig(**{name: options[name] for name in StreamConfig.__dataclass_fields__})
     predictor = told_speed(
-        Predictor(options["model"], clip=options["clip"], device=options["device"], speed=options["speed"])
+        Predictor(
+            options["model"],
+            clip=options["clip"],
+            device=options["device"],
+            precision=options["precision"],
+            speed=options["speed"],
+        )
     )
     with EventSinks(file=options["events"], webhook=options["webhook"], command=options["exec"]) as sinks:
         done = run_stream(

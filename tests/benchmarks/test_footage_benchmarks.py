@@ -16,7 +16,7 @@ from videomae.video.opening import open_reader
 def test_all_contenders_score_the_same_windows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "rows.json"
     words = ["--models", "toy", "--heights", "72", "--overlaps", "0.5", "--seconds", "4", "--repeats", "1"]
-    window_speed.main([*words, "--out", str(out)])
+    window_speed.main([*words, "--threads", "1", "--out", str(out)])
     rows = {row["contender"]: row for row in json.loads(out.read_text())["rows"]}
     assert {"timeline fp32", "predict", "transformers", "transformers, best", "single clips"} <= rows.keys()
     assert rows["predict"]["windows"] == rows["timeline fp32"]["windows"] == 12
@@ -24,7 +24,9 @@ def test_all_contenders_score_the_same_windows(tmp_path: Path, capsys: pytest.Ca
     assert rows["predict"]["apart"] < 1e-6
     assert rows["single clips"]["apart"] == 0.0
     assert rows["transformers"]["apart"] < 1e-3  # its resizing is PIL's
-    assert all(row["windows_per_second"] > 0 for row in rows.values())
+    assert all(row["windows_per_second"] > 0 and row["threads"] == 1 for row in rows.values())
+    of_transformers = rows["predict"]["windows_per_second"] / rows["transformers"]["windows_per_second"]
+    assert rows["predict"]["of_transformers"] == pytest.approx(of_transformers), "of one turn there is one ratio"
     assert "timeline fp32" in capsys.readouterr().out
 
 

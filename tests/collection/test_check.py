@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from videomae.collection.check import CheckResult, check_collection
 from videomae.collection.configs import CheckConfig
 from videomae.collection.findings import KINDS
 from videomae.errors import ConfigError, ManifestError
+from videomae.report.check_page import write_check_page
 from videomae.video.encoded import EncodedFile
 from videomae.video.index_store import FOLDER, IndexStore
 
@@ -115,6 +117,16 @@ def test_the_command_writes_its_files_and_says_with_its_status_whether_something
     assert "does not exist" in capsys.readouterr().err
     assert main(["data", "check", str(tmp_path / "v"), "--stride", "0"]) == 2
     assert "stride is 0" in capsys.readouterr().err
+
+
+def test_the_page_shows_near_duplicates_side_by_side(tmp_path: Path) -> None:
+    one = good_video(tmp_path / "v" / "one.mp4", 0)
+    changed_copy(one, tmp_path / "v" / "copy.mp4", size=(48, 48))
+    good_video(tmp_path / "v" / "other.mp4", 1)
+    page = write_check_page(tmp_path, check_collection(tmp_path / "v", config=CONFIG)).read_text(encoding="utf-8")
+    players = re.findall(r'<video [^>]*src="([^#"]+)#t=0.00,[^"]+" poster="data:image/jpeg;base64,[^"]{200,}">', page)
+    assert sorted(players) == ["v/copy.mp4", "v/one.mp4"]
+    assert "48x48 h264" in page, "which of both is the better one"
 
 
 def test_what_cannot_be_checked_is_refused() -> None:

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from live_servers import RtspServer, TsServer, color_pipeline, file_pipeline, free_port, rtsp_fault, ts_bytes
+from benchmarks.rtsp_server import RtspServer, color_pipeline, file_pipeline, free_port, rtsp_fault
+from live_servers import TsServer, ts_bytes
 
 from color_models import write_color_video
 from videomae.cli import main
@@ -281,6 +282,19 @@ def test_what_is_no_video_in_a_pipe_is_one_line_and_status_2(
     assert line.startswith("videomae: error: standard input cannot be opened: ")
 
 
+def test_a_stream_is_computed_in_the_precision_that_is_asked_for(
+    color_predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = write_color_video(tmp_path / "v.mp4", [("red", 3.0)])
+    scores = {}
+    for precision in ("fp32", "bf16"):
+        options = ["--device", "cpu", "--precision", precision, "--playback_speed", "8", "--rate", "5"]
+        assert main(["stream", color_predictor.source, str(video), *options]) == 0
+        _, end = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        scores[precision] = end["score"]
+    assert 0 < abs(scores["fp32"] - scores["bf16"]) < 0.01, "bfloat16 rounds, and no more than that"
+
+
 @pytest.mark.slow
 def test_ctrl_c_ends_a_stream_with_its_events_complete(color_predictor: Predictor, tmp_path: Path) -> None:
     video = write_color_video(tmp_path / "v.mp4", [("red", 60.0)])
@@ -317,7 +331,7 @@ def test_what_was_seen_is_recorded_as_a_ring_with_the_labels_in_it(
     first = target if suffix == ".m3u8" else target.parent / "out-001.mp4"
     with av.open(str(first)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    assert 25 <= len(frames) <= 130
+    assert 10 <= len(frames) <= 130, "as many as there was time to encode"
     assert np.median(frames[-1][31, :, 1]) > 0
     assert frames[-1][2:9, :4].mean() < 90, "the time is drawn on dark"
 

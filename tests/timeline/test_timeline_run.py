@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,11 @@ from videomae.cli import main
 from videomae.errors import RunError
 from videomae.inference.kept_rows import KeptRows
 from videomae.inference.predictor import Predictor
+from videomae.report import timeline_page
 from videomae.timeline.configs import TimelineConfig
 from videomae.timeline.kept import kept_scores
 from videomae.timeline.run import STOPPED, run_timelines
-from videomae.timeline.timeline import ScoredWindows
+from videomae.timeline.timeline import ScoredWindows, Timeline
 
 
 @pytest.fixture(scope="module")
@@ -289,8 +291,34 @@ def test_the_page_names_the_video_beside_it_and_allows_only_its_own_script(
     assert f"script-src 'sha256-{digest}'" in html
     assert html.count("data:image/jpeg;base64,") == 2
     assert html.count("<polyline") == 6
+    legends = re.findall(r'<span style="--c: var\((--c[0-9])\)">([a-z]+)</span>', html)
+    assert (len(legends), len(set(legends))) == (6, 3), "a class has one color in all videos"
     assert html.count("data-start=") == 4
     assert 'src="http' not in html
+    assert re.findall(r'<a href="#(video-[0-9]+)">', html) == re.findall(r'class="panel" id="(video-[0-9]+)"', html)
+
+
+def test_a_page_of_many_videos_lists_all_and_shows_those_with_the_surest_events(
+    predictor: Predictor, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Timeline.from_video(predictor, videos / "a.mp4")
+    unsure = [replace(first, events=tuple(replace(event, peak=0.6) for event in first.events))] * 2
+    monkeypatch.setattr(timeline_page, "MAX_PANELS", 2)
+    timelines = [*unsure, replace(first, events=()), first]
+    timeline_page.write_timeline_page(tmp_path / "page.html", timelines)
+    html = (tmp_path / "page.html").read_text()
+    assert "4 videos, 3 of them with events. Below are the 2 with the surest" in html
+    assert html.count(f">{videos / 'a.mp4'}") == 2 + 2 + 2, "listed, two of them with a link, and two shown"
+    assert re.findall(r'class="panel" id="(video-[0-9]+)"', html) == ["video-1", "video-4"]
+
+
+def test_the_page_draws_the_curve_of_a_single_window(predictor: Predictor, tmp_path: Path) -> None:
+    video = write_color_video(tmp_path / "short.mp4", [("red", 0.7)])
+    timeline = Timeline.from_video(predictor, video)
+    assert len(timeline.seconds) == 1
+    (red, *_) = timeline_page.panel(timeline_page.Line(1, timeline, True), tmp_path, {}).curves
+    height = float(f"{160 * (1 - timeline.curves[0].max()):.1f}")
+    assert (red.label, red.points) == ("red", f"0.0,{height} 1000.0,{height}")
 
 
 @pytest.fixture(autouse=True)

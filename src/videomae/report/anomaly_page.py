@@ -22,6 +22,7 @@ from videomae.report.page import (
     Section,
     Table,
     Text,
+    counted,
     player_address,
     render_report,
     versions,
@@ -48,8 +49,9 @@ def write_anomaly_page(path: Path, detector: Detector, videos: Sequence[VideoSco
     })  # fmt: skip
     sections = [*(Section(Path(one.path).name, _blocks(one, path.parent)) for one in ranked)]
     sections.append(Section("The detector", [facts, versions()]))
-    of_videos = "1 video" if len(videos) == 1 else f"{len(videos)} videos"
-    summary = f"{events} unusual {'moment' if events == 1 else 'moments'} in {of_videos}."
+    summary = f"{counted(events, 'unusual moment')} in {counted(len(videos), 'video')}."
+    if len(videos) > MAX_VIDEOS:
+        summary += f" The {MAX_VIDEOS} most unusual are shown; --out with a .json file has all."
     write_report(path, render_report("Anomalies", sections, summary=summary))
 
 

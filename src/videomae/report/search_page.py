@@ -16,6 +16,7 @@ from videomae.report.page import (
     Section,
     Table,
     Text,
+    counted,
     player_address,
     render_report,
     versions,
@@ -54,7 +55,7 @@ def write_search_page(path: Path, matches: Sequence[Match], *, query: str, span:
         Section("Found", [Players(players)]),
         Section("As a table", [Table(("rank", "video", "start", "end", "similarity"), rows), versions()]),
     ]
-    summary = f"{len(matches)} places that are like {name}, {span[0]:.1f} to {span[1]:.1f} s."
+    summary = f"{counted(len(matches), 'place')} like {name}, {span[0]:.1f} to {span[1]:.1f} s."
     write_report(path, render_report("Search", sections, summary=summary))
 
 
@@ -91,7 +92,7 @@ def write_copies_page(path: Path, result: DedupeResult) -> None:
     sections = [Section("Copies", blocks)]
     if rows:
         sections.append(Section("Not read, or not to the end", [Table(("video", "why"), rows)]))
-    summary = f"{len(result.pairs)} pairs of copies among {result.num_videos} videos."
+    summary = f"{counted(len(result.pairs), 'pair')} of copies among {counted(result.num_videos, 'video')}."
     write_report(path, render_report("Copies", [*sections, Section("Made with", [versions()])], summary=summary))
 
 

@@ -22,7 +22,7 @@ from videomae.report.figures import (
     png_address,
     thumbnail,
 )
-from videomae.report.page import Block, Chart, Facts, Gallery, Image, PredictionCard, Section, Table, Text
+from videomae.report.page import Block, Chart, Facts, Gallery, Image, PredictionCard, Section, Table, Text, counted
 from videomae.video.addresses import video_path
 from videomae.video.opening import open_reader
 
@@ -173,7 +173,7 @@ def evaluation_section(result: EvaluationResult, *, title: str = "Evaluation") -
     facts |= {
         "mean over classes": f"{metrics.mean_class:.2%}",
         "videos": metrics.num_videos,
-        "views of each video": f"{_counted(views.num_clips, 'clip')} x {_counted(views.num_crops, 'crop')}",
+        "views of each video": f"{counted(views.num_clips, 'clip')} x {counted(views.num_crops, 'crop')}",
         "frames of a clip": f"{result.clip.num_frames}, {result.clip.kind}, stride {result.clip.stride}",
     }
     blocks: list[Block] = [Facts(facts)]
@@ -250,10 +250,6 @@ def reconstruction_section(
         alt = f"Frames of {result.path}: original, input of the encoder, and the prediction"
         blocks.append(Image(png_address(image), alt, min_pixels=min(image.width, MIN_STRIP_PIXELS)))
     return Section(title, blocks)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def points(records: Sequence[Mapping[str, object]], name: str) -> tuple[list[float], list[float]]:

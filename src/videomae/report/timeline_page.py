@@ -9,8 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -21,12 +21,14 @@ from videomae import __version__
 from videomae.report.page import video_address, write_report
 from videomae.report.svg import DARK, LIGHT, printable
 from videomae.timeline.annotate import clock
+from videomae.timeline.events import Event
 from videomae.timeline.timeline import FloatArray, Timeline
 from videomae.timeline.writers import shown_labels
 
 TEMPLATE = "timeline.html.j2"
 MAX_POINTS = 1500  # of a curve; of more windows the highest and the lowest of neighbouring ones are drawn
 MAX_EVENTS = 500  # in the table of a video
+MAX_PANELS = 100  # videos in full, each some 90 KB; the list above them has all
 TICK_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600)
 MAX_TICKS = 8
 WIDTH, HEIGHT = 1000.0, 160.0  # of the chart in its own units
@@ -53,6 +55,8 @@ class Curve:
 class Panel:
     """One video on the page."""
 
+    number: int
+    """Which of the page's videos, from 1."""
     timeline: Timeline
     """What is shown."""
     address: str
@@ -75,6 +79,23 @@ class Panel:
         return float(self.timeline.end_seconds[-1])
 
 
+@dataclass(frozen=True)
+class Line:
+    """One video in the list of all."""
+
+    number: int
+    """Which of the page's videos, from 1."""
+    timeline: Timeline
+    """The video."""
+    is_shown: bool
+    """Whether it is shown in full, further down."""
+
+    @property
+    def surest(self) -> Event | None:
+        """The event with the highest score; None without events."""
+        return max(self.timeline.events, key=lambda event: event.peak, default=None)
+
+
 def write_timeline_page(path: Path, timelines: Sequence[Timeline]) -> None:
     """Write the page of one or more videos; the videos stay where they are, the page names them beside itself.
 
@@ -94,8 +115,11 @@ def render_timelines(timelines: Sequence[Timeline], *, folder: Path) -> str:
     environment = _environment()
     script, _, _ = environment.loader.get_source(environment, "timeline.js")  # type: ignore[union-attr]
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    lines = chosen_lines(timelines)
+    colors = label_colors([one.timeline for one in lines if one.is_shown])
     html = environment.get_template(TEMPLATE).render(
-        panels=[panel(one, folder) for one in timelines if len(one.seconds)],
+        lines=lines,
+        panels=[panel(one, folder, colors) for one in lines if one.is_shown],
         version=__version__,
         light=LIGHT,
         dark=DARK,
@@ -111,32 +135,49 @@ def render_timelines(timelines: Sequence[Timeline], *, folder: Path) -> str:
     return printable(html)
 
 
-def panel(timeline: Timeline, folder: Path) -> Panel:
-    """Return what the page shows of a video."""
+def chosen_lines(timelines: Sequence[Timeline]) -> list[Line]:
+    """Return the list of all videos, in order; of more than `MAX_PANELS` those with the surest events are shown."""
+    lines = [Line(k, one, True) for k, one in enumerate((one for one in timelines if len(one.seconds)), start=1)]
+    surest = sorted(lines, key=lambda line: -(line.surest.peak if line.surest else 0.0))[:MAX_PANELS]
+    shown = {line.number for line in surest}
+    return [replace(line, is_shown=line.number in shown) for line in lines]
+
+
+def label_colors(timelines: Sequence[Timeline]) -> dict[int, int]:
+    """Return a color for each class that is shown, the same in all videos; empty where there are too many."""
+    shown = list(dict.fromkeys(label_id for one in timelines for label_id in shown_labels(one)))
+    return {} if len(shown) > len(LIGHT_COLORS) else {label_id: color for color, label_id in enumerate(shown)}
+
+
+def panel(line: Line, folder: Path, colors: Mapping[int, int]) -> Panel:
+    """Return what the page shows of a video; classes without a color of the page's get one by their rank in it."""
+    timeline = line.timeline
     begin, end = float(timeline.start_seconds[0]), float(timeline.end_seconds[-1])
     scale = WIDTH / max(end - begin, 1e-9)
     curves = []
-    for color, label_id in enumerate(shown_labels(timeline)):
+    for rank, label_id in enumerate(shown_labels(timeline)):
         events = [event for event in timeline.events if event.label_id == label_id]
         spans = tuple(
             (round((event.start_seconds - begin) * scale, 2), round(max(event.seconds * scale, 1.0), 2))
             for event in events
         )
         points = _points((timeline.seconds - begin) * scale, timeline.curves[:, label_id])
-        curves.append(Curve(timeline.labels[label_id], color, points, spans))
+        curves.append(Curve(timeline.labels[label_id], colors.get(label_id, rank), points, spans))
     strip = f"data:image/jpeg;base64,{base64.b64encode(timeline.strip).decode('ascii')}" if timeline.strip else ""
     address = video_address(timeline.video.path, folder)
-    return Panel(timeline, address, strip, tuple(curves), _ticks(begin, end))
+    return Panel(line.number, timeline, address, strip, tuple(curves), _ticks(begin, end))
 
 
 def _points(places: FloatArray, scores: FloatArray) -> str:
-    """Return a polyline with at most `MAX_POINTS` points that keeps the extremes."""
+    """Return a polyline with at most `MAX_POINTS` points that keeps the extremes; of one window, a level line."""
     if len(scores) > MAX_POINTS:
         parts = np.array_split(np.arange(len(scores)), MAX_POINTS // 2)
         kept = {int(part[choose(scores[part])]) for part in parts for choose in (np.argmin, np.argmax)}
         chosen = np.array(sorted(kept))
         places, scores = places[chosen], scores[chosen]
     heights = HEIGHT * (1 - scores)
+    if len(scores) == 1:  # a line of one point is not drawn
+        places, heights = np.array([0.0, WIDTH]), np.repeat(heights, 2)
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(places.tolist(), heights.tolist(), strict=True))
 
 

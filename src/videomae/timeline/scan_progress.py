@@ -42,9 +42,9 @@ class ScanProgress:
         self._line_seconds, self._clock = line_seconds, clock
         self._name, self._number = "", 0
         self._total = self._first = self._at = 0.0  # of the current video, seconds
-        self._start = self._last_line = clock()
         self._covered = 0.0  # seconds of video done before the current one
-        self._begun = clock()
+        self._lengths = 0.0  # of all videos up to the current one, those of a run before too
+        self._begun = self._last_line = clock()
         self._bar = self._make_bar()
 
     def __enter__(self) -> Self:
@@ -69,7 +69,7 @@ class ScanProgress:
         self._covered += self._at - self._first
         self._name, self._number = name, self._number + 1
         self._total, self._first, self._at = total_seconds, first_seconds, first_seconds
-        self._start = self._clock()
+        self._lengths += total_seconds
 
     def update(self, seconds: float) -> None:
         """Tell up to where the video is done."""
@@ -90,13 +90,18 @@ class ScanProgress:
         parts = [f"{which}{self._name}", f"{place} ({self._at / max(self._total, 1e-9):.0%})"]
         speed = self.speed()
         if speed is not None:
-            parts += [f"{speed:.3g}x real time", f"{_clock_face((self._total - self._at) / speed)} left"]
+            parts += [f"{speed:.3g}x real time", f"{_clock_face(self._seconds_left(speed))} left"]
         return "  ".join(parts)
 
     def speed(self) -> float | None:
-        """Return seconds of video done in a second, in the current video; None before there is any."""
-        passed = self._clock() - self._start
-        return (self._at - self._first) / passed if passed > 0 and self._at > self._first else None
+        """Return seconds of video done in a second, over all videos so far; None before there is any."""
+        passed, covered = self._clock() - self._begun, self._covered + self._at - self._first
+        return covered / passed if passed > 0 and covered > 0 else None
+
+    def _seconds_left(self, speed: float) -> float:
+        """Return how long all videos still take, where those to come are as long as those that came."""
+        to_come = max(self._num_videos - self._number, 0) * self._lengths / max(self._number, 1)
+        return (max(self._total - self._at, 0.0) + to_come) / speed
 
     def summary(self) -> str:
         """Return in one line what was done in all."""

@@ -1,4 +1,12 @@
 "use strict";
+// A browser opens few videos at a time, so each is looked at when it comes into view.
+const seen = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    if (!entry.isIntersecting) continue;
+    seen.unobserve(entry.target);
+    entry.target.preload = "metadata";
+  }
+}, { rootMargin: "50%" });
 for (const panel of document.querySelectorAll(".panel")) {
   const video = panel.querySelector("video");
   const begin = Number(panel.dataset.begin), end = Number(panel.dataset.end);
@@ -23,4 +31,5 @@ for (const panel of document.querySelectorAll(".panel")) {
   video.addEventListener("timeupdate", follow);
   video.addEventListener("seeking", follow);
   video.addEventListener("error", () => panel.classList.add("missing"), true);
+  seen.observe(video);
 }
