@@ -19,6 +19,7 @@ from videomae.command_options import (
     LABELLED_HELP,
     MODEL_HELP,
     add_clip,
+    add_decoder,
     add_device,
     add_model,
     add_source,
@@ -83,6 +84,7 @@ def predict(arguments: list[str]) -> int:
     parser.add_argument("--num_views", type=int, default=1, help="clips to average over")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     add_clip(parser)
+    add_decoder(parser)
     add_device(parser)
     parser.add_argument("--precision", type=InferencePrecision, default="auto", help="bf16 where it is fast; or int8")
     add_speed(parser)
@@ -96,6 +98,7 @@ def predict(arguments: list[str]) -> int:
         device=options.device,
         precision=options.precision,
         speed=options.speed,
+        decoder=options.decoder,
     )
     return predict_files(
         told_speed(predictor), options.videos, top_k=options.top_k, num_views=options.num_views, json=options.json

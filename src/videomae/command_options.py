@@ -82,6 +82,13 @@ def add_device(parser: ArgumentParser) -> None:
     parser.add_argument("--device", type=DeviceName, default="auto", help="where to compute")
 
 
+def add_decoder(parser: ArgumentParser) -> None:
+    """Add `--decoder`."""
+    from videomae.video.decoders import DecoderName
+
+    parser.add_argument("--decoder", type=DecoderName, default="pyav", help="what decodes videos; see docs/data.md")
+
+
 def add_speed(parser: ArgumentParser) -> None:
     """Add `--speed`; `told_speed` then tells what it does."""
     help_text = "how many times fewer operations a clip takes, by merging tokens that are alike; 1: none"

@@ -8,6 +8,7 @@ from pathlib import Path
 from videomae.command_options import (
     MODEL_HELP,
     add_clip,
+    add_decoder,
     add_device,
     add_speed,
     add_videos,
@@ -41,6 +42,7 @@ def timeline(arguments: list[str]) -> int:
     parser.add_argument("--resume", action="store_true", help="go on with what a stopped run has left beside --out")
     parser.add_argument("--precision", type=InferencePrecision, default="auto", help="bf16 where it is fast; or int8")
     add_clip(parser)
+    add_decoder(parser)
     add_device(parser)
     add_speed(parser)
     options = vars(parsed(parser, arguments))
@@ -69,6 +71,7 @@ def timeline(arguments: list[str]) -> int:
             device=options["device"],
             precision=options["precision"],
             speed=options["speed"],
+            decoder=options["decoder"],
         )
     )
     kept = kept_scores(Path(names[0].replace(PLACEHOLDER, "video")), predictor, config, resume=options["resume"])

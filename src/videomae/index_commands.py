@@ -11,6 +11,7 @@ from videomae.command_options import (
     EXIT_SOME_FAILED,
     MODEL_HELP,
     add_clip,
+    add_decoder,
     add_device,
     add_model,
     add_videos,
@@ -56,6 +57,7 @@ def features(arguments: list[str]) -> int:
     parser.add_argument("--shard", type=str | None, help="i/n: every n-th video only, i from 0 to n - 1; for tables")
     parser.add_argument("--resume", action="store_true", help="go on with the table, or add videos to it")
     add_clip(parser)
+    add_decoder(parser)
     add_device(parser)
     options, model = parsed_with_model(parser, arguments)
     if options.out.suffix == ".safetensors":
@@ -80,6 +82,7 @@ def features(arguments: list[str]) -> int:
         resume=options.resume,
         engine=options.engine,
         workers=options.workers,
+        decoder=options.decoder,
         told=lambda certificate: print(certificate.line()),
     )
     for bad in result.bad:
@@ -114,6 +117,7 @@ def _one_file(model: str, options: Any) -> int:
         precision=options.precision,
         min_cosine=options.min_cosine,
         batch_size=options.batch_size,
+        decoder=options.decoder,
         told=lambda certificate: print(certificate.line()),
     )
     for bad in written.bad:

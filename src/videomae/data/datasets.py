@@ -27,6 +27,7 @@ from videomae.engine.seeding import numpy_generator, torch_generator
 from videomae.errors import ConfigError, VideoReadError
 from videomae.masking import MaskConfig, draw_masks
 from videomae.patches import TokenGrid
+from videomae.video.decoders import DecoderName
 from videomae.video.opening import Reader, open_reader
 from videomae.video.sampling import ClipConfig, IntArray, finetuning_clip, pretraining_clip
 
@@ -46,6 +47,7 @@ class PretrainingDataset(Dataset[ClipSample | BadVideo]):
         mask: MaskConfig,
         grid: TokenGrid,
         seed: int,
+        decoder: DecoderName = "pyav",
     ) -> None:
         """Check what can be checked before the first video is read.
 
@@ -57,6 +59,7 @@ class PretrainingDataset(Dataset[ClipSample | BadVideo]):
             mask: How tokens are hidden.
             grid: Token grid of the model for clips of this size.
             seed: Source of all randomness.
+            decoder: What decodes videos.
 
         Raises:
             ConfigError: If the size is not positive, or the masks do not fit the grid.
@@ -71,6 +74,7 @@ class PretrainingDataset(Dataset[ClipSample | BadVideo]):
         self.mask = mask
         self.grid = grid
         self.seed = seed
+        self.decoder: DecoderName = decoder
 
     def __len__(self) -> int:
         return len(self.manifest.rows)
@@ -84,7 +88,7 @@ class PretrainingDataset(Dataset[ClipSample | BadVideo]):
         """Read a video once and cut several samples from its frames, those of `key` and of the repeats after it."""
         path = str(self.manifest.rows[key.index].source)
         try:
-            with open_reader(path, store=self._store, fps=self.clip.fps) as reader:
+            with open_reader(path, store=self._store, fps=self.clip.fps, decoder=self.decoder) as reader:
                 rng = numpy_generator(self.seed, key.epoch, key.index, "clip")
                 frames = _frames(reader, pretraining_clip(len(reader), self.clip, rng=rng), size=self.size)
         except VideoReadError as error:
@@ -111,7 +115,16 @@ class PretrainingDataset(Dataset[ClipSample | BadVideo]):
 class FinetuningDataset(Dataset[ClipSample | BadVideo]):
     """Random clips with their class ids; what else is right for a video, `data.targets` tells by its row."""
 
-    def __init__(self, manifest: Manifest, *, clip: ClipConfig, size: int, augment: AugmentConfig, seed: int) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        clip: ClipConfig,
+        size: int,
+        augment: AugmentConfig,
+        seed: int,
+        decoder: DecoderName = "pyav",
+    ) -> None:
         """Check what can be checked before the first video is read.
 
         Args:
@@ -120,6 +133,7 @@ class FinetuningDataset(Dataset[ClipSample | BadVideo]):
             size: S, side of a clip in pixels.
             augment: How clips are cropped and flipped.
             seed: Source of all randomness.
+            decoder: What decodes videos.
 
         Raises:
             ConfigError: If the size is not positive.
@@ -131,6 +145,7 @@ class FinetuningDataset(Dataset[ClipSample | BadVideo]):
         self.size = size
         self.augment = augment
         self.seed = seed
+        self.decoder: DecoderName = decoder
 
     def __len__(self) -> int:
         return len(self.manifest.rows)
@@ -144,7 +159,7 @@ class FinetuningDataset(Dataset[ClipSample | BadVideo]):
         """Read a video once and cut several samples from its frames, those of `key` and of the repeats after it."""
         row = self.manifest.rows[key.index]
         try:
-            with open_reader(row.source, store=self._store, fps=self.clip.fps) as reader:
+            with open_reader(row.source, store=self._store, fps=self.clip.fps, decoder=self.decoder) as reader:
                 rng = numpy_generator(self.seed, *key.video_parts("clip"))
                 frames = _frames(reader, finetuning_clip(len(reader), self.clip, rng=rng), size=self.size)
         except VideoReadError as error:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
@@ -27,6 +27,7 @@ from videomae.inference.feature_table import TableParts
 from videomae.inference.loaded import load_encoder, weights_digest
 from videomae.inference.pooling import Encoder
 from videomae.inference.window_choice import WindowChoice
+from videomae.video.decoders import DecoderName
 from videomae.video.index_store import IndexStore
 from videomae.video.sampling import ClipConfig
 
@@ -124,6 +125,7 @@ def encode_video(job: VideoJob) -> VideoResult:
     """Do a job, in a process of the cluster."""
     try:
         loaded, dtype = _encoder(job.source, job.clip, str(job.settings["precision"]), str(job.settings["weights"]))
+        loaded = replace(loaded, decoder=cast(DecoderName, job.settings.get("decoder", "pyav")))
         parts = TableParts(job.output, job.settings, resume=True)
         parts.begun.setdefault(job.path, job.first)
         work = FeaturePass(loaded, parts, job.choice, job.pooling, dtype, job.batch_size)

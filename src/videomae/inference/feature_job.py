@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from videomae import __version__
@@ -26,6 +26,7 @@ from videomae.inference.int8 import settled_precision
 from videomae.inference.loaded import load_encoder, weights_digest
 from videomae.inference.pooling import check_pooling
 from videomae.inference.window_choice import WindowChoice
+from videomae.video.decoders import DecoderName, check_decoder
 from videomae.video.sampling import ClipConfig
 
 MAX_READERS = 4  # threads that decode where their number is not given: each holds batches of frames
@@ -61,6 +62,7 @@ def write_feature_table(
     resume: bool = False,
     engine: JobEngine = "local",
     workers: int | None = None,
+    decoder: DecoderName = "pyav",
     flush_seconds: float = FLUSH_SECONDS,
     told: Callable[[Certificate], None] | None = None,
 ) -> TableResult:
@@ -86,6 +88,7 @@ def write_feature_table(
         engine: Where to work: here, or on a Ray cluster whose machines see the same disks, a processor and a video
             at a time.
         workers: Threads that decode, a video each; on Ray, videos at a time.
+        decoder: What decodes videos; other frames than PyAV's differ by rounding alone.
         flush_seconds: Least time from one part to the next.
         told: Called with what int8 does to some windows.
 
@@ -108,7 +111,9 @@ def write_feature_table(
     if engine == "ray" and device not in ("auto", "cpu"):
         raise ConfigError(f"device is {device!r}, and the engine ray computes on processors: leave --device out")
     check_output(target)
+    check_decoder(decoder, workers=1 if engine == "ray" else 0)
     loaded = load_encoder(source, clip=clip, device="cpu" if engine == "ray" else device)
+    loaded = replace(loaded, decoder=decoder)
     settings = {
         "version": __version__,
         "model": loaded.source,
@@ -118,6 +123,7 @@ def write_feature_table(
         "clip": asdict(loaded.clip),
         **asdict(choice),
         "precision": settled_precision(precision, loaded.model.device),
+        **({} if decoder == "pyav" else {"decoder": decoder}),  # unnamed by earlier versions
     }
     bad, paths = [], dict[str, Path | str]()
     for number, item in enumerate(list_inputs(videos)):

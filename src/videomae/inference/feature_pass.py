@@ -143,7 +143,10 @@ class FeaturePass:
         done = first = self.parts.begun.get(path, 0)
         fault: str | None = None
         try:
-            with open_as_far_as_whole(item, store=store, fps=self.loaded.clip.fps) as (reader, fault):
+            with open_as_far_as_whole(item, store=store, fps=self.loaded.clip.fps, decoder=self.loaded.decoder) as (
+                reader,
+                fault,
+            ):
                 times, ends = frame_times(reader.timestamps_seconds, reader.info.frame_rate)
                 indices = self.choice.indices(reader, self.loaded.clip)[first:]  # [W, T]
                 read = partial(reader.frames_in_order, threads=threads)

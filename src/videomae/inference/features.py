@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
@@ -34,6 +34,7 @@ from videomae.inference.loaded import load_encoder
 from videomae.inference.pooling import Encoder, check_pooling, pooled_rows, time_spans
 from videomae.inference.window_choice import WindowChoice
 from videomae.inference.windows import frame_times
+from videomae.video.decoders import DecoderName, check_decoder
 from videomae.video.opening import Reader, open_reader, stored_frames
 from videomae.video.sampling import ClipConfig, IntArray
 
@@ -189,6 +190,7 @@ def write_features(
     precision: InferencePrecision = "fp32",
     min_cosine: float = MIN_COSINE,
     batch_size: int = DEFAULT_BATCH_SIZE,
+    decoder: DecoderName = "pyav",
     told: Callable[[Certificate], None] | None = None,
 ) -> WrittenFeatures:
     """Compute the features of videos and write them, a batch at a time, into one safetensors file.
@@ -210,6 +212,7 @@ def write_features(
             and taken where some windows agree with float32.
         min_cosine: How well they have to agree, see `certificate`; 0 takes int8 whatever comes of it.
         batch_size: As for `extract_features`.
+        decoder: What decodes videos; other frames than PyAV's differ by rounding alone.
         told: Called with what int8 does to some windows.
 
     Returns:
@@ -223,7 +226,8 @@ def write_features(
     _check_settings(pooling, batch_size)
     check_min_cosine(min_cosine)
     check_output(output, suffix=".safetensors")
-    loaded = load_encoder(source, clip=clip, device=device)
+    check_decoder(decoder)
+    loaded = replace(load_encoder(source, clip=clip, device=device), decoder=decoder)
     items = list(list_inputs(videos))
     store = collection_store(videos)
     some = spread_windows(loaded, [item for item in items if not isinstance(item, BadVideo)], choice, store=store)
@@ -239,7 +243,7 @@ def write_features(
                     bad.append(item)
                     continue
                 try:
-                    with open_reader(item, store=store, fps=loaded.clip.fps) as reader:
+                    with open_reader(item, store=store, fps=loaded.clip.fps, decoder=decoder) as reader:
                         parts = _feature_parts(loaded, reader, pooling, choice, batch_size, dtype)
                         written = writer.add(str(item), parts)
                 except VideoReadError as error:

@@ -17,6 +17,7 @@ from torch import Tensor
 from videomae.errors import ConfigError
 from videomae.inference.clips import ReadFrames
 from videomae.processing.frames import collect_videos
+from videomae.video.decoders import DecoderName
 from videomae.video.encoded import EncodedVideo as EncodedVideo
 from videomae.video.encoded import encoded_name
 from videomae.video.index_store import IndexStore
@@ -76,7 +77,11 @@ def path_of(video: Any) -> str | None:
 
 @contextmanager
 def open_frames(
-    video: VideoInput, *, fps: float | None = None, store: IndexStore | None = None
+    video: VideoInput,
+    *,
+    fps: float | None = None,
+    store: IndexStore | None = None,
+    decoder: DecoderName = "pyav",
 ) -> Iterator[OpenVideo]:
     """Open one video of any accepted form.
 
@@ -84,6 +89,7 @@ def open_frames(
         video: See `ACCEPTED`.
         fps: Frames a second to read a file at; None: its own frames. Frames in memory have no times.
         store: Keeps what is known of the files of a collection; it changes nothing but speed.
+        decoder: What decodes a file.
 
     Yields:
         The video; it is closed at the end. A file that was open before stays open.
@@ -94,7 +100,7 @@ def open_frames(
     """
     if isinstance(video, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(video, "read"):
         encoded = cast(EncodedVideo, video)
-        with open_reader(encoded, store=store, fps=fps) as reader:
+        with open_reader(encoded, store=store, fps=fps, decoder=decoder) as reader:
             yield _opened(reader, encoded_name(encoded))
     else:
         frames = frames_array(video)

@@ -24,6 +24,7 @@ from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.processing.defaults import default_processor
 from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.sharing.record import PUBLISHED_CLIP, TrainingRecord, read_record
+from videomae.video.decoders import DecoderName
 from videomae.video.sampling import ClipConfig
 from videomae.weights.kinds import kind_of_class
 from videomae.weights.loading import Checkpoint, load_checkpoint, open_checkpoint
@@ -53,6 +54,8 @@ class LoadedModel(Generic[Model]):
     """Scores from which labels count as present, by their names, as the record beside the weights says."""
     mask: MaskConfig = field(default_factory=MaskConfig)
     """How tokens were hidden from the encoder in pre-training, as the record says; else tubes over 90 %."""
+    decoder: DecoderName = "pyav"
+    """What decodes the videos that it is given."""
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import json as json_format
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self, overload
 
@@ -36,6 +36,7 @@ from videomae.inference.loaded import LoadedModel, check_clip, load_classifier
 from videomae.inference.scores import Activation, scores_of, settled_thresholds, usual_activation
 from videomae.inference.token_merging import MergingClassifier
 from videomae.model.classification import VideoMAEForVideoClassification
+from videomae.video.decoders import DecoderName, check_decoder
 from videomae.video.index_store import IndexStore
 from videomae.video.sampling import ClipConfig, IntArray, clip_indices, clip_indices_of_frames
 
@@ -94,11 +95,12 @@ class Predictor:
             everywhere; int8 is for CPUs and the fastest, and rounds most.
         batch_size: Views in one forward pass. It bounds the memory used, however many views are asked for.
         speed: How many times fewer operations a clip takes, at least 1; see `token_merging`. 1 merges nothing.
+        decoder: What decodes videos; other frames than PyAV's differ by rounding alone.
 
     Raises:
         WeightsError: If the source cannot be loaded or holds no classifier.
-        ConfigError: If the clip does not fit the model, the batch size is below 1, the device is not there, or the
-            speed is below 1 or more than the model has tokens for.
+        ConfigError: If the clip does not fit the model, the batch size is below 1, the device or decoder is not
+            there, or the speed is below 1 or more than the model has tokens for.
     """
 
     def __init__(
@@ -110,9 +112,12 @@ class Predictor:
         precision: InferencePrecision = "fp32",
         batch_size: int = DEFAULT_BATCH_SIZE,
         speed: float = 1.0,
+        decoder: DecoderName = "pyav",
     ) -> None:
         check_speed(speed)  # before anything is read
-        self._take(load_classifier(source, clip=clip, device=device), precision, batch_size, speed)
+        check_decoder(decoder)
+        loaded = replace(load_classifier(source, clip=clip, device=device), decoder=decoder)
+        self._take(loaded, precision, batch_size, speed)
 
     @classmethod
     def from_loaded(
@@ -140,6 +145,7 @@ class Predictor:
         self.model = loaded.model
         self.processor = loaded.processor
         self.clip = loaded.clip
+        self.decoder = loaded.decoder
         self.classes = loaded.classes
         self.thresholds = settled_thresholds(loaded.thresholds, loaded.classes)
         self.batch_size = batch_size
@@ -236,7 +242,7 @@ class Predictor:
         if clip is not None:
             check_clip(clip, self.model.config)
         clip = clip or self.clip
-        with open_frames(video, fps=clip.fps, store=store) as opened:
+        with open_frames(video, fps=clip.fps, store=store, decoder=self.decoder) as opened:
             rule = clip_indices_of_frames if opened.seconds is None else clip_indices
             indices = rule(opened.num_frames, clip, num_views=num_views)  # [S, T]
             logits = self._logits(opened.read, indices)

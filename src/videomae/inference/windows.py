@@ -21,6 +21,7 @@ from videomae.engine.jobs import num_processors
 from videomae.errors import ConfigError, DamagedVideoError, TruncatedVideoError, VideoReadError
 from videomae.inference.clips import clip_batches
 from videomae.processing.image_processor import VideoMAEImageProcessor
+from videomae.video.decoders import DecoderName
 from videomae.video.encoded import EncodedVideo
 from videomae.video.index_store import IndexStore
 from videomae.video.opening import Reader, open_reader, stored_frames
@@ -142,7 +143,11 @@ def window_batches(
 
 @contextmanager
 def open_as_far_as_whole(
-    video: EncodedVideo, *, store: IndexStore | None = None, fps: float | None = None
+    video: EncodedVideo,
+    *,
+    store: IndexStore | None = None,
+    fps: float | None = None,
+    decoder: DecoderName = "pyav",
 ) -> Iterator[tuple[Reader, str | None]]:
     """Open a video, and one that was cut off or is damaged for what is in it.
 
@@ -150,6 +155,7 @@ def open_as_far_as_whole(
         video: As for `open_reader`, and so the others.
         store: Likewise.
         fps: Likewise.
+        decoder: Likewise; what is not whole is left to PyAV.
 
     Yields:
         The reader, and what is wrong with the file; None: nothing known.
@@ -159,7 +165,7 @@ def open_as_far_as_whole(
     """
     fault: str | None = None
     try:
-        reader = _opened(video, store=store, fps=fps)
+        reader = _opened(video, store=store, fps=fps, decoder=decoder)
     except (TruncatedVideoError, DamagedVideoError) as error:
         fault = str(error)
         try:
@@ -173,9 +179,14 @@ def open_as_far_as_whole(
 
 
 def _opened(
-    video: EncodedVideo, *, store: IndexStore | None = None, fps: float | None = None, allow_truncated: bool = False
+    video: EncodedVideo,
+    *,
+    store: IndexStore | None = None,
+    fps: float | None = None,
+    allow_truncated: bool = False,
+    decoder: DecoderName = "pyav",
 ) -> Reader:
-    reader = open_reader(video, store=store, fps=fps, allow_truncated=allow_truncated)
+    reader = open_reader(video, store=store, fps=fps, allow_truncated=allow_truncated, decoder=decoder)
     try:
         len(reader)  # counts frames that cannot be told from the packets: here damage shows
     except BaseException:

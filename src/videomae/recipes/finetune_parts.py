@@ -9,6 +9,7 @@ from typing import Literal
 from videomae.data.configs import ProblemType
 from videomae.errors import ConfigError
 from videomae.video.addresses import video_path
+from videomae.video.decoders import DecoderName
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class FinetuneData:
     """Divide train into so many parts, groups kept together; for each a model is trained on the others."""
     fold: int | None = None
     """The one part to train a model for, from 1 to folds; null: all, one after the other."""
+    decoder: DecoderName = "pyav"
+    """What decodes the videos that are trained on; torchcodec and torchcodec-cuda have to be installed."""
 
     def __post_init__(self) -> None:
         """Make addresses whole that a path has lost a slash of; check that folds leave something to train on."""

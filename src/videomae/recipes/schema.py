@@ -28,6 +28,7 @@ from videomae.recipes.finetune_parts import FinetuneData as FinetuneData
 from videomae.recipes.finetune_parts import HeadConfig as HeadConfig
 from videomae.recipes.finetune_parts import LoraConfig as LoraConfig
 from videomae.video.addresses import video_path
+from videomae.video.decoders import DecoderName
 from videomae.video.sampling import ClipConfig
 
 RECIPE_FILE = "recipe.yaml"
@@ -87,6 +88,8 @@ class PretrainData:
     """A folder of videos of any depth, a manifest file, one video, their address, or `procedural:`, drawn clips."""
     skip: Path | None = None
     """A list of videos to leave out, one path a line, such as skip.txt of `videomae data check`."""
+    decoder: DecoderName = "pyav"
+    """What decodes the videos that are trained on; torchcodec and torchcodec-cuda have to be installed."""
 
     def __post_init__(self) -> None:
         """Make an address whole again that a path has lost a slash of."""

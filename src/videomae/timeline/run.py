@@ -134,7 +134,9 @@ class _Work:
             self.progress.begin(video, total_seconds=found.facts.seconds, first_seconds=found.facts.seconds)
             rows = self.kept.rows(video)
             return self._timeline(found.facts, found.windows, rows, found.fault, found.strip)
-        with open_as_far_as_whole(video, store=self.store, fps=self.predictor.clip.fps) as (reader, fault):
+        with open_as_far_as_whole(
+            video, store=self.store, fps=self.predictor.clip.fps, decoder=self.predictor.decoder
+        ) as (reader, fault):
             windows = plan_windows(
                 reader, self.predictor.clip, window_seconds=self.config.window, step_seconds=self.config.step
             )

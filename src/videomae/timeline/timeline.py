@@ -121,7 +121,7 @@ class Timeline:
         predictor = model if isinstance(model, Predictor) else Predictor(model, device=device)
         check_has_scores(predictor)
         wanted = chosen_labels(labels, predictor.classes)
-        with open_as_far_as_whole(video, fps=predictor.clip.fps) as (reader, fault):
+        with open_as_far_as_whole(video, fps=predictor.clip.fps, decoder=predictor.decoder) as (reader, fault):
             windows = plan_windows(reader, predictor.clip, window_seconds=config.window, step_seconds=config.step)
             facts = video_facts(reader, encoded_name(video))
             rows: list[FloatArray] = []

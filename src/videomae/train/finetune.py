@@ -123,7 +123,14 @@ def _finetune(
     trained_lines = choose_trained(model, recipe)
     model = model.to(device).train()
     size = recipe.model.image_size
-    dataset = FinetuningDataset(train, clip=recipe.clip, size=size, augment=recipe.augment, seed=loop.seed)
+    dataset = FinetuningDataset(
+        train,
+        clip=recipe.clip,
+        size=size,
+        augment=recipe.augment,
+        seed=loop.seed,
+        decoder=recipe.data.decoder,
+    )
     mean, std = (torch.tensor(one, device=device) for one in (IMAGENET_MEAN, IMAGENET_STD))
     compiles = is_worth_compiling(loop.compile, device)
     augment = DeviceAugment(recipe.augment, seed=loop.seed, mean=mean, std=std, compiles=compiles)

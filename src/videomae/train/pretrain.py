@@ -226,8 +226,16 @@ def training_data(
                 "are drawn, not decoded: use augment.repeats 1"
             )
         return ProceduralDataset(manifest, clip=clip, size=size, mask=mask, grid=grid, seed=seed, device=device)
-    augment = recipe.augment
-    return PretrainingDataset(manifest, clip=clip, size=size, augment=augment, mask=mask, grid=grid, seed=seed)
+    return PretrainingDataset(
+        manifest,
+        clip=clip,
+        size=size,
+        augment=recipe.augment,
+        mask=mask,
+        grid=grid,
+        seed=seed,
+        decoder=recipe.data.decoder,
+    )
 
 
 def clips_on_device(dataset: PretrainingDataset | ProceduralDataset, batch: Batch) -> Tensor:

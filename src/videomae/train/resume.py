@@ -31,6 +31,7 @@ from videomae.recipes.schema import (
     recipe_to_dict,
     unknown_fields,
 )
+from videomae.video.decoders import check_decoder
 
 SPEED = "changes nothing but speed"
 LATER_LOSSES = "changes the run from here on: later losses differ from the uninterrupted run's"
@@ -39,6 +40,7 @@ ROUNDING = "changes later losses by rounding alone"
 EVALUATION = "changes only the evaluation after the last step"
 # The longest entry that a setting's name starts with rules it, in either table. A test finds a rule for every field.
 MAY_CHANGE = {
+    "data.decoder": ROUNDING,
     "data.train": "changes nothing: the videos are proved to be the same",
     "data.skip": "changes only the evaluation: the videos that are trained on are proved to be the same",
     "data.val": EVALUATION,
@@ -159,9 +161,10 @@ def resolve(recipe: Recipe, out: Path, *, resume: bool) -> Recipe:
         RunError: If there is no run to resume.
         CheckpointError: If the resumed run's device is not here and no other is asked for, or its recipe is of
             another kind or version.
-        ConfigError: If the device that is asked for is not here.
+        ConfigError: If the device or the decoder that is asked for is not here.
     """
     loop = recipe.loop
+    check_decoder(recipe.data.decoder, workers=loop.workers)
     if resume:
         saved = saved_recipe(type(recipe), out)
         if loop.device in ("auto", saved.loop.device):

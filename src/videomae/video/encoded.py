@@ -91,8 +91,11 @@ class EncodedFile:
         Raises:
             VideoReadError: If it is not recognised as a video.
         """
-        source = self.path or _View(self._opened(), self._lock, self.name)
-        return _open_container(source, self.name)
+        return _open_container(self.source(), self.name)
+
+    def source(self) -> str | _View:
+        """Return what a codec library opens: the path, or where it is no file an object to read and seek in."""
+        return self.path or _View(self._opened(), self._lock, self.name)
 
     def read_at(self, position: int, size: int) -> bytes:
         """Return the bytes from a position on, fewer at the end of the file.

@@ -21,11 +21,13 @@ from videomae.errors import VideoReadError
 from videomae.video.addresses import is_remote, split_member, video_path
 from videomae.video.closing import Closing
 from videomae.video.decode import VideoReader
+from videomae.video.decoders import DecoderName
 from videomae.video.encoded import EncodedFile, EncodedVideo, encoded_name, local_path
 from videomae.video.index_store import IndexStore
 from videomae.video.pictures import PictureReader, num_pictures, split_template
 from videomae.video.probe import VideoInfo
 from videomae.video.rgb import ByteArray
+from videomae.video.torchcodec_reader import TorchcodecReader
 
 _PART = re.compile(r"(?P<path>.+)#t=(?P<start>\d+(?:\.\d+)?)?(?:,(?P<end>\d+(?:\.\d+)?))?", flags=re.DOTALL)
 _SLACK_SECONDS = 1e-6  # what writing a time as text may cost
@@ -159,6 +161,7 @@ def open_reader(
     store: IndexStore | None = None,
     fps: float | None = None,
     allow_truncated: bool = False,
+    decoder: DecoderName = "pyav",
 ) -> Reader:
     """Open a video or a part of one.
 
@@ -169,20 +172,22 @@ def open_reader(
         store: Keeps what is known of the files of a collection; it changes nothing but speed.
         fps: Frames a second to read it at, see `ResampledReader`; None: its own frames.
         allow_truncated: Read a file that ends before what it promises as far as it goes.
+        decoder: Which library decodes a file; it changes frames by rounding alone.
 
     Raises:
         VideoReadError: If it cannot be read, or no frame of it is shown between the two times.
+        ConfigError: If there is no such decoder here.
     """
     start = end = None
     reader: Reader
     if not isinstance(video, str | os.PathLike):
-        reader = VideoReader(video, allow_truncated=allow_truncated)
+        reader = _file_reader(video, None, allow_truncated, decoder)
     elif (local := local_path(video)) is not None:
         path, start, end = split_part(local)
-        reader = _open_whole(path, store, allow_truncated)
+        reader = _open_whole(path, store, allow_truncated, decoder)
     else:
         address, start, end = split_name(encoded_name(video))
-        reader = VideoReader(address, store=store, allow_truncated=allow_truncated)
+        reader = _file_reader(address, store, allow_truncated, decoder)
     try:
         if start is not None or end is not None:
             reader = PartReader(reader, start_seconds=start, end_seconds=end)
@@ -192,13 +197,25 @@ def open_reader(
         raise
 
 
-def _open_whole(path: Path, store: IndexStore | None, allow_truncated: bool) -> Reader:
+def _open_whole(path: Path, store: IndexStore | None, allow_truncated: bool, decoder: DecoderName) -> Reader:
     if path.is_dir():
         return PictureReader(path)
     folder, template = split_template(path)
     if template is not None and folder.is_dir() and not path.exists():
         return PictureReader(folder, template)
-    return VideoReader(path, store=store, allow_truncated=allow_truncated)
+    return _file_reader(path, store, allow_truncated, decoder)
+
+
+def _file_reader(
+    video: EncodedVideo, store: IndexStore | None, allow_truncated: bool, decoder: DecoderName
+) -> VideoReader:
+    match decoder:
+        case "pyav":
+            return VideoReader(video, store=store, allow_truncated=allow_truncated)
+        case "torchcodec":
+            return TorchcodecReader(video, device="cpu", store=store, allow_truncated=allow_truncated)
+        case "torchcodec-cuda":
+            return TorchcodecReader(video, device="cuda", store=store, allow_truncated=allow_truncated)
 
 
 class PartReader(Closing):
