@@ -155,11 +155,13 @@ def plan(record: Record, options: argparse.Namespace, device: torch.device) -> N
     for size in sizes[1:]:
         if size != large:
             pretraining(size)
-    record.measure("loss curves", lambda: loss_curves(sizes[-1] if first == "tiny" else "S", device), needs=35)
+    small = sizes[-1] if first == "tiny" else "S"
+    record.measure(
+        "loss curves", lambda: loss_curves(small, device, steps=60 if device.type == "cuda" else 10), needs=35
+    )
     for alternative in others:
         pretraining(first, variant=alternative)
     record.measure(f"pretrain {first}: transformers compiled whole", lambda: whole_peer(first), needs=60)
-    small = sizes[-1] if first == "tiny" else "S"
     for graphed in (False, True):
         other(
             f"pretrain, {'a CUDA graph' if graphed else 'no graph'}, few clips,",

@@ -132,7 +132,7 @@ def numerics(step: Step, device: torch.device, *, at_once: int = 16) -> dict[str
     }
 
 
-def loss_curves(size: str, device: torch.device, *, steps: int = 60) -> dict[str, Any]:
+def loss_curves(size: str, device: torch.device, *, steps: int) -> dict[str, Any]:
     """Train on the same smooth random clips in compiled bfloat16 and in float32, and return both curves."""
     config = configuration(size)
     batch = 32 if device.type == "cuda" else 2

@@ -28,6 +28,7 @@ SHOWN = {"text", "yaml", "json", "toml", "powershell", "bibtex", "csv", "makefil
 DOCUMENT_TIMEOUT_SECONDS = 600
 
 FENCE = re.compile(r"^\s*(`{3,}|~{3,})\s*([^\s`]*)")
+QUOTED = re.compile(r'"[^"$`\\!]*"|\'[^\']*\'')  # what a shell hands on as it is
 MARKER = re.compile(r"^\s*<!--\s*not run\b:?\s*(.*?)\s*-->\s*$")
 TARGET = re.compile(r"^([a-z][\w-]*):(?!=)", flags=re.MULTILINE)
 
@@ -173,7 +174,7 @@ for place, kind, what in json.loads(sys.argv[1]):
 def plain_commands(script: str) -> list[list[str]] | None:
     """Return the arguments of every `videomae` command of a script, or None if it needs a shell."""
     lines = [line for line in script.replace("\\\n", " ").splitlines() if line.strip() and line.lstrip()[0] != "#"]
-    if set("".join(lines)) & set("|&;<>$`*?~(){}[]!"):
+    if set(QUOTED.sub("", "".join(lines))) & set("|&;<>$`*?~(){}[]!"):
         return None
     commands = [shlex.split(line, comments=True) for line in lines]
     return [words[1:] for words in commands] if all(words[0] == "videomae" for words in commands) else None

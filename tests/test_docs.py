@@ -187,6 +187,8 @@ def test_make_lines_are_taken_out_and_their_targets_read() -> None:
     [
         ("# steps; done\nvideomae predict a 'b c' \\\n  --top_k 3\n", [["predict", "a", "b c", "--top_k", "3"]]),
         ("videomae predict a > b\n", None),
+        ("""videomae predict "{}" '*'\n""", [["predict", "{}", "*"]]),
+        ("""videomae predict "$a"\n""", None),
         ("videomae predict a\nls\n", None),
         ("", []),
     ],

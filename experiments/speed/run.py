@@ -2,10 +2,12 @@
 
     python -m experiments.speed.run agreement ../shared/datasets/drone_infrared runs/a runs/b --out agreement.json
     python -m experiments.speed.run time --out experiments/results/speed/time.json
+    python -m experiments.speed.run steps --sizes laptop small --out experiments/results/speed/steps.json
 
 `agreement`: classifiers on the middle clips of the split test, each clip once with all tokens and once with fewer.
 `time`: models of published sizes with random weights and random clips; a forward pass on all tokens and one on fewer
 take turns, by processor time.
+`steps`: the same of the forward and the backward pass of a step of fine-tuning; the update is the same for both.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -32,6 +35,7 @@ from videomae.inference.token_merging import MergingClassifier
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
 from videomae.model.embeddings import native_grid
+from videomae.recipes.schema import FinetuneRecipe, load_recipe
 from videomae.video.opening import open_reader
 from videomae.video.sampling import clip_indices
 
@@ -50,7 +54,7 @@ WAYS = {
 def main() -> None:
     """Run a part; what it finds is added to the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=("agreement", "time"))
+    parser.add_argument("part", choices=("agreement", "time", "steps"))
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("models", nargs="*")
     parser.add_argument("--speeds", type=float, nargs="+", default=(1.35, 2.0, 2.5, 3.0))
@@ -58,6 +62,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=("small", "base"))
     parser.add_argument("--precision", choices=("auto", "fp32"), default="auto")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=2, help="clips of a step")
     parser.add_argument("--cache", type=Path, help="file of clips, written if it is missing")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -69,9 +74,11 @@ def main() -> None:
         options.out.write_text(json.dumps(found, indent=1) + "\n")
         print(name, json.dumps(values), flush=True)
 
-    with torch.no_grad(), autocast(CPU, dtype):
+    with torch.set_grad_enabled(options.part == "steps"), autocast(CPU, dtype):
         if options.part == "agreement":
             agreement(options, keep)
+        elif options.part == "steps":
+            steps(options, keep)
         else:
             times(options, keep)
 
@@ -154,6 +161,38 @@ def times(options: argparse.Namespace, keep: Callable[[str, dict[str, Any]], Non
                     "range": [min(ratios), max(ratios)],
                 }
                 keep(f"{title}, speed {speed:g}, {name}, {options.precision}", values)
+
+
+def steps(options: argparse.Namespace, keep: Callable[[str, dict[str, Any]], None]) -> None:
+    """Tell for each size and speed the processor seconds of a step's forward and backward pass."""
+    for size in options.sizes:
+        if size == "laptop":
+            recipe = load_recipe(FinetuneRecipe, "laptop", ["--data.train", "."])
+            config = recipe.model.build(recipe.clip)
+        else:
+            config = VideoMAEConfig.preset(size)
+        model = VideoMAEForVideoClassification(config.replace(drop_path_rate=0.1)).train()
+        shape = (options.batch, config.num_frames, config.num_channels, *config.image_height_width)
+        pixels, labels = torch.randn(shape), torch.zeros(options.batch, dtype=torch.int64)
+
+        def step(call: Callable[[Tensor], Any]) -> None:
+            model.zero_grad(set_to_none=True)  # noqa: B023
+            F.cross_entropy(call(pixels).logits, labels).backward()  # noqa: B023
+
+        for speed in options.speeds:
+            merging = MergingClassifier(model, speed)
+            timed = _in_turn(lambda: step(model), lambda: step(merging), rounds=options.rounds)  # noqa: B023
+            ratios = [one / other for one, other in timed]
+            values = {
+                "tokens": native_grid(config).num_tokens,
+                "clips": options.batch,
+                "fewer_operations": merging.fewer_operations(native_grid(config)),
+                "seconds_all": float(np.median([one for one, _ in timed])),
+                "seconds": float(np.median([other for _, other in timed])),
+                "ratio": float(np.median(ratios)),
+                "range": [min(ratios), max(ratios)],
+            }
+            keep(f"step, {size}, speed {speed:g}, {options.precision}", values)
 
 
 def _in_turn(one: Callable[[], object], other: Callable[[], object], *, rounds: int) -> list[tuple[float, float]]:

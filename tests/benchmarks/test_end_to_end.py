@@ -118,7 +118,7 @@ def test_ratios_are_to_the_usual_pipeline_by_the_processor_time_of_all_processes
 
 @pytest.mark.slow
 def test_the_command_trains_from_files_in_all_ways(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = ["--suite", "end_to_end", "--sizes", "tiny", "--image_size", "32", "--num_videos", "4", "--seconds", "3"]
+    given = ["--suite", "end_to_end", "--sizes", "tiny", "--image_size", "32", "--num_videos", "2", "--seconds", "3"]
     given += ["--batch", "2", "--steps", "2", "--rounds", "1", "--precision", "fp32", "--threads", "1"]
     main([*given, "--out", str(tmp_path)])
     (as_json,) = tmp_path.glob("*-cpu-fp32-end_to_end-tiny.json")

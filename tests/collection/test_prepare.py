@@ -221,18 +221,29 @@ def wait_until(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
         time.sleep(0.01)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Twelve videos, and what an uninterrupted run makes of them."""
+    root = tmp_path_factory.mktemp("whole")
+    for seed in range(12):
+        good_video(root / "v" / f"{seed:02}.mp4", seed, num_frames=60, size=192)
+    assert prepare_collection(root / "v", root / "prepared", workers=2).manifest is not None
+    return root / "v", root / "prepared"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_is_ended_in_the_middle_goes_on_where_it_was(tmp_path: Path, number: signal.Signals) -> None:
-    for seed in range(12):
-        good_video(tmp_path / "v" / f"{seed:02}.mp4", seed, num_frames=60, size=192)
+def test_a_run_that_is_ended_in_the_middle_goes_on_where_it_was(
+    whole: tuple[Path, Path], tmp_path: Path, number: signal.Signals
+) -> None:
+    videos, prepared = whole
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "videomae", "data", "prepare", str(tmp_path / "v"), str(out), "--workers", "2"]
+    command = [sys.executable, "-m", "videomae", "data", "prepare", str(videos), str(out), "--workers", "2"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         wait_until(lambda: len(list(out.glob("*.mp4"))) >= 3 and bool(list(out.glob("*.tmp"))))
         for shard in (None, (0, 2)):
             with pytest.raises(RunError, match=rf"out is in use by another data prepare \(process {process.pid} on"):
-                prepare_collection(tmp_path / "v", out, shard=shard)
+                prepare_collection(videos, out, shard=shard)
         process.send_signal(number)
         code = process.wait(30)
     assert code == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
@@ -242,17 +253,15 @@ def test_a_run_that_is_ended_in_the_middle_goes_on_where_it_was(tmp_path: Path, 
     assert not (out / "manifest.csv").exists()
     before = written_at(out)
     assert 3 <= len(before) < 12
-    result = prepare_collection(tmp_path / "v", out, workers=2)
+    result = prepare_collection(videos, out, workers=2)
     assert result.num_before >= 1
     kept = [name for name, at in written_at(out).items() if before.get(name) == at]
     assert len(kept) == result.num_before
     assert list(out.glob("*.tmp")) == []
     assert result.manifest is not None
     assert len(rows_of(result.manifest)) == 12
-    whole = prepare_collection(tmp_path / "v", tmp_path / "again", workers=2)
-    assert whole.manifest is not None
     for path in sorted(out.glob("*.mp4")):
-        assert content_digest(path) == content_digest(tmp_path / "again" / path.name)
+        assert content_digest(path) == content_digest(prepared / path.name)
 
 
 def test_a_folder_of_pictures_is_checked_and_becomes_a_video(tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ class Waiting(VideoMAEForVideoClassification):
 
     def forward(self, *arguments, **settings):
         Waiting.num_calls += 1
+        if self.training:
+            assert "sklearn" not in sys.modules, "2 s of every start, for what is computed at the end"
         if (where == "step" and Waiting.num_calls == 4) or (where == "evaluation" and not self.training):
             print("waiting", flush=True)
             os.read(never, 1)

@@ -50,7 +50,13 @@ class SpreadModel:
 
 
 def spread(
-    model: nn.Module, ranks: Ranks, kind: ParallelKind, *, blocks: Iterable[nn.Module], dtype: torch.dtype
+    model: nn.Module,
+    ranks: Ranks,
+    kind: ParallelKind,
+    *,
+    blocks: Iterable[nn.Module],
+    dtype: torch.dtype,
+    called: nn.Module | None = None,
 ) -> SpreadModel:
     """Spread a model over the processes; the first process's values become those of all.
 
@@ -63,6 +69,8 @@ def spread(
         blocks: Parts that FSDP2 gathers one at a time, such as the transformer blocks.
         dtype: Of the computation; FSDP2 gathers the weights in it. The shards stay float32, and gradients are summed
             in float32.
+        called: What a training step calls, with the parameters of the model and no others; None: the model. It is
+            not sharded.
     """
     if kind == "fsdp":
         device = next(model.parameters()).device
@@ -75,9 +83,9 @@ def spread(
         fully_shard(model, mesh=mesh, mp_policy=policy)
         return SpreadModel(model, model)
     if ranks.host_group is None:
-        return SpreadModel(model, model)
+        return SpreadModel(model, model if called is None else called)
     # The models have no buffers. Views spare a copy of all gradients.
-    module = DistributedDataParallel(model, gradient_as_bucket_view=True)
+    module = DistributedDataParallel(model if called is None else called, gradient_as_bucket_view=True)
     return SpreadModel(model, module)
 
 

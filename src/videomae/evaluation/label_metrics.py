@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, precision_recall_curve, precision_recall_fscore_support
 
 from videomae.evaluation.metrics import defined
 from videomae.evaluation.uncertainty import Bin, Interval, bootstrap_interval, reliability
@@ -156,6 +155,8 @@ def best_thresholds(scores: FloatArray, targets: FloatArray) -> tuple[float, ...
         scores: `[n, K]` in [0, 1], of videos that the model is not tested on.
         targets: `[n, K]` 0 or 1.
     """
+    from sklearn.metrics import precision_recall_curve
+
     chosen = []
     for column, truth in zip(scores.T, targets.T > 0.5, strict=True):
         if truth.all() or not truth.any():
@@ -171,6 +172,8 @@ def best_thresholds(scores: FloatArray, targets: FloatArray) -> tuple[float, ...
 
 def _judged(truth: NDArray[np.bool_], said: NDArray[np.bool_]) -> tuple[float, float, float]:
     """Return precision, recall and F1 of one label; NaN where they are not defined."""
+    from sklearn.metrics import precision_recall_fscore_support
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         precision, recall, f1, _ = precision_recall_fscore_support(
@@ -181,6 +184,8 @@ def _judged(truth: NDArray[np.bool_], said: NDArray[np.bool_]) -> tuple[float, f
 
 def _average_precisions(scores: FloatArray, truth: NDArray[np.bool_]) -> FloatArray:
     """Return the average precision of each label, `[K]`; NaN where no video has it."""
+    from sklearn.metrics import average_precision_score
+
     columns = zip(scores.T, truth.T, strict=True)
     return np.array([average_precision_score(here, one) if here.any() else math.nan for one, here in columns])
 

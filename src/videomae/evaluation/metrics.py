@@ -1,7 +1,8 @@
 """Metrics of a choice between classes, from labels and probabilities alone. `n` videos, `K` classes.
 
 What is computed from both is scikit-learn's. Those of several labels at once are in `label_metrics.py`, those of a
-regression in `value_metrics.py`; `results.py` chooses between the three.
+regression in `value_metrics.py`; `results.py` chooses between the three. All three import scikit-learn where they
+compute: with what it brings along it takes as long as torch, and a training run has nothing to evaluate for hours.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix as count_pairs
-from sklearn.metrics import precision_recall_fscore_support, top_k_accuracy_score
 
 from videomae.evaluation.uncertainty import Bin as Bin
 from videomae.evaluation.uncertainty import Interval as Interval
@@ -117,6 +116,8 @@ def compute_metrics(probabilities: FloatArray, labels: IntArray, groups: IntArra
     Raises:
         ValueError: If the shapes do not fit, there is no video, or a label is out of range.
     """
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
     if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:
         raise ValueError(
             f"probabilities have shape {list(probabilities.shape)} and labels {list(labels.shape)}; "
@@ -129,7 +130,7 @@ def compute_metrics(probabilities: FloatArray, labels: IntArray, groups: IntArra
         raise ValueError(f"labels reach from {labels.min()} to {labels.max()}; they must be in [0, {num_classes})")
     ranking = rank_classes(probabilities)
     predictions, ids = ranking[:, 0], np.arange(num_classes)
-    confusion = count_pairs(labels, predictions, labels=ids)
+    confusion = confusion_matrix(labels, predictions, labels=ids)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes without videos, whose figures become None here
         precision, recall, _, _ = precision_recall_fscore_support(
@@ -169,6 +170,8 @@ def defined(values: FloatArray) -> tuple[float | None, ...]:
 
 
 def _top_k_accuracy(ranking: IntArray, labels: IntArray, count: int) -> float:
+    from sklearn.metrics import top_k_accuracy_score
+
     ids = np.arange(ranking.shape[1])
     places = np.empty_like(ranking)
     np.put_along_axis(places, ranking, ids[None], axis=1)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from videomae.evaluation.uncertainty import Interval, group_draws, percentiles
 
@@ -93,6 +92,8 @@ def compute_value_metrics(values: FloatArray, targets: FloatArray, groups: IntAr
     Raises:
         ValueError: If the shapes do not fit, or there is no video.
     """
+    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+
     if values.ndim != 2 or values.shape != targets.shape or not len(values):
         raise ValueError(
             f"values have shape {list(values.shape)} and targets {list(targets.shape)}; they must be [n, K], and n "

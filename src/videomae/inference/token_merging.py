@@ -2,8 +2,8 @@
 
 Between attention and MLP of each block, every second token looks for the most similar of the others; the pairs most
 alike become one token each, their mean. A merged token counts in attention and in the mean over the tokens as often
-as tokens are in it. Nothing is trained; all clips merge equally many, so that shapes are fixed; and how many follows
-from how many times fewer operations are asked for.
+as tokens are in it. Nothing need be trained for it, and training may do the same. All clips merge equally many, so
+that shapes are fixed; how many follows from how many times fewer operations are asked for.
 
 `B` batch, `T C H W` video, `N` tokens, `D` width, `H` heads, `d` width of a head, `r` tokens that a block merges.
 
@@ -12,11 +12,14 @@ Source: token merging (Bolya et al. 2023, arXiv 2210.09461).
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from videomae.errors import ConfigError
 from videomae.inference.configs import check_speed
@@ -34,8 +37,11 @@ EXTRA = 8  # values that queries and keys get for the sizes, one of which is use
 class MergingClassifier:
     """Calls a classifier with tokens merged; to be called as the classifier is, for logits alone.
 
+    In train mode its dropout, stochastic depth and activation checkpointing do what they do without merging; which
+    tokens are merged has no gradient, what becomes of them has.
+
     Args:
-        model: For inference; it is not changed.
+        model: It is not changed.
         speed: At least 1: how many times fewer operations a forward pass has.
 
     Raises:
@@ -68,8 +74,13 @@ class MergingClassifier:
         tokens: Tensor = encoder.embeddings(pixel_values)
         sizes: Tensor | None = None
         first = self.model.uses_first_token
-        for layer in self.layers:
-            tokens, sizes = merging_layer(layer, tokens, sizes, removed=removed, keeps_first=first)
+        again = encoder.encoder.checkpoint_every if self.model.training and torch.is_grad_enabled() else 0
+        for number, layer in enumerate(self.layers):
+            block = functools.partial(merging_layer, layer, removed=removed, keeps_first=first)
+            if again and number % again == 0:
+                tokens, sizes = checkpoint(block, tokens, sizes, use_reentrant=False)
+            else:
+                tokens, sizes = block(tokens, sizes)
         if encoder.layernorm is not None:
             tokens = normalized(encoder.layernorm, tokens)
         assert sizes is not None  # there is a block
@@ -119,7 +130,7 @@ def merging_layer(
     """Run a block that merges tokens after attention.
 
     Args:
-        layer: In eval mode.
+        layer: The block.
         tokens: `[B, N, D]`.
         sizes: `[B, N]` float32, how many tokens each is; None: one.
         removed: r, at most N / 2.
@@ -131,16 +142,21 @@ def merging_layer(
     attention = layer.attention.attention
     hidden = normalized(layer.layernorm_before, tokens)
     query, key, value = (attention._split_heads(one) for one in attention._project(hidden, hidden))
-    context = proportional_attention(query, key, value, sizes).transpose(1, 2).flatten(2)  # [B, N, D]
+    dropout = attention.dropout_prob if layer.training else 0.0
+    context = (
+        proportional_attention(query, key, value, sizes, dropout=dropout).transpose(1, 2).flatten(2)
+    )  # [B, N, D]
     tokens = tokens + layer._branch(layer.attention.output(context, hidden), layer.gamma_1)
     if sizes is None:
         sizes = tokens.new_ones(tokens.shape[:2], dtype=torch.float32)
-    tokens, sizes = merge(tokens, sizes, key.mean(dim=1), removed=removed, keeps_first=keeps_first)
+    tokens, sizes = merge(tokens, sizes, key.detach().mean(dim=1), removed=removed, keeps_first=keeps_first)
     expanded = layer.intermediate(normalized(layer.layernorm_after, tokens))
     return first_of(layer.output(expanded, tokens, branch=lambda one: layer._branch(one, layer.gamma_2))), sizes
 
 
-def proportional_attention(query: Tensor, key: Tensor, value: Tensor, sizes: Tensor | None) -> Tensor:
+def proportional_attention(
+    query: Tensor, key: Tensor, value: Tensor, sizes: Tensor | None, *, dropout: float = 0.0
+) -> Tensor:
     """Return `softmax(q k^T / sqrt(d) + log sizes) v`.
 
     The logarithm is one more value of every key, which one of every query multiplies: kernels that take a mask are
@@ -151,11 +167,14 @@ def proportional_attention(query: Tensor, key: Tensor, value: Tensor, sizes: Ten
         key: `[B, H, N, d]`.
         value: `[B, H, N, d]`.
         sizes: `[B, N]`; None: all are 1.
+        dropout: Of the probabilities.
 
     Returns:
         `[B, H, Q, d]`.
     """
-    attend = blocked_attention if blocked_is_faster(query) else F.scaled_dot_product_attention
+    attend: Callable[[Tensor, Tensor, Tensor], Tensor] = blocked_attention
+    if dropout > 0.0 or not blocked_is_faster(query):
+        attend = functools.partial(F.scaled_dot_product_attention, dropout_p=dropout)
     if sizes is None:
         return attend(query, key, value)
     d = query.shape[-1]

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold
 
 from videomae.engine.seeding import derive_seed
 
@@ -43,6 +42,8 @@ def group_folds(labels: IntArray, groups: IntArray, *, folds: int, seed: int) ->
 
     Source: scikit-learn's StratifiedGroupKFold.
     """
+    from sklearn.model_selection import StratifiedGroupKFold  # half a training command's imports, which need no folds
+
     count = min(folds, len(np.unique(groups)), int(np.bincount(labels).max()))
     if count < 2:
         return

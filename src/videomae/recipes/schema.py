@@ -20,6 +20,7 @@ from videomae.data.configs import AugmentConfig, MixConfig
 from videomae.engine.configs import LoopConfig, OptimConfig, ParallelConfig, ScheduleConfig
 from videomae.errors import ConfigError
 from videomae.evaluation.configs import EvaluationConfig, ValidationConfig
+from videomae.inference.configs import check_speed
 from videomae.masking import MaskConfig
 from videomae.model.config import VideoMAEConfig
 from videomae.monitor.configs import MonitorConfig
@@ -141,6 +142,8 @@ class FinetuneRecipe:
     """The classifier's own settings."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     """Adapters in place of training all weights."""
+    speed: float = 1.0
+    """How many times fewer operations a clip takes in training, at least 1: blocks merge tokens that are alike."""
     clip: ClipConfig = field(default_factory=ClipConfig)
     """Which frames of a video."""
     augment: AugmentConfig = field(default_factory=lambda: AugmentConfig(crop="resized", flip=True))
@@ -161,6 +164,10 @@ class FinetuneRecipe:
     """When the validation videos are evaluated during training; the best weights are kept then."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """How the videos of data.test, or the validation videos, are evaluated after the last step."""
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        check_speed(self.speed)
 
 
 Recipe = TypeVar("Recipe", PretrainRecipe, FinetuneRecipe)

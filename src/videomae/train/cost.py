@@ -15,7 +15,7 @@ from torch import nn
 from videomae.engine.loop import LoopConfig
 from videomae.engine.peak import peak_flops_per_second
 from videomae.engine.progress import StepWork
-from videomae.inference.flops import classification_flops, pretraining_flops
+from videomae.inference.flops import merging_flops, pretraining_flops
 from videomae.masking import draw_masks
 from videomae.model.config import VideoMAEConfig
 from videomae.model.embeddings import native_grid
@@ -60,10 +60,13 @@ def pretraining_clip_cost(config: VideoMAEConfig, recipe: PretrainRecipe) -> Cli
     return ClipCost(grid.num_tokens, visible, decoded, flops.step)
 
 
-def classification_clip_cost(config: VideoMAEConfig, trained: TrainedParts | None = None) -> ClipCost:
-    """Return what a clip of fine-tuning takes, of all weights or of some."""
+def classification_clip_cost(
+    config: VideoMAEConfig, trained: TrainedParts | None = None, *, merged: int = 0
+) -> ClipCost:
+    """Return what a clip of fine-tuning takes, of all weights or of some, where every block merges so many tokens."""
     tokens = native_grid(config).num_tokens
-    return ClipCost(tokens, tokens, 0, classification_flops(config).step if trained is None else trained.step_flops)
+    flops = merging_flops(config, tokens=tokens, removed=merged).step if trained is None else trained.step_flops
+    return ClipCost(tokens, tokens, 0, flops)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from videomae.train.decoding import clips_decoded_at_once
 from videomae.train.finetune import build_classifier
 from videomae.train.labelled import training_and_validation
 from videomae.train.memory import StepMemory, step_memory
+from videomae.train.merging import merged_tokens, merging_lines
 from videomae.train.pretrain import build_model
 from videomae.train.step import StepPlan, muon_matrices, plan_steps
 from videomae.train.trained import trained_parts
@@ -45,7 +46,9 @@ def dry_run(recipe: PretrainRecipe | FinetuneRecipe, config: PlanConfig) -> list
     else:
         assert isinstance(model, VideoMAEForVideoClassification)
         trained_lines = choose_trained(model, recipe)
-        clip = classification_clip_cost(model.config, trained_parts(model))
+        merged = merged_tokens(model, recipe)
+        clip = classification_clip_cost(model.config, trained_parts(model, merged=merged), merged=merged)
+        trained_lines += merging_lines(model, recipe)
     length = f"{plan.total / plan.steps_per_epoch:.4g} epochs of {num_videos:,} videos"
     flops = float(clip.step_flops) * plan.batch_size
     return [
@@ -75,9 +78,10 @@ def memory_of(
     """Return the memory of a step that computes so many clips at once on each of so many devices."""
     matrices = muon_matrices(model, recipe.optim)
     bf16, cuda = _computes_in_bf16(recipe), _device(recipe) == "cuda"
-    trained = None
-    if isinstance(model, VideoMAEForVideoClassification):
-        trained = trained_parts(model, bf16=bf16, cuda=cuda)
+    trained, merged = None, 0
+    if isinstance(recipe, FinetuneRecipe) and isinstance(model, VideoMAEForVideoClassification):
+        merged = merged_tokens(model, recipe)
+        trained = trained_parts(model, bf16=bf16, cuda=cuda, merged=merged)
     return step_memory(
         model.config,
         clips=clips,
@@ -95,6 +99,7 @@ def memory_of(
         checkpointed=recipe.loop.activation_checkpointing,
         decoded_at_once=clips_decoded_at_once(model.config) if _decodes_in_parts(recipe) else None,
         trained=trained,
+        merged=merged,
     )
 
 

@@ -39,6 +39,7 @@ from videomae.train.initial import as_built, initialize_narrow, load_initial, or
 from videomae.train.labelled import labelled_videos, mixing_of, problem_lines, settle_flip
 from videomae.train.loop import train_steps
 from videomae.train.measuring import Measuring, load_last_evaluation
+from videomae.train.merging import merged_tokens, merging_lines, merging_module
 from videomae.train.pretrain import training_processor
 from videomae.train.resume import resolve
 from videomae.train.session import Session
@@ -138,8 +139,9 @@ def _finetune(
     # What is right for each row, of several labels and values; class ids come with the clips.
     targets_of_rows = units.standardized(torch.from_numpy(videos.targets.values)).to(device)  # [n, K]
     plan = plan_steps(recipe, num_videos=len(train.rows))
-    cost_of_clip = classification_clip_cost(model.config, trained_parts(model))
-    spread = spread_model(model, recipe, ranks, dtype=dtype)
+    merged = merged_tokens(model, recipe)
+    cost_of_clip = classification_clip_cost(model.config, trained_parts(model, merged=merged), merged=merged)
+    spread = spread_model(model, recipe, ranks, dtype=dtype, called=merging_module(model, recipe))
 
     def forward(clips: Batch, keys: Sequence[SampleKey], step: int) -> tuple[Tensor, Tensor]:
         pixels = as_channels(augment(clips.clips, keys), model.config.num_channels)  # [B, T, C, H, W]
@@ -172,7 +174,8 @@ def _finetune(
     if session.is_finished(plan.total) and ranks.first(evaluation_file.is_file):
         print(f"the run in {out} is finished: it has done its {plan.total} steps and its evaluation")
         return FinetuneResult(folder, load_evaluation(evaluation_file), load_last_evaluation(session.folder.path))
-    for line in [*origin_lines(report), *problem_lines(videos.targets), *trained_lines]:
+    lines = [*trained_lines, *merging_lines(model, recipe)]
+    for line in [*origin_lines(report), *problem_lines(videos.targets), *lines]:
         print(line)
     decay = recipe.optim.ema_decay
     average = None if decay is None else WeightAverage(model, decay)

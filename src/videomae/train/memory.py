@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from videomae.inference.flops import tokens_left
+from videomae.inference.token_merging import EXTRA as PADDED
 from videomae.model.config import VideoMAEConfig
 from videomae.model.embeddings import native_grid
 from videomae.train.trained import TrainedParts
@@ -77,6 +79,7 @@ def step_memory(
     checkpointed: bool = False,
     trained: TrainedParts | None = None,
     decoded_at_once: int | None = None,
+    merged: int = 0,
 ) -> StepMemory:
     """Return what a step needs.
 
@@ -97,6 +100,7 @@ def step_memory(
         checkpointed: Whether blocks keep their input alone, and one at a time is computed again.
         trained: Of fine-tuning that trains some of the weights; None: all are trained.
         decoded_at_once: Clips for which the decoder keeps something at one time; None: all.
+        merged: r, tokens that each encoder block merges after attention.
     """
     size = 2 if bf16 else FLOAT32
     grid = native_grid(config)
@@ -104,14 +108,25 @@ def step_memory(
     norm, again = int(bf16), int(cuda)  # values that a norm, and attention, keep more
     alone = 2 * int(bf16 and not cuda)  # queries, keys and values are computed alone, each from a copy in bf16
     states = STATES + 2 * norm + again + alone
-    blocks = [block_bytes(D, config.intermediate_size, visible, size, states=states)] * config.num_hidden_layers
+    counts = [tokens_left(visible, removed=merged, depth=depth) for depth in range(config.num_hidden_layers + 1)]
+    blocks = [block_bytes(D, config.intermediate_size, count, size, states=states) for count in counts[:-1]]
+    if merged:
+        heads, after = config.num_attention_heads, (2 + norm) * D + 2 * config.intermediate_size
+        # Fewer tokens after attention; but in the first block sizes pad queries, keys, values and what comes of them,
+        # which is then copied.
+        blocks = [
+            one + size * ((left - count) * after + count * (count < visible) * (4 * PADDED * heads + (1 - again) * D))
+            for one, count, left in zip(blocks, counts[:-1], counts[1:], strict=True)
+        ]
     kept = visible * P * size  # tubelets, for the gradient of the projection
     if trained is not None:
         blocks = [values * size for values in trained.block_values]
         kept *= int(trained.trains_embeddings)
-    kept += sum(visible * D * FLOAT32 if checkpointed else one for one in blocks if one)
+    kept += sum(
+        count * D * FLOAT32 if checkpointed else one for count, one in zip(counts[:-1], blocks, strict=True) if one
+    )
     if not config.use_mean_pooling:
-        kept += (2 + norm) * visible * D * size  # the last state, and that normalized
+        kept += (2 + norm) * counts[-1] * D * size  # the last state, and that normalized
     block = max(blocks)
     loss = 0
     kept_by_decoder = 0

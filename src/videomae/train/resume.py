@@ -82,6 +82,7 @@ MAY_NOT_CHANGE = {
     "model": "the checkpoint's tensors have the shapes of the other model",
     "parallel": "the checkpoints of the two kinds differ",
     "optim": "the checkpoint holds the optimizer's state for the other value",
+    "speed": "the weights have been trained on clips with another number of tokens",
     "schedule": "the learning rate of every step, of those done too, follows from the length of the run",
     "validation": "it decides which weights are the best so far",
 }

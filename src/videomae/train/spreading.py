@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 import torch
+from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from videomae.engine.compiled import is_worth_compiling
@@ -22,7 +23,12 @@ DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 
 
 def spread_model(
-    model: VideoMAEPreTrainedModel, recipe: PretrainRecipe | FinetuneRecipe, ranks: Ranks, *, dtype: torch.dtype
+    model: VideoMAEPreTrainedModel,
+    recipe: PretrainRecipe | FinetuneRecipe,
+    ranks: Ranks,
+    *,
+    dtype: torch.dtype,
+    called: nn.Module | None = None,
 ) -> SpreadModel:
     """Spread a model over the processes of a run.
 
@@ -31,6 +37,7 @@ def spread_model(
         recipe: Of the run.
         ranks: Its processes.
         dtype: Of the computation.
+        called: What a step calls, with the model's parameters; None: the model. Not with FSDP2.
 
     Raises:
         ConfigError: If the recipe asks for what processes or micro-batches cannot share.
@@ -55,7 +62,7 @@ def spread_model(
     if is_worth_compiling(recipe.loop.compile, next(model.parameters()).device):
         compile_parts(model)
     blocks = [module for module in model.modules() if isinstance(module, VideoMAELayer)]
-    return spread(model, ranks, recipe.parallel.kind, blocks=blocks, dtype=dtype)
+    return spread(model, ranks, recipe.parallel.kind, blocks=blocks, dtype=dtype, called=called)
 
 
 def spread_lines(ranks: Ranks, recipe: PretrainRecipe | FinetuneRecipe) -> list[str]:

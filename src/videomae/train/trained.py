@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import nn
 
-from videomae.inference.flops import embedding_flops
+from videomae.inference.flops import embedding_flops, tokens_left
+from videomae.inference.token_merging import EXTRA as PADDED
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.embeddings import native_grid
 from videomae.model.layers import VideoMAELayer
@@ -35,7 +36,7 @@ class TrainedParts:
 
 
 def trained_parts(
-    model: VideoMAEForVideoClassification, *, bf16: bool = False, cuda: bool = False
+    model: VideoMAEForVideoClassification, *, bf16: bool = False, cuda: bool = False, merged: int = 0
 ) -> TrainedParts | None:
     """Return what a step takes; None where all weights are trained, or the encoder's blocks are not this package's.
 
@@ -43,6 +44,7 @@ def trained_parts(
         model: After `train.adapting.choose_trained`.
         bf16: Whether it is computed in bf16.
         cuda: Whether on a GPU.
+        merged: r, tokens that each block merges.
     """
     config = model.config
     blocks = [module for module in model.modules() if isinstance(module, VideoMAELayer)]
@@ -52,7 +54,7 @@ def trained_parts(
     trains_embeddings = _is_trained(model.get_input_embeddings())
     walk = _Walk(tokens, bf16=bf16, cuda=cuda, reached=trains_embeddings)
     walk.flops = embedding_flops(config, tokens=tokens) * (2 if trains_embeddings else 1)
-    kept = tuple(walk.block(block) for block in blocks)
+    kept = tuple(walk.block(block, merged=merged) for block in blocks)
     if model.fc_norm is not None:
         walk.norm(model.fc_norm)
     walk.tokens = 1
@@ -70,14 +72,14 @@ class _Walk:
     """Goes through the forward pass of one clip and counts."""
 
     def __init__(self, tokens: int, *, bf16: bool, cuda: bool, reached: bool) -> None:
-        self.tokens = tokens
+        self.tokens = self.whole = tokens
         self.flops = self.copied = self.kept = 0
         self.reached = reached
         """Whether what is computed so far depends on a trained weight, so that gradients come back to here."""
         self._bf16, self._cuda = bf16, cuda
 
-    def block(self, layer: VideoMAELayer) -> int:
-        """Count a block; returns the values that it keeps."""
+    def block(self, layer: VideoMAELayer, *, merged: int) -> int:
+        """Count a block that merges so many tokens after attention; returns the values that it keeps."""
         self.kept = 0
         below, N = self.reached, self.tokens
         attention = layer.attention.attention
@@ -97,9 +99,12 @@ class _Walk:
         self.flops += (2 + of_query + of_key + (of_query or of_key) + of_value) * 2 * N * N * D
         self.kept += 4 * N * D if self.reached else 0  # queries, keys, values and the result
         projection: Any = layer.attention.output.dense
-        if self._cuda or _dropped([projection]):
+        padded = self.whole > N  # by the sizes of merged tokens, and taken out of it again
+        self.kept += 4 * N * PADDED * attention.num_attention_heads if padded and self.reached else 0
+        if self._cuda or padded or _dropped([projection]):
             self.inputs([projection], width=D, reached=self.reached)
         self.linear(projection)
+        self.tokens = N = tokens_left(N, removed=merged, depth=1)
         self.reached = self.reached or below or _has_trained(layer.gamma_1)
         self.norm(layer.layernorm_after, keeps=D)
         below = self.reached
