@@ -10,16 +10,16 @@ RECIPE_PARTS = {
     "pretrain": "augment clip data decoder_init init loop mask model monitor optim parallel schedule".split(),
     "finetune": "augment clip data evaluation head init loop lora mix model optim".split(),
 }
-RECIPE_PARTS["finetune"] += ["parallel", "schedule", "validation"]
+RECIPE_PARTS["finetune"] += ["parallel", "schedule", "speed", "validation"]
 OPTIONS = {
     "demo": "data out overwrite seed".split(),
     "pretrain": "dry-run out overwrite plan resume resume-or-start".split(),
     "finetune": "dry-run out overwrite plan resume resume-or-start".split(),
     "evaluate": "batch_size clip device out precision protocol report speed split views workers".split(),
-    "predict": "clip device json num_views precision speed top_k".split(),
+    "predict": "clip decoder device json num_views precision speed top_k".split(),
     "probe": "attentive cache clip device folds model out overwrite seed split workers".split(),
-    "features": "batch_size clip device engine min_cosine model out pool precision resume shard step step_frames "
-    "window workers".split(),
+    "features": "batch_size clip decoder device engine min_cosine model out pool precision resume shard step "
+    "step_frames window workers".split(),
     "search": "device end exact json like model out start top_k".split(),
     "dedupe": "json out resume workers".split(),
     "explain": "device label methods out video_out".split(),
