@@ -93,8 +93,11 @@ class KeptReader:
 
     kept: ClassVar[dict[str, tuple[VideoInfo, NDArray[np.uint8]]]] = {}
 
-    def __init__(self, path: str, *, store: IndexStore | None = None, fps: float | None = None) -> None:
+    def __init__(
+        self, path: str, *, store: IndexStore | None = None, fps: float | None = None, decoder: str = "pyav"
+    ) -> None:
         assert fps is None, "kept frames have no times"
+        assert decoder == "pyav", "kept frames are PyAV's"
         if path not in self.kept:
             with VideoReader(path) as reader:
                 self.kept[path] = reader.info, reader.frames(range(len(reader)))
