@@ -23,7 +23,7 @@ from videomae.report.figures import (
     png_address,
     thumbnail,
 )
-from videomae.report.svg import LIGHT, Svg
+from videomae.report.svg import DARK, LIGHT, Svg
 
 
 def lines(svg: Svg, color: str) -> list[np.ndarray]:
@@ -167,3 +167,21 @@ def test_a_grid_has_its_numbers_in_its_cells_and_negative_ones_in_the_other_colo
 def test_a_grid_without_cells_or_with_ragged_rows_is_refused(values: list[list[float | None]]) -> None:
     with pytest.raises(ValueError, match="the grid has no cells, or rows of different lengths: give rows of one"):
         grid_chart(values, name="share")
+
+
+@pytest.mark.parametrize(
+    "svg",
+    [
+        loss_curves([Curve("a", [0, 1], [1, 2]), Curve("b", [0, 1], [2, 1])], levels=[Level("level", 1.5)]),
+        grid_chart([[0.5, -0.5], [None, 1.0]], name="numbers"),
+        accuracy_comparison([RunAccuracy("run", (SeedAccuracy(0, 3, 4), SeedAccuracy(1, 2, 4)))], chance=0.5),
+        confusion_chart([[7, 2], [0, 9]], ["cut", "run"]),
+    ],
+    ids=["curves", "grid", "accuracies", "confusion"],
+)
+def test_a_dark_page_gets_no_color_of_a_light_one(svg: Svg) -> None:
+    light = {LIGHT.ink, LIGHT.muted, LIGHT.line, *LIGHT.series}
+    used = {color for color in light if color in svg.light}
+    assert len(used) >= 3
+    assert not [color for color in light if color in svg.dark]
+    assert svg.dark.count(DARK.ink) == svg.light.count(LIGHT.ink) > 0

@@ -59,7 +59,15 @@ def test_every_color_is_the_themes_and_nothing_else_differs() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["<b>&\"'</b>", "$x^2$ is no formula", "a_b%{}\\frac", "d\u00e9j\u00e0 \u8996\u983b"]
+    "text",
+    [
+        "<b>&\"'</b>",
+        "$x^2$ is no formula",
+        "a_b%{}\\frac",
+        "d\u00e9j\u00e0 \u8996\u983b",
+        LIGHT.ink,
+        f'a style="fill: {LIGHT.ink}"',
+    ],
 )
 @pytest.mark.filterwarnings("error")
 def test_text_stays_what_it_is(text: str) -> None:

@@ -1,4 +1,4 @@
-"""From a matplotlib drawing to a chart for a page: drawn twice, in the colors of a light and of a dark page.
+"""From a matplotlib drawing to a chart for a page, in the colors of a light and of a dark page.
 
 A page shows each as an image of its own, in which nothing of one chart can meet anything of another or of the page.
 Drawings use matplotlib's `Figure` alone, so nothing needs a display or touches the state of pyplot.
@@ -42,6 +42,14 @@ class Theme:
 LIGHT = Theme("#16202c", "#5a6675", "#d9dee5", ("#1f6feb", "#d9622b", "#1a8f67", "#8a4fc7"))
 DARK = Theme("#e6ebf1", "#9aa7b6", "#303b48", ("#6aa6ff", "#ff9b66", "#4fcfa2", "#c49bf2"))
 
+_DARK_FOR = {
+    LIGHT.ink: DARK.ink,
+    LIGHT.muted: DARK.muted,
+    LIGHT.line: DARK.line,
+    **dict(zip(LIGHT.series, DARK.series, strict=True)),
+}
+_TAG = re.compile(r"<\w[^<>]*>")  # and never text, which may look like a color
+_COLOR = re.compile(r"#[0-9a-f]{6}\b")
 _LOCK = threading.Lock()  # matplotlib's settings are one for the process
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff\ud800-\udfff]")
 
@@ -69,17 +77,19 @@ class Svg:
 
 
 def draw_chart(draw: Callable[[Axes, Theme], None], *, alt: str, inches: tuple[float, float] = CHART_INCHES) -> Svg:
-    """Draw on new axes, once for each theme.
+    """Draw on new axes, for both themes.
 
     Args:
-        draw: Called with the axes and the colors. Names that it draws should have passed `printable`.
+        draw: Called once, with the axes and the colors. It draws in these alone, since the drawing for a dark page
+            has others in their place. Names that it draws should have passed `printable`.
         alt: What the chart shows.
         inches: Width and height; they set the proportions and how large the text is beside them.
 
     Returns:
         Both drawings. The same drawing gives the same text, byte for byte.
     """
-    return Svg(_drawn(draw, LIGHT, inches), _drawn(draw, DARK, inches), printable(alt))
+    light = _drawn(draw, LIGHT, inches)
+    return Svg(light, _TAG.sub(_darkened, light), printable(alt))
 
 
 def printable(text: str) -> str:
@@ -97,6 +107,11 @@ def _drawn(draw: Callable[[Axes, Theme], None], theme: Theme, inches: tuple[floa
         nothing_of_the_day = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(stream, format="svg", transparent=True, metadata=nothing_of_the_day)
     return stream.getvalue()
+
+
+def _darkened(tag: re.Match[str]) -> str:
+    """Return a tag in the dark colors: drawing once more would take as long again."""
+    return _COLOR.sub(lambda found: _DARK_FOR.get(found[0], found[0]), tag[0])
 
 
 def _settings(theme: Theme) -> dict[Any, Any]:
