@@ -151,16 +151,21 @@ def times(options: argparse.Namespace, keep: Callable[[str, dict[str, Any]], Non
             for name in options.ways:
                 fast = merging if name == "merged" else lambda one: logits_of(model, one, WAYS[name], speed=speed)  # noqa: B023
                 timed = _in_turn(lambda: model(pixels), lambda: fast(pixels), rounds=options.rounds)  # noqa: B023
-                ratios = [one / other for one, other in timed]
-                values = {
-                    "tokens": native_grid(config).num_tokens,
-                    "fewer_operations": merging.fewer_operations(native_grid(config)),
-                    "seconds_all": float(np.median([one for one, _ in timed])),
-                    "seconds": float(np.median([other for _, other in timed])),
-                    "ratio": float(np.median(ratios)),
-                    "range": [min(ratios), max(ratios)],
-                }
+                values = _compared(merging, timed)
                 keep(f"{title}, speed {speed:g}, {name}, {options.precision}", values)
+
+
+def _compared(merging: MergingClassifier, timed: list[tuple[float, float]]) -> dict[str, Any]:
+    """Return what turns of all tokens and of fewer, in seconds, say."""
+    grid, ratios = native_grid(merging.model.config), [one / other for one, other in timed]
+    return {
+        "tokens": grid.num_tokens,
+        "fewer_operations": merging.fewer_operations(grid),
+        "seconds_all": float(np.median([one for one, _ in timed])),
+        "seconds": float(np.median([other for _, other in timed])),
+        "ratio": float(np.median(ratios)),
+        "range": [min(ratios), max(ratios)],
+    }
 
 
 def steps(options: argparse.Namespace, keep: Callable[[str, dict[str, Any]], None]) -> None:
@@ -182,16 +187,7 @@ def steps(options: argparse.Namespace, keep: Callable[[str, dict[str, Any]], Non
         for speed in options.speeds:
             merging = MergingClassifier(model, speed)
             timed = _in_turn(lambda: step(model), lambda: step(merging), rounds=options.rounds)  # noqa: B023
-            ratios = [one / other for one, other in timed]
-            values = {
-                "tokens": native_grid(config).num_tokens,
-                "clips": options.batch,
-                "fewer_operations": merging.fewer_operations(native_grid(config)),
-                "seconds_all": float(np.median([one for one, _ in timed])),
-                "seconds": float(np.median([other for _, other in timed])),
-                "ratio": float(np.median(ratios)),
-                "range": [min(ratios), max(ratios)],
-            }
+            values = {"clips": options.batch, **_compared(merging, timed)}
             keep(f"step, {size}, speed {speed:g}, {options.precision}", values)
 
 

@@ -25,13 +25,13 @@ from videomae.command_options import (
     add_source,
     add_speed,
     add_videos,
+    chosen_predictor,
     command_parser,
     parsed,
     parsed_with_model,
     plain_warnings,
     run_part,
     told_default,
-    told_speed,
 )
 from videomae.data_commands import DATA_PARTS
 from videomae.engine.configs import InferencePrecision
@@ -90,18 +90,11 @@ def predict(arguments: list[str]) -> int:
     add_speed(parser)
     options = parsed(parser, arguments)
 
-    from videomae.inference.predictor import Predictor, predict_files
+    from videomae.inference.predictor import predict_files
 
-    predictor = Predictor(
-        options.model,
-        clip=options.clip,
-        device=options.device,
-        precision=options.precision,
-        speed=options.speed,
-        decoder=options.decoder,
-    )
+    predictor = chosen_predictor(vars(options))
     return predict_files(
-        told_speed(predictor), options.videos, top_k=options.top_k, num_views=options.num_views, json=options.json
+        predictor, options.videos, top_k=options.top_k, num_views=options.num_views, json=options.json
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,13 +90,25 @@ def add_decoder(parser: ArgumentParser) -> None:
 
 
 def add_speed(parser: ArgumentParser) -> None:
-    """Add `--speed`; `told_speed` then tells what it does."""
+    """Add `--speed`; `chosen_predictor` then tells what it does."""
     help_text = "how many times fewer operations a clip takes, by merging tokens that are alike; 1: none"
     parser.add_argument("--speed", type=float, default=1.0, help=help_text)
 
 
-def told_speed(predictor: Predictor) -> Predictor:
-    """Return a predictor, after telling on standard error what it merges, where it does."""
+def chosen_predictor(options: Mapping[str, Any]) -> Predictor:
+    """Load the classifier that the options name, and tell on standard error what it merges, where it does.
+
+    Args:
+        options: Values of `model`, `clip`, `device`, `precision`, `speed` and `decoder`, as far as the command has
+            them; others are ignored.
+
+    Raises:
+        WeightsError, ConfigError: As `Predictor` does.
+    """
+    from videomae.inference.predictor import Predictor
+
+    names = ("clip", "device", "precision", "speed", "decoder")
+    predictor = Predictor(options["model"], **{name: options[name] for name in names if name in options})
     if predictor.merging is not None:
         note = "videomae evaluate --speed measures on labelled videos what that changes and gains"
         print(f"{predictor.merging.line()}; {note}", file=sys.stderr)

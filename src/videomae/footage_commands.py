@@ -12,9 +12,9 @@ from videomae.command_options import (
     add_device,
     add_speed,
     add_videos,
+    chosen_predictor,
     command_parser,
     parsed,
-    told_speed,
 )
 
 EXIT_BAD_VIDEO = 2
@@ -48,7 +48,6 @@ def timeline(arguments: list[str]) -> int:
     options = vars(parsed(parser, arguments))
 
     from videomae.inference.files import PLACEHOLDER, list_inputs
-    from videomae.inference.predictor import Predictor
     from videomae.report.page import counted
     from videomae.report.timeline_page import write_timeline_page
     from videomae.timeline.annotate import check_annotated
@@ -64,16 +63,7 @@ def timeline(arguments: list[str]) -> int:
     if annotated is not None:
         check_annotated(annotated, num_videos=num_videos)
     config = TimelineConfig(**{name: options[name] for name in TimelineConfig.__dataclass_fields__})
-    predictor = told_speed(
-        Predictor(
-            options["model"],
-            clip=options["clip"],
-            device=options["device"],
-            precision=options["precision"],
-            speed=options["speed"],
-            decoder=options["decoder"],
-        )
-    )
+    predictor = chosen_predictor(options)
     kept = kept_scores(Path(names[0].replace(PLACEHOLDER, "video")), predictor, config, resume=options["resume"])
     with ScanProgress(num_videos) as progress:
         done = run_timelines(
@@ -128,20 +118,11 @@ def stream(arguments: list[str]) -> int:
     add_speed(parser)
     options = vars(parsed(parser, arguments))
 
-    from videomae.inference.predictor import Predictor
     from videomae.live.run import run_stream
     from videomae.live.sinks import EventSinks
 
     config = StreamConfig(**{name: options[name] for name in StreamConfig.__dataclass_fields__})
-    predictor = told_speed(
-        Predictor(
-            options["model"],
-            clip=options["clip"],
-            device=options["device"],
-            precision=options["precision"],
-            speed=options["speed"],
-        )
-    )
+    predictor = chosen_predictor(options)
     with EventSinks(file=options["events"], webhook=options["webhook"], command=options["exec"]) as sinks:
         done = run_stream(
             predictor,

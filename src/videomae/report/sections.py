@@ -105,10 +105,10 @@ def monitor_section(records: Sequence[Mapping[str, object]], *, title: str = "Is
         for name, rows in ((measured, measurements), ("training", trained))
         if rows
     ]
+    baselines = {NAMES[name]: value for name, value in start.baselines.items() if name != "visible_mean"}
     # The lowest of them is always drawn: being below it is what the picture is for.
-    top = max(1.1 * max(value for curve in curves for value in curve.values), min(start.baselines.values()))
-    chosen = {name: value for name, value in start.baselines.items() if value <= top and name != "visible_mean"}
-    levels = [Level(NAMES[name], value) for name, value in chosen.items()]
+    top = max(1.1 * max(value for curve in curves for value in curve.values), min(baselines.values()))
+    levels = [Level(name, value) for name, value in baselines.items() if value <= top]
     caption = "Broken lines: predictions that need no learning; see docs/monitor.md."
     blocks.append(Chart(loss_curves(curves, levels=levels), caption))
     blocks.append(
