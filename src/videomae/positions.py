@@ -52,6 +52,11 @@ def interpolate_table(table: Tensor, source: TokenGrid, grid: TokenGrid) -> Tens
     return resized.flatten(2).transpose(1, 2).to(table.dtype)  # [1, D, N'] -> [1, N', D]
 
 
+def _version_of(table: Tensor) -> int:
+    """Return how often a tensor was written to; torch does not count it for those of inference mode."""
+    return 0 if table.is_inference() else table._version
+
+
 class PositionTables:
     """The position tables of a module: of its native grid, and of others, interpolated once each.
 
@@ -66,9 +71,10 @@ class PositionTables:
 
     def __init__(self, width: int, grid: TokenGrid, trained: TokenGrid) -> None:
         self.grid, self.trained = grid, trained
-        self.codes = sinusoid_table(trained.num_tokens, width)
-        self.native = self.codes if trained == grid else interpolate_table(self.codes, trained, grid)
-        self._version = self.native._version
+        with torch.inference_mode(False):  # a model that was built for evaluation may be trained
+            self.codes = sinusoid_table(trained.num_tokens, width)
+            self.native = self.codes if trained == grid else interpolate_table(self.codes, trained, grid)
+        self._version = _version_of(self.native)
         self._source: tuple[Tensor, int] | None = None
         self._tables: OrderedDict[tuple[TokenGrid, torch.device], Tensor] = OrderedDict()
 
@@ -88,8 +94,8 @@ class PositionTables:
             return native
         if torch.compiler.is_compiling() or native.requires_grad:  # a traced graph keeps no state
             return self._compute(native, grid, device)
-        if self._source is None or self._source[0] is not native or self._source[1] != native._version:
-            self._source = native, native._version
+        if self._source is None or self._source[0] is not native or self._source[1] != _version_of(native):
+            self._source = native, _version_of(native)
             self._tables.clear()
         found = self._tables.pop((grid, device), None)
         if found is None:
@@ -102,7 +108,7 @@ class PositionTables:
 
     def _compute(self, native: Tensor, grid: TokenGrid, device: torch.device) -> Tensor:
         # Twice interpolated codes are blurred: where the native ones are ours, others come from the trained grid's.
-        ours = native is self.native and (torch.compiler.is_compiling() or native._version == self._version)
+        ours = native is self.native and (torch.compiler.is_compiling() or _version_of(native) == self._version)
         codes, source = (self.codes, self.trained) if ours and grid != self.grid else (native, self.grid)
         table = codes if grid == source else interpolate_table(codes, source, grid)
         return table.to(device)
@@ -112,10 +118,11 @@ class PositionTables:
         device = next(module.parameters()).device
         if isinstance(table, nn.Parameter) or device.type == "meta":
             return table
-        moved = table.to(device)
-        if table is self.native and table._version == self._version:
+        with torch.inference_mode(False):
+            moved = table.to(device)
+        if table is self.native and _version_of(table) == self._version:
             self.codes = moved if self.codes is self.native else self.codes.to(device)
-            self.native, self._version = moved, moved._version
+            self.native, self._version = moved, _version_of(moved)
         return moved
 
     def __getstate__(self) -> dict[str, Any]:
@@ -123,4 +130,4 @@ class PositionTables:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._version = self.native._version
+        self._version = _version_of(self.native)

@@ -266,3 +266,18 @@ def test_a_model_made_inside_a_device_context_lies_on_that_device(cls: type[Vide
     with torch.device("cuda"):
         model = cls(tiny_config())
     assert {one.device.type for one in (*model.parameters(), *model.buffers())} == {"cuda"}
+
+
+def test_a_model_that_is_built_copied_and_called_in_inference_mode_is_the_same_model() -> None:
+    torch.manual_seed(0)
+    usual = VideoMAEModel(tiny_config()).eval()
+    with torch.inference_mode():
+        torch.manual_seed(0)
+        built = VideoMAEModel(tiny_config()).eval()
+        video = random_video(built.config)
+        longer = torch.cat([video, video], dim=1)  # a grid whose table is interpolated
+        for clip in (video, longer):
+            expected = usual(clip).last_hidden_state
+            assert torch.equal(built(clip).last_hidden_state, expected)
+            assert torch.equal(copy.deepcopy(usual)(clip).last_hidden_state, expected)
+            assert torch.equal(built.to(torch.float32)(clip).last_hidden_state, expected)
