@@ -6,7 +6,8 @@ nothing of clocks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from videomae.engine.optim import OptimConfig, build_optimizer, param_groups
 from videomae.engine.precision import autocast
 from videomae.inference.flops import pretraining_flops as flops_of
 from videomae.inference.int8 import in_int8, multiplies_exactly
+from videomae.inference.openvino_blocks import in_openvino
 from videomae.masking import MaskConfig, MaskIndices, draw_masks
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig
@@ -217,11 +219,22 @@ def _classifiers(
             operations = flops.step if name == "finetune" else flops.forward
             contenders.append(Contender(_name(is_ours, what), is_ours, run, operations))
             plain = is_ours and what == "none" and setting.device.type == "cpu"
-            if name == "classify" and plain and multiplies_exactly():
-                rounded = in_int8(model)
-                run = make(rounded, rounded, pixels)
-                contenders.append(Contender("ours, int8", is_ours, run, operations))
+            if name == "classify" and plain:
+                for label, other in _other_ways(model, setting, config):
+                    contenders.append(Contender(f"ours, {label}", is_ours, make(other, other, pixels), operations))
     return Task(name, batch, tuple(contenders), _difference(logits, LOGITS_TOLERANCE, what=f"{size} logits"))
+
+
+def _other_ways(model: nn.Module, setting: Setting, config: VideoMAEConfig) -> Iterator[tuple[str, nn.Module]]:
+    """Yield our other ways to classify on a CPU, by name; ranges of integers are found on other pixels."""
+    if multiplies_exactly():
+        yield "int8", in_int8(model)
+    if importlib.util.find_spec("openvino") is None:
+        return
+    yield "openvino", in_openvino(model, setting.dtype)
+    if multiplies_exactly():
+        clips, _ = random_batch(config, batch=4, device=setting.device, seed=1)
+        yield "openvino int8", in_openvino(model, setting.dtype, clips.split(1))
 
 
 def compile_model(model: nn.Module, what: Compiled) -> Callable[..., Any]:
@@ -249,10 +262,10 @@ def transformers_model(name: str, config: VideoMAEConfig, *, attention: str = "s
 
 
 def random_batch(
-    config: VideoMAEConfig, *, batch: int, device: torch.device, mask: MaskConfig | None = None
+    config: VideoMAEConfig, *, batch: int, device: torch.device, mask: MaskConfig | None = None, seed: int = 0
 ) -> tuple[Tensor, MaskIndices]:
     """Return pixels `[B, T, C, H, W]`, standard normal and never zero inputs, and masks, the same every time."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     height, width = config.image_height_width
     shape = (batch, config.num_frames, config.num_channels, height, width)
     pixels = torch.randn(shape, generator=generator)

@@ -8,6 +8,7 @@ package, `toy` is next to nothing. Windows are those of the model's own sampling
 window apart or a quarter. Contenders, which take turns in one process:
 
 - `timeline fp32`, `bf16`, `int8`: `Timeline.from_video`; the command takes bf16 where the processor has it
+- `timeline openvino fp32`, `bf16`, `int8`: the same with `--backend openvino`
 - `predict`: `Predictor.predict` on a part of the file for each window
 - `transformers`: its model and image processor in the loop that its users write: all frames decoded, converted and
   kept in a deque, the processor called for each window, float32
@@ -165,6 +166,7 @@ def contenders(model: Path, video: Path, overlap: float, wanted: list[str] | Non
         windows = plan_windows(reader, clip, step_seconds=seconds)
     precisions = [one for one in PRECISIONS if one != "int8" or multiplies_exactly()]
     predictors = {one: Predictor(model, device="cpu", precision=one) for one in precisions}
+    by_openvino = {one: Predictor(model, device="cpu", precision=one, backend="openvino") for one in precisions}
     loaded = load_encoder(model, device="cpu")
     usual, best = (transformers_loop(model, clip, step, is_best=one) for one in (False, True))
 
@@ -176,6 +178,7 @@ def contenders(model: Path, video: Path, overlap: float, wanted: list[str] | Non
     ways: dict[str, Callable[[], Any]] = {}
     for one in precisions:
         ways[f"timeline {one}"] = partial(timeline_loop, predictors[one], video, seconds)
+        ways[f"timeline openvino {one}"] = partial(timeline_loop, by_openvino[one], video, seconds)
     ways["predict"] = partial(predict_loop, predictor, video, windows)
     ways["transformers"] = partial(usual, video)
     ways["transformers, best"] = partial(best, video)
@@ -242,7 +245,7 @@ def main(arguments: list[str] | None = None) -> None:
                         "windows": len(found[contender]), "apart": apart, "threads": torch.get_num_threads(),
                     })  # fmt: skip
                     print(
-                        f"{name:8}{height:5}{overlap:6.2f}  {contender:20}{wall:8.2f} windows/s "
+                        f"{name:8}{height:5}{overlap:6.2f}  {contender:24}{wall:8.2f} windows/s "
                         f"{processor:8.2f} a processor second, {len(found[contender])} windows, apart {apart:.1e}"
                         + (f", {times[0]:.2f} and {times[1]:.2f} times transformers" if times else ""),
                         flush=True,

@@ -15,10 +15,10 @@ OPTIONS = {
     "demo": "data out overwrite seed".split(),
     "pretrain": "dry-run out overwrite plan resume resume-or-start".split(),
     "finetune": "dry-run out overwrite plan resume resume-or-start".split(),
-    "evaluate": "batch_size clip device out precision protocol report speed split views workers".split(),
-    "predict": "clip decoder device json num_views precision speed top_k".split(),
+    "evaluate": "backend batch_size clip device out precision protocol report speed split views workers".split(),
+    "predict": "backend clip decoder device json num_views precision speed top_k".split(),
     "probe": "attentive cache clip device folds model out overwrite seed split workers".split(),
-    "features": "batch_size clip decoder device engine min_cosine model out pool precision resume shard step "
+    "features": "backend batch_size clip decoder device engine min_cosine model out pool precision resume shard step "
     "step_frames window workers".split(),
     "search": "device end exact json like model out start top_k".split(),
     "dedupe": "json out resume workers".split(),

@@ -22,6 +22,7 @@ from videomae.command_options import (
     add_decoder,
     add_device,
     add_model,
+    add_precision,
     add_source,
     add_speed,
     add_videos,
@@ -31,10 +32,10 @@ from videomae.command_options import (
     parsed_with_model,
     plain_warnings,
     run_part,
+    tell_rounding,
     told_default,
 )
 from videomae.data_commands import DATA_PARTS
-from videomae.engine.configs import InferencePrecision
 from videomae.evaluate_command import evaluate
 from videomae.footage_commands import stream, timeline
 from videomae.index_commands import dedupe, explain, features, search
@@ -86,13 +87,14 @@ def predict(arguments: list[str]) -> int:
     add_clip(parser)
     add_decoder(parser)
     add_device(parser)
-    parser.add_argument("--precision", type=InferencePrecision, default="auto", help="bf16 where it is fast; or int8")
+    add_precision(parser)
     add_speed(parser)
     options = parsed(parser, arguments)
 
-    from videomae.inference.predictor import predict_files
+    from videomae.inference.predict_files import predict_files
 
     predictor = chosen_predictor(vars(options))
+    tell_rounding(predictor, options.videos)
     return predict_files(
         predictor, options.videos, top_k=options.top_k, num_views=options.num_views, json=options.json
     )

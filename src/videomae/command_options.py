@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
+    from videomae.engine.configs import InferencePrecision
     from videomae.inference.predictor import Predictor
 
 EXIT_FOUND = 1  # what was looked for is there
@@ -89,6 +90,26 @@ def add_decoder(parser: ArgumentParser) -> None:
     parser.add_argument("--decoder", type=DecoderName, default="pyav", help="what decodes videos; see docs/data.md")
 
 
+def add_precision(parser: ArgumentParser, *, default: InferencePrecision = "auto") -> None:
+    """Add `--precision` and `--backend`; `tell_rounding` then tells what int8 changes."""
+    from videomae.engine.configs import Backend
+    from videomae.engine.configs import InferencePrecision as Precision
+
+    help_text = "bf16, on auto where the processor has it; fp32; or int8, on a CPU"
+    parser.add_argument("--precision", type=Precision, default=default, help=help_text)
+    help_text = "what computes the model: torch, or openvino, which is faster on a CPU (videomae[openvino])"
+    parser.add_argument("--backend", type=Backend, default="torch", help=help_text)
+
+
+def tell_rounding(predictor: Predictor, videos: Sequence[str]) -> None:
+    """Find the ranges that 8-bit integers need on some of the videos; tell on standard error what they change."""
+    from videomae.inference.calibration import calibrate
+
+    line = calibrate(predictor, videos)
+    if line is not None:
+        print(f"{line}; videomae evaluate measures on labelled videos what that changes", file=sys.stderr)
+
+
 def add_speed(parser: ArgumentParser) -> None:
     """Add `--speed`; `chosen_predictor` then tells what it does."""
     help_text = "how many times fewer operations a clip takes, by merging tokens that are alike; 1: none"
@@ -99,15 +120,15 @@ def chosen_predictor(options: Mapping[str, Any]) -> Predictor:
     """Load the classifier that the options name, and tell on standard error what it merges, where it does.
 
     Args:
-        options: Values of `model`, `clip`, `device`, `precision`, `speed` and `decoder`, as far as the command has
-            them; others are ignored.
+        options: Values of `model`, `clip`, `device`, `precision`, `backend`, `speed` and `decoder`, as far as the
+            command has them; others are ignored.
 
     Raises:
         WeightsError, ConfigError: As `Predictor` does.
     """
     from videomae.inference.predictor import Predictor
 
-    names = ("clip", "device", "precision", "speed", "decoder")
+    names = ("clip", "device", "precision", "backend", "speed", "decoder")
     predictor = Predictor(options["model"], **{name: options[name] for name in names if name in options})
     if predictor.merging is not None:
         note = "videomae evaluate --speed measures on labelled videos what that changes and gains"

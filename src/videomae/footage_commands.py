@@ -10,11 +10,13 @@ from videomae.command_options import (
     add_clip,
     add_decoder,
     add_device,
+    add_precision,
     add_speed,
     add_videos,
     chosen_predictor,
     command_parser,
     parsed,
+    tell_rounding,
 )
 
 EXIT_BAD_VIDEO = 2
@@ -23,7 +25,6 @@ MAX_FILES = 12  # named at the end; with {video} in a name there may be thousand
 
 def timeline(arguments: list[str]) -> int:
     """Tell when what happens in videos of any length: class probabilities over time, and the events in them."""
-    from videomae.engine.configs import InferencePrecision
     from videomae.timeline.configs import TimelineConfig
 
     parser = command_parser("timeline", timeline)
@@ -40,7 +41,7 @@ def timeline(arguments: list[str]) -> int:
     parser.add_argument("--labels", nargs="+", default=None, help="classes to look for; default: all")
     parser.add_argument("--annotate", type=str | None, help="video file to write with the labels in the picture")
     parser.add_argument("--resume", action="store_true", help="go on with what a stopped run has left beside --out")
-    parser.add_argument("--precision", type=InferencePrecision, default="auto", help="bf16 where it is fast; or int8")
+    add_precision(parser)
     add_clip(parser)
     add_decoder(parser)
     add_device(parser)
@@ -64,6 +65,7 @@ def timeline(arguments: list[str]) -> int:
         check_annotated(annotated, num_videos=num_videos)
     config = TimelineConfig(**{name: options[name] for name in TimelineConfig.__dataclass_fields__})
     predictor = chosen_predictor(options)
+    tell_rounding(predictor, videos)
     kept = kept_scores(Path(names[0].replace(PLACEHOLDER, "video")), predictor, config, resume=options["resume"])
     with ScanProgress(num_videos) as progress:
         done = run_timelines(
@@ -96,7 +98,6 @@ def timeline(arguments: list[str]) -> int:
 
 def stream(arguments: list[str]) -> int:
     """Classify a camera, a stream, a pipe or a file played as live; events are lines of JSON on standard output."""
-    from videomae.engine.configs import InferencePrecision
     from videomae.live.configs import StreamConfig
 
     parser = command_parser("stream", stream)
@@ -112,7 +113,7 @@ def stream(arguments: list[str]) -> int:
     parser.add_argument("--show", action="store_true", help="draw classes, speed and latency in the terminal")
     parser.add_argument("--record", type=Path | None, help=".m3u8 (HLS) or .mp4 to write the newest minutes to")
     parser.add_argument("--record_seconds", type=float, default=60.0, help="how much of them is kept")
-    parser.add_argument("--precision", type=InferencePrecision, default="auto", help="bf16 where it is fast; or int8")
+    add_precision(parser)
     add_clip(parser)
     add_device(parser)
     add_speed(parser)

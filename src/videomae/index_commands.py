@@ -14,6 +14,7 @@ from videomae.command_options import (
     add_decoder,
     add_device,
     add_model,
+    add_precision,
     add_videos,
     command_parser,
     parsed,
@@ -25,7 +26,7 @@ from videomae.result_files import RESUME_HELP, check_page, check_resume, end_sto
 
 def features(arguments: list[str]) -> int:
     """Compute feature vectors of videos and write them to one file: safetensors, or a table in Parquet or npz."""
-    from videomae.engine.configs import InferencePrecision, JobEngine
+    from videomae.engine.configs import JobEngine
     from videomae.inference.configs import MIN_COSINE, Pooling
 
     parser = command_parser("features", features)
@@ -38,9 +39,7 @@ def features(arguments: list[str]) -> int:
     parser.add_argument("--window", type=float, help="seconds of a window over the video; default: the model's own")
     parser.add_argument("--step", type=float, help="seconds from window to window; default: half a window")
     parser.add_argument("--step_frames", type=int, help="cover the whole video with clips this many frames apart")
-    parser.add_argument(
-        "--precision", type=InferencePrecision, default="fp32", help="auto: bf16 where the hardware has it; or int8"
-    )
+    add_precision(parser, default="fp32")
     parser.add_argument(
         "--min_cosine",
         type=float,
@@ -76,6 +75,7 @@ def features(arguments: list[str]) -> int:
         clip=options.clip,
         device=options.device,
         precision=options.precision,
+        backend=options.backend,
         min_cosine=options.min_cosine,
         batch_size=options.batch_size,
         shard=parse_shard(options.shard),
@@ -115,6 +115,7 @@ def _one_file(model: str, options: Any) -> int:
         clip=options.clip,
         device=options.device,
         precision=options.precision,
+        backend=options.backend,
         min_cosine=options.min_cosine,
         batch_size=options.batch_size,
         decoder=options.decoder,

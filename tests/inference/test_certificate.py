@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -9,26 +10,27 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors import safe_open
+from torch import Tensor
 
 from videomae.cli import main
 from videomae.errors import ConfigError
 from videomae.inference import int8
 from videomae.inference.certificate import (
-    NUM_WINDOWS,
     Certificate,
     certificate_of,
     in_feature_precision,
-    spread_windows,
 )
 from videomae.inference.feature_job import write_feature_table
 from videomae.inference.int8 import Int8Linear, multiplies_exactly
 from videomae.inference.loaded import load_encoder
-from videomae.inference.pooling import pooled_rows
+from videomae.inference.pooling import Encoder, pooled_rows
+from videomae.inference.some_windows import NUM_WINDOWS, spread_windows
 from videomae.inference.window_choice import WindowChoice
 from videomae.video.write import write_video
 
 exactly = pytest.mark.skipif(not multiplies_exactly(), reason="this processor's products of 8-bit integers overflow")
 WINDOWS = WindowChoice(window_seconds=0.4, step_seconds=0.2)
+EVERYWHERE = WindowChoice(step_frames=1)
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +43,21 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.glob("*.mp4"))
 
 
+def windows_of(
+    loaded: Encoder, videos: list[Path], choice: WindowChoice = EVERYWHERE
+) -> Generator[Tensor, None, None]:
+    return spread_windows(videos, choice, clip=loaded.clip, processor=loaded.processor)
+
+
 def test_windows_are_spread_over_the_videos_that_can_be_read(encoder_folder: Path, videos: list[Path]) -> None:
     loaded = load_encoder(encoder_folder, device="cpu")
-    first, second = (
-        torch.cat(list(spread_windows(loaded, [video], WindowChoice(step_frames=1)))) for video in videos
-    )
+    first, second = (torch.cat(list(windows_of(loaded, [video]))) for video in videos)
     assert len(first) == len(second) == NUM_WINDOWS
-    both = torch.cat(list(spread_windows(loaded, videos, WindowChoice(step_frames=1))))
+    both = torch.cat(list(windows_of(loaded, videos)))
     assert len(both) == NUM_WINDOWS
     assert not torch.equal(both[:4], both[4:])
     gone = videos[0].with_name("gone.mp4")
-    found = torch.cat(list(spread_windows(loaded, [gone, videos[1]], WindowChoice(step_frames=1))))
+    found = torch.cat(list(windows_of(loaded, [gone, videos[1]])))
     assert torch.equal(found, both[4:])
 
 
@@ -71,11 +77,11 @@ def test_without_their_mean_vectors_tell_whether_windows_can_be_told_apart() -> 
 def test_the_certificate_is_of_the_vectors_in_both_precisions(encoder_folder: Path, videos: list[Path]) -> None:
     loaded = load_encoder(encoder_folder, device="cpu")
     told: list[Certificate] = []
-    windows = spread_windows(loaded, videos, WINDOWS)
+    windows = windows_of(loaded, videos, WINDOWS)
     model, dtype = in_feature_precision(loaded, "int8", "token", windows, told=told.append)
     assert any(isinstance(one, Int8Linear) for one in model.model.modules())
     assert not any(isinstance(one, Int8Linear) for one in loaded.model.modules())
-    clips = torch.cat(list(spread_windows(loaded, videos, WINDOWS)))
+    clips = torch.cat(list(windows_of(loaded, videos, WINDOWS)))
     exact = pooled_rows(loaded, clips, "token").flatten(1)
     found = pooled_rows(model, clips, "token", dtype=dtype).flatten(1)
     assert told == [certificate_of(torch.stack([exact, found], dim=1))]

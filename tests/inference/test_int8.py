@@ -6,7 +6,8 @@ from tiny_models import make_model, random_video
 from videomae.engine.precision import autocast
 from videomae.errors import ConfigError
 from videomae.inference import int8
-from videomae.inference.int8 import Int8Linear, in_int8, in_precision, multiplies_exactly
+from videomae.inference.backends import in_precision
+from videomae.inference.int8 import Int8Linear, in_int8, multiplies_exactly
 from videomae.model.classification import VideoMAEForVideoClassification
 
 CPU = torch.device("cpu")

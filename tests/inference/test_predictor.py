@@ -18,7 +18,8 @@ from videomae.errors import ConfigError, RunError, VideoReadError
 from videomae.evaluation.evaluator import evaluate
 from videomae.evaluation.results import EvaluationConfig
 from videomae.evaluation.views import ViewsConfig
-from videomae.inference.predictor import Predictor, predict_files, print_prediction
+from videomae.inference.predict_files import predict_files, print_prediction
+from videomae.inference.predictor import Predictor
 from videomae.video import decode
 from videomae.video.decode import read_clip
 from videomae.video.sampling import ClipConfig, centre_clip, view_clips

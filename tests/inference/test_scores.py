@@ -11,7 +11,8 @@ import torch
 
 from videomae.compat.pipeline import pipeline
 from videomae.errors import ConfigError
-from videomae.inference.predictor import Predictor, predict_files
+from videomae.inference.predict_files import predict_files
+from videomae.inference.predictor import Predictor
 from videomae.inference.scores import settled_thresholds, usual_activation
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.config import VideoMAEConfig

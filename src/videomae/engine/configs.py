@@ -10,6 +10,7 @@ from videomae.errors import ConfigError
 
 Precision = Literal["auto", "bf16", "fp32"]
 InferencePrecision = Literal["auto", "bf16", "fp32", "int8"]
+Backend = Literal["torch", "openvino"]  # what computes a model for inference
 JobEngine = Literal["local", "ray"]  # processes of this machine, or a Ray cluster
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 OptimizerName = Literal["adamw", "muon"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
-from videomae.engine.configs import InferencePrecision
+from videomae.engine.configs import Backend, InferencePrecision
 from videomae.errors import ConfigError
 from videomae.inference.configs import check_speed
 from videomae.video.sampling import ClipConfig
@@ -65,12 +65,14 @@ class EvaluationConfig:
     """Processes that read videos; 0 reads in this process."""
     precision: InferencePrecision = "auto"
     """auto computes in bf16 where the processor has it; int8, on a CPU, is faster and rounds more."""
+    backend: Backend = "torch"
+    """What computes the model: torch, or OpenVINO, which is faster on a CPU."""
     speed: float = 1.0
     """How many times fewer operations a clip takes; above 1 all are done as well, to tell what that changes."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        check_speed(self.speed)
+        check_speed(self.speed, self.backend)
         if self.batch_size < 1:
             raise ConfigError(f"evaluation.batch_size is {self.batch_size}; it must be at least 1")
         if self.workers < 0:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +32,13 @@ from videomae.evaluation.classes import model_targets, problem_of_model
 from videomae.evaluation.configs import ProtocolName, by_protocol
 from videomae.evaluation.results import EvaluationConfig, EvaluationResult, VideoResult, metrics_of
 from videomae.evaluation.views import VideoViews, check_views, read_views
+from videomae.inference.backends import in_precision
 from videomae.inference.clips import normalized
 from videomae.inference.files import check_output
-from videomae.inference.int8 import in_precision
 from videomae.inference.loaded import check_clip, load_trained
 from videomae.inference.scores import scores_of, settled_thresholds, usual_activation
+from videomae.inference.some_windows import spread_windows
+from videomae.inference.window_choice import WindowChoice
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.processing.image_processor import VideoMAEImageProcessor
 from videomae.video.sampling import ClipConfig
@@ -81,11 +83,11 @@ def evaluate(
     targets = model_targets(model.config, manifest)
     check_clip(clip, model.config)
     check_views(processor, config.views)
-    merger = _ViewMerger(model, processor, config, problem=targets.problem, num_videos=len(manifest.rows))
     dataset = _ViewsDataset(manifest, clip=clip, config=config, processor=processor)
     was_training = model.training
     model.eval()
     try:
+        merger = _ViewMerger(model, dataset, config, problem=targets.problem)
         bad = _classify_all(dataset, merger, workers=config.workers, on_progress=on_progress)
     finally:
         model.train(was_training)
@@ -204,6 +206,11 @@ class _ViewsDataset(Dataset[VideoViews | BadVideo]):
     def __len__(self) -> int:
         return len(self.manifest.rows) * self.items_of_video
 
+    def some_clips(self) -> Iterator[Tensor]:
+        """Yield clips of some videos, uint8 `[1, T, C, h, w]`."""
+        videos = [row.source for row in self.manifest.rows]
+        yield from spread_windows(videos, WindowChoice(), clip=self.clip, processor=self.processor, store=self.store)
+
     def __getitem__(self, item: int) -> VideoViews | BadVideo:
         number, part = divmod(item, self.items_of_video)
         row = self.manifest.rows[number]
@@ -227,17 +234,18 @@ class _ViewMerger:
     def __init__(
         self,
         model: VideoMAEForVideoClassification,
-        processor: VideoMAEImageProcessor,
+        dataset: _ViewsDataset,
         config: EvaluationConfig,
         *,
         problem: ProblemType,
-        num_videos: int,
     ) -> None:
         self.model = model
-        self.processor = processor
+        self.processor = dataset.processor
+        num_videos = len(dataset.manifest.rows)
         self.batch_size = config.batch_size
         self.num_views = config.views.num_clips * config.views.num_crops
-        self.forward, self.dtype = in_precision(model, config.precision)
+        clips = map(self._pixels, dataset.some_clips())  # read where ranges are found on them
+        self.forward, self.dtype = in_precision(model, config.precision, config.backend, clips=clips)
         self.probabilities: FloatArray = np.zeros((num_videos, model.config.num_labels))
         """`[n, K]` float64, complete after `flush`."""
         self.comparison = (
@@ -264,12 +272,7 @@ class _ViewMerger:
             return
         numbers, weights, clips = zip(*self._pending, strict=True)
         self._pending = []
-        pixel_values = normalized(  # [B, T, C, H, W]
-            torch.stack(clips),
-            self.processor,
-            device=self.model.device,
-            num_channels=self.model.config.num_channels,
-        )
+        pixel_values = self._pixels(torch.stack(clips))
         with autocast(self.model.device, self.dtype):
             if self.comparison is None:
                 self._add(self.probabilities, self.forward(pixel_values).logits, numbers, weights)
@@ -286,6 +289,11 @@ class _ViewMerger:
             return None
         labels, groups = [row.label for row in rows], [row.group for row in rows]
         return self.comparison.result(self.probabilities, numbers, labels, groups, thresholds)
+
+    def _pixels(self, clips: Tensor) -> Tensor:
+        """Return uint8 clips `[B, T, C, h, w]` as pixel values `[B, T, C, H, W]`."""
+        channels = self.model.config.num_channels
+        return normalized(clips, self.processor, device=self.model.device, num_channels=channels)
 
     def _add(self, sums: FloatArray, logits: Tensor, numbers: Sequence[int], weights: Sequence[float]) -> None:
         activation = usual_activation(self.model.config)

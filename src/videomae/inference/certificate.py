@@ -6,28 +6,23 @@ of the windows is subtracted first, as `search` does; what is compared then is w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from videomae.engine.configs import InferencePrecision
+from videomae.engine.configs import Backend, InferencePrecision
 from videomae.engine.precision import compute_dtype
-from videomae.errors import ConfigError, VideoReadError
-from videomae.inference.clips import clip_batches
+from videomae.errors import ConfigError
+from videomae.inference.backends import in_precision
 from videomae.inference.configs import MIN_COSINE, Pooling
-from videomae.inference.int8 import in_int8
-from videomae.inference.pooling import Encoder, pooled_rows
-from videomae.inference.window_choice import WindowChoice
-from videomae.inference.windows import open_as_far_as_whole
-from videomae.video.index_store import IndexStore
-
-NUM_WINDOWS = 8  # that are compared, at most: each is computed in float32, too
+from videomae.inference.pooling import Encoder, clip_pixels, pooled_rows
+from videomae.model.classification import VideoMAEForVideoClassification
+from videomae.model.encoder import VideoMAEModel
 
 
 class Certificate(NamedTuple):
@@ -54,33 +49,13 @@ def check_min_cosine(min_cosine: float) -> None:
         raise ConfigError(f"min_cosine is {min_cosine:g}; it is the lowest cosine to accept, from 0 to 1")
 
 
-def spread_windows(
-    loaded: Encoder, videos: Sequence[Path | str], choice: WindowChoice, *, store: IndexStore | None = None
-) -> Generator[Tensor, None, None]:
-    """Yield some windows, spread evenly over videos: `NUM_WINDOWS`, or as many as there are.
-
-    Videos that cannot be read are left to whoever computes their features, and says so.
-
-    Yields:
-        uint8 `[1, T, C, h, w]`, resized and cropped.
-    """
-    chosen = [videos[number] for number in _spread(len(videos), NUM_WINDOWS)]
-    for video in chosen:
-        try:
-            with open_as_far_as_whole(video, store=store, fps=loaded.clip.fps) as (reader, _):
-                indices = choice.indices(reader, loaded.clip)  # [W, T]
-                indices = indices[_spread(len(indices), NUM_WINDOWS // len(chosen))]
-                yield from clip_batches(reader.frames_in_order, indices, loaded.processor, batch_size=1)
-        except (VideoReadError, ConfigError):
-            continue
-
-
 def in_feature_precision(
     loaded: Encoder,
     precision: InferencePrecision,
     pooling: Pooling,
     windows: Generator[Tensor, None, None],
     *,
+    backend: Backend = "torch",
     min_cosine: float = MIN_COSINE,
     told: Callable[[Certificate], None] | None = None,
 ) -> tuple[Encoder, torch.dtype]:
@@ -91,22 +66,33 @@ def in_feature_precision(
         precision: As in `compute_dtype`, and int8.
         pooling: Which vectors are compared.
         windows: From `spread_windows`; read for int8 alone.
+        backend: What computes the blocks.
         min_cosine: The least cosine to accept, see `Certificate.lowest`.
         told: Called with the certificate, also where it is not good enough.
 
     Raises:
-        ConfigError: If the precision is unknown, the model's device does not compute in it, or the cosine is lower.
+        ConfigError: If the precision or the backend is unknown, the model's device does not compute so, the pooling
+            needs what the backend has not, or the cosine is lower.
     """
+    if backend == "openvino" and pooling == "attention":
+        raise ConfigError(
+            "pooling is 'attention', whose weights the backend openvino never has as a whole: use the backend torch, "
+            "or another pooling"
+        )
     if precision != "int8":
-        return loaded, compute_dtype(precision, loaded.model.device)
-    near, dtype = rounded(loaded), compute_dtype("auto", loaded.model.device)
-    pairs = []
+        model, dtype = in_precision(loaded.model, precision, backend)
+        return _with(loaded, model), dtype
     with closing(windows):
-        for clips in windows:
-            exact, found = pooled_rows(loaded, clips, pooling), pooled_rows(near, clips, pooling, dtype=dtype)
-            pairs.append(torch.stack([exact.flatten(), found.flatten()]))
-    if not pairs:
-        return near, dtype
+        clips = list(windows)
+    if not clips:
+        return loaded, compute_dtype("fp32", loaded.model.device)  # of videos none of which can be read
+    pixel_values = (clip_pixels(loaded, one) for one in clips)
+    model, dtype = in_precision(loaded.model, precision, backend, clips=pixel_values)
+    near = _with(loaded, model)
+    pairs = []
+    for one in clips:
+        exact, found = pooled_rows(loaded, one, pooling), pooled_rows(near, one, pooling, dtype=dtype)
+        pairs.append(torch.stack([exact.flatten(), found.flatten()]))
     certificate = certificate_of(torch.stack(pairs))
     if told is not None:
         told(certificate)
@@ -127,16 +113,5 @@ def certificate_of(vectors: Tensor) -> Certificate:
     return Certificate(len(vectors), plain, without_mean)
 
 
-def _spread(num_items: int, num_wanted: int) -> list[int]:
-    """Return as many indices as are wanted, or all, at even distances."""
-    count = min(num_items, num_wanted)
-    return [(2 * number + 1) * num_items // (2 * count) for number in range(count)]
-
-
-def rounded(loaded: Encoder) -> Encoder:
-    """Return the model with the linear layers of its blocks in 8-bit integers.
-
-    Raises:
-        ConfigError: If its device, or this processor, does not compute so.
-    """
-    return replace(loaded, model=in_int8(loaded.model))  # type: ignore[arg-type]
+def _with(loaded: Encoder, model: VideoMAEModel | VideoMAEForVideoClassification) -> Encoder:
+    return replace(loaded, model=model)  # type: ignore[arg-type]

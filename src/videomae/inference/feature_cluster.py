@@ -15,12 +15,12 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from videomae.data.datasets import BadVideo
+from videomae.engine.configs import Backend, InferencePrecision
 from videomae.engine.jobs import JobFailure
-from videomae.engine.precision import compute_dtype
 from videomae.engine.progress import TrainingProgress
 from videomae.engine.ray_jobs import jobs_on
 from videomae.errors import RunError
-from videomae.inference.certificate import rounded
+from videomae.inference.backends import in_precision
 from videomae.inference.configs import Pooling
 from videomae.inference.feature_pass import FeaturePass
 from videomae.inference.feature_table import TableParts
@@ -124,7 +124,8 @@ def run_video_jobs(
 def encode_video(job: VideoJob) -> VideoResult:
     """Do a job, in a process of the cluster."""
     try:
-        loaded, dtype = _encoder(job.source, job.clip, str(job.settings["precision"]), str(job.settings["weights"]))
+        precision, backend = job.settings["precision"], job.settings.get("backend", "torch")
+        loaded, dtype = _encoder(job.source, job.clip, precision, backend, str(job.settings["weights"]))
         loaded = replace(loaded, decoder=cast(DecoderName, job.settings.get("decoder", "pyav")))
         parts = TableParts(job.output, job.settings, resume=True)
         parts.begun.setdefault(job.path, job.first)
@@ -143,7 +144,9 @@ def encode_video(job: VideoJob) -> VideoResult:
 
 
 @lru_cache(maxsize=1)  # a process does many jobs
-def _encoder(source: str, clip: ClipConfig, precision: str, weights: str) -> tuple[Encoder, torch.dtype]:
+def _encoder(
+    source: str, clip: ClipConfig, precision: InferencePrecision, backend: Backend, weights: str
+) -> tuple[Encoder, torch.dtype]:
     loaded = load_encoder(source, clip=clip, device="cpu")
     found = weights_digest(loaded.model)
     if found != weights:
@@ -151,6 +154,5 @@ def _encoder(source: str, clip: ClipConfig, precision: str, weights: str) -> tup
             f"{source} has other weights on this machine ({found}) than where the work was started ({weights}): give "
             "a model that all machines see alike"
         )
-    if precision == "int8":
-        return rounded(loaded), compute_dtype("auto", loaded.model.device)
-    return loaded, compute_dtype("bf16" if precision == "bf16" else "fp32", loaded.model.device)
+    model, dtype = in_precision(loaded.model, precision, backend)
+    return replace(loaded, model=model), dtype  # type: ignore[arg-type]

@@ -10,21 +10,22 @@ from pathlib import Path
 
 from videomae import __version__
 from videomae.data.datasets import BadVideo
-from videomae.engine.configs import InferencePrecision, JobEngine
+from videomae.engine.configs import Backend, InferencePrecision, JobEngine
 from videomae.engine.jobs import num_processors
 from videomae.engine.precision import DeviceName
 from videomae.engine.progress import TrainingProgress
 from videomae.errors import ConfigError
-from videomae.inference.certificate import Certificate, check_min_cosine, in_feature_precision, spread_windows
+from videomae.inference.backends import needs_clips, settled_precision
+from videomae.inference.certificate import Certificate, check_min_cosine, in_feature_precision
 from videomae.inference.clips import DEFAULT_BATCH_SIZE, check_batch_size
 from videomae.inference.configs import MIN_COSINE, Pooling
 from videomae.inference.feature_cluster import VideoJob, run_video_jobs
 from videomae.inference.feature_pass import FLUSH_SECONDS, FeaturePass
 from videomae.inference.feature_table import FinishedVideo, TableParts, as_text
 from videomae.inference.files import check_output, collection_store, list_inputs
-from videomae.inference.int8 import settled_precision
 from videomae.inference.loaded import load_encoder, weights_digest
 from videomae.inference.pooling import check_pooling
+from videomae.inference.some_windows import spread_windows
 from videomae.inference.window_choice import WindowChoice
 from videomae.video.decoders import DecoderName, check_decoder
 from videomae.video.sampling import ClipConfig
@@ -56,6 +57,7 @@ def write_feature_table(
     clip: ClipConfig | None = None,
     device: DeviceName = "auto",
     precision: InferencePrecision = "fp32",
+    backend: Backend = "torch",
     min_cosine: float = MIN_COSINE,
     batch_size: int = DEFAULT_BATCH_SIZE,
     shard: tuple[int, int] | None = None,
@@ -81,6 +83,7 @@ def write_feature_table(
         device: Where to compute.
         precision: Compute dtype of matrix multiplications. In float32 on the CPU every vector is that of its clip
             alone, to the bit. int8 is for CPUs, and taken where some windows agree with float32.
+        backend: What computes the model's blocks: torch, or OpenVINO, which is faster on a CPU.
         min_cosine: How well they have to agree, see `certificate`; 0 takes int8 whatever comes of it.
         batch_size: Clips in one forward pass.
         shard: (i, n): every n-th video only, beginning with the i-th.
@@ -110,6 +113,11 @@ def write_feature_table(
     check_min_cosine(min_cosine)
     if engine == "ray" and device not in ("auto", "cpu"):
         raise ConfigError(f"device is {device!r}, and the engine ray computes on processors: leave --device out")
+    if engine == "ray" and needs_clips(precision, backend):
+        raise ConfigError(
+            "precision is 'int8' and the backend 'openvino', which takes ranges from some of the videos, and each "
+            "process of the engine ray has one video: use bf16, or the engine local"
+        )
     check_output(target)
     check_decoder(decoder, workers=1 if engine == "ray" else 0)
     loaded = load_encoder(source, clip=clip, device="cpu" if engine == "ray" else device)
@@ -124,6 +132,7 @@ def write_feature_table(
         **asdict(choice),
         "precision": settled_precision(precision, loaded.model.device),
         **({} if decoder == "pyav" else {"decoder": decoder}),  # unnamed by earlier versions
+        **({} if backend == "torch" else {"backend": backend}),  # likewise
     }
     bad, paths = [], dict[str, Path | str]()
     for number, item in enumerate(list_inputs(videos)):
@@ -136,8 +145,13 @@ def write_feature_table(
     todo = {path: item for path, item in paths.items() if path not in parts.finished}
     progress = TrainingProgress("features", total_steps=len(todo), unit="windows")
     try:
-        some = spread_windows(loaded, list(todo.values()), choice, store=store)
-        encoder, dtype = in_feature_precision(loaded, precision, pooling, some, min_cosine=min_cosine, told=told)
+        # Of all videos, also those that are done: a table that is gone on with is in the same integers.
+        some = spread_windows(
+            list(paths.values()) if todo else [], choice, clip=loaded.clip, processor=loaded.processor, store=store
+        )
+        encoder, dtype = in_feature_precision(
+            loaded, precision, pooling, some, backend=backend, min_cosine=min_cosine, told=told
+        )
         with progress:
             if engine == "ray":
                 plan = VideoJob(os.fspath(source), settings, choice, pooling, loaded.clip, batch_size, store)

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from videomae.atomic import atomic_file
 from videomae.data.datasets import BadVideo
-from videomae.engine.configs import InferencePrecision
+from videomae.engine.configs import Backend, InferencePrecision
 from videomae.engine.precision import DeviceName
 from videomae.errors import VideoReadError, WeightsError
-from videomae.inference.certificate import Certificate, check_min_cosine, in_feature_precision, spread_windows
+from videomae.inference.certificate import Certificate, check_min_cosine, in_feature_precision
 from videomae.inference.clips import DEFAULT_BATCH_SIZE, check_batch_size, clip_batches
 from videomae.inference.configs import MIN_COSINE
 from videomae.inference.configs import Pooling as Pooling
@@ -32,6 +32,7 @@ from videomae.inference.feature_file import FeatureWriter, feature_settings, rea
 from videomae.inference.files import check_output, collection_store, list_inputs
 from videomae.inference.loaded import load_encoder
 from videomae.inference.pooling import Encoder, check_pooling, pooled_rows, time_spans
+from videomae.inference.some_windows import spread_windows
 from videomae.inference.window_choice import WindowChoice
 from videomae.inference.windows import frame_times
 from videomae.video.decoders import DecoderName, check_decoder
@@ -188,6 +189,7 @@ def write_features(
     clip: ClipConfig | None = None,
     device: DeviceName = "auto",
     precision: InferencePrecision = "fp32",
+    backend: Backend = "torch",
     min_cosine: float = MIN_COSINE,
     batch_size: int = DEFAULT_BATCH_SIZE,
     decoder: DecoderName = "pyav",
@@ -210,6 +212,7 @@ def write_features(
         device: Likewise.
         precision: Compute dtype of matrix multiplications; the features are float32 in any case. int8 is for CPUs,
             and taken where some windows agree with float32.
+        backend: What computes the model's blocks: torch, or OpenVINO, which is faster on a CPU.
         min_cosine: How well they have to agree, see `certificate`; 0 takes int8 whatever comes of it.
         batch_size: As for `extract_features`.
         decoder: What decodes videos; other frames than PyAV's differ by rounding alone.
@@ -230,14 +233,17 @@ def write_features(
     loaded = replace(load_encoder(source, clip=clip, device=device), decoder=decoder)
     items = list(list_inputs(videos))
     store = collection_store(videos)
-    some = spread_windows(loaded, [item for item in items if not isinstance(item, BadVideo)], choice, store=store)
-    loaded, dtype = in_feature_precision(loaded, precision, pooling, some, min_cosine=min_cosine, told=told)
+    readable = [item for item in items if not isinstance(item, BadVideo)]
+    some = spread_windows(readable, choice, clip=loaded.clip, processor=loaded.processor, store=store)
+    loaded, dtype = in_feature_precision(
+        loaded, precision, pooling, some, backend=backend, min_cosine=min_cosine, told=told
+    )
     settings = feature_settings(model=loaded.source, pooling=pooling, clip=loaded.clip, windows=asdict(choice))
     shapes: list[tuple[str, tuple[int, ...]]] = []
     bad: list[BadVideo] = []
     try:
         with suppress(_NothingReadError), atomic_file(Path(output)) as stream:
-            writer = FeatureWriter(stream, settings, [str(item) for item in items if not isinstance(item, BadVideo)])
+            writer = FeatureWriter(stream, settings, [str(item) for item in readable])
             for item in items:
                 if isinstance(item, BadVideo):
                     bad.append(item)

@@ -12,8 +12,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from videomae.engine.configs import InferencePrecision
-from videomae.engine.precision import compute_dtype
 from videomae.errors import ConfigError
 from videomae.model.layers import VideoMAELayer, is_plain
 
@@ -61,33 +59,20 @@ class Int8Linear(nn.Module):
         return output.view(*tokens.shape[:-1], self.out_features)
 
 
-def in_precision(model: Model, precision: InferencePrecision) -> tuple[Model, torch.dtype]:
-    """Return what to call for a model's outputs, and the dtype of `autocast` around it.
-
-    Args:
-        model: For inference; it is not changed.
-        precision: As in `compute_dtype`, and int8.
-
-    Raises:
-        ConfigError: If the precision is unknown, or the model's device does not compute in it.
-    """
-    if precision != "int8":
-        return model, compute_dtype(precision, next(model.parameters()).device)
-    return in_int8(model), compute_dtype("auto", torch.device("cpu"))
-
-
-def settled_precision(precision: InferencePrecision, device: torch.device) -> InferencePrecision:
-    """Return bf16, fp32 or int8: what `in_precision` makes of a precision on a device."""
-    if precision == "int8":
-        return "int8"
-    return "bf16" if compute_dtype(precision, device) == torch.bfloat16 else "fp32"
-
-
 @cache
 def multiplies_exactly() -> bool:
     """Tell whether the processor's 8-bit multiplication is exact also for the largest ones."""
     largest = torch.full((64, 256), LARGEST, dtype=torch.int8)
     return bool((torch._int_mm(largest, largest.t().contiguous()) == 256 * LARGEST**2).all())
+
+
+def check_multiplies_exactly() -> None:
+    """Raise ConfigError unless `multiplies_exactly`."""
+    if not multiplies_exactly():
+        raise ConfigError(
+            "precision is 'int8', but this processor sums the products in 16 bits, which overflow: it "
+            "has no VNNI instructions, or is kept from using them; use precision fp32"
+        )
 
 
 def in_int8(model: Model) -> Model:
@@ -105,11 +90,7 @@ def in_int8(model: Model) -> Model:
     device = next(model.parameters()).device
     if device.type != "cpu":
         raise ConfigError(f"precision is 'int8', which is for CPUs, and the model is on {device}: use bf16 there")
-    if not multiplies_exactly():
-        raise ConfigError(
-            "precision is 'int8', but this processor sums the products in 16 bits, which overflow: it "
-            "has no VNNI instructions, or is kept from using them; use precision fp32"
-        )
+    check_multiplies_exactly()
     replaced = {
         id(linear): Int8Linear(linear)
         for block in model.modules()

@@ -58,13 +58,14 @@ def pooled_rows(loaded: Encoder, clips: Tensor, pooling: Pooling, *, dtype: torc
         processor multiplies a batch of matrices in an order of its own, so that clips are encoded one by one, which
         takes no longer.
     """
-    pixel_values = _pixels(loaded, clips)  # [b, T, C, H, W]
+    pixel_values = clip_pixels(loaded, clips)  # [b, T, C, H, W]
     parts = pixel_values.split(1) if pixel_values.device.type == "cpu" else (pixel_values,)
     with autocast(pixel_values.device, dtype):
         return torch.cat([_pooled(loaded, part, pooling).float().cpu() for part in parts])
 
 
-def _pixels(loaded: Encoder, clips: Tensor) -> Tensor:
+def clip_pixels(loaded: Encoder, clips: Tensor) -> Tensor:
+    """Return uint8 clips `[b, T, C, h, w]`, resized and cropped, as pixel values on the model's device."""
     channels = loaded.model.config.num_channels
     return normalized(clips, loaded.processor, device=loaded.model.device, num_channels=channels)
 

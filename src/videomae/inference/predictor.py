@@ -7,33 +7,27 @@ classifies a single file, the pipeline for transformers' programs among it, goes
 
 from __future__ import annotations
 
-import json as json_format
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, NamedTuple, Self, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from torch import Tensor
 
-from videomae.data.datasets import BadVideo
-from videomae.engine.configs import DeviceName, InferencePrecision
+from videomae.engine.configs import Backend, DeviceName, InferencePrecision
 from videomae.engine.precision import autocast
-from videomae.errors import ConfigError, RunError, VideoReadError
+from videomae.errors import ConfigError, RunError
+from videomae.inference.backends import in_precision, needs_clips, settled_precision
 from videomae.inference.clips import DEFAULT_BATCH_SIZE, ReadFrames, check_batch_size, clip_batches, normalized
 from videomae.inference.configs import check_speed
-from videomae.inference.files import collection_store, list_inputs
 from videomae.inference.inputs import EncodedVideo, VideoInput, batch_of, open_frames, path_of
-from videomae.inference.int8 import in_precision, settled_precision
 from videomae.inference.loaded import LoadedModel, check_clip, load_classifier
+from videomae.inference.openvino_blocks import check_openvino
 from videomae.inference.scores import Activation, scores_of, settled_thresholds, usual_activation
+from videomae.inference.some_windows import NUM_WINDOWS
 from videomae.inference.token_merging import MergingClassifier
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.video.decoders import DecoderName, check_decoder
@@ -42,8 +36,6 @@ from videomae.video.sampling import ClipConfig, IntArray, clip_indices, clip_ind
 
 Frames = NDArray[np.uint8]
 FloatArray = NDArray[np.float64]
-BAR_COLUMNS = 24  # width of the bar of probability 1 in the table
-SOME_FAILED = 2  # exit status
 
 
 @dataclass(frozen=True)
@@ -93,14 +85,15 @@ class Predictor:
         clip: How clips are sampled; as the record beside the weights says where not given.
         precision: Compute dtype of matrix multiplications. float32 by default, so that probabilities are the same
             everywhere; int8 is for CPUs and the fastest, and rounds most.
+        backend: What computes the model's blocks: torch, or OpenVINO, which is faster on a CPU.
         batch_size: Views in one forward pass. It bounds the memory used, however many views are asked for.
         speed: How many times fewer operations a clip takes, at least 1; see `token_merging`. 1 merges nothing.
         decoder: What decodes videos; other frames than PyAV's differ by rounding alone.
 
     Raises:
         WeightsError: If the source cannot be loaded or holds no classifier.
-        ConfigError: If the clip does not fit the model, the batch size is below 1, the device or decoder is not
-            there, or the speed is below 1 or more than the model has tokens for.
+        ConfigError: If the clip does not fit the model, the batch size is below 1, the device, backend or decoder is
+            not there, or the speed is below 1, or more than the model has tokens for or the backend merges.
     """
 
     def __init__(
@@ -110,14 +103,15 @@ class Predictor:
         device: DeviceName = "auto",
         clip: ClipConfig | None = None,
         precision: InferencePrecision = "fp32",
+        backend: Backend = "torch",
         batch_size: int = DEFAULT_BATCH_SIZE,
         speed: float = 1.0,
         decoder: DecoderName = "pyav",
     ) -> None:
-        check_speed(speed)  # before anything is read
+        check_speed(speed, backend)  # before anything is read
         check_decoder(decoder)
         loaded = replace(load_classifier(source, clip=clip, device=device), decoder=decoder)
-        self._take(loaded, precision, batch_size, speed)
+        self._take(loaded, precision, backend, batch_size, speed)
 
     @classmethod
     def from_loaded(
@@ -125,22 +119,25 @@ class Predictor:
         loaded: LoadedModel[VideoMAEForVideoClassification],
         *,
         precision: InferencePrecision = "fp32",
+        backend: Backend = "torch",
         batch_size: int = DEFAULT_BATCH_SIZE,
         speed: float = 1.0,
     ) -> Self:
         """Make a predictor of a classifier that is in memory; the other arguments are those of the class."""
         predictor = cls.__new__(cls)
-        predictor._take(loaded, precision, batch_size, speed)
+        predictor._take(loaded, precision, backend, batch_size, speed)
         return predictor
 
     def _take(
         self,
         loaded: LoadedModel[VideoMAEForVideoClassification],
         precision: InferencePrecision,
+        backend: Backend,
         batch_size: int,
         speed: float,
     ) -> None:
         check_batch_size(batch_size)
+        check_speed(speed, backend)
         self.source = loaded.source
         self.model = loaded.model
         self.processor = loaded.processor
@@ -149,11 +146,52 @@ class Predictor:
         self.classes = loaded.classes
         self.thresholds = settled_thresholds(loaded.thresholds, loaded.classes)
         self.batch_size = batch_size
-        rounded, self._dtype = in_precision(loaded.model, precision)
-        self.merging = MergingClassifier(rounded, speed) if speed > 1.0 else None
-        """What merges tokens; None where nothing does, at speed 1."""
-        self._forward: Callable[[Tensor], Any] = self.merging or rounded
+        self.backend = backend
         self.precision = settled_precision(precision, loaded.model.device)
+        self.merging: MergingClassifier | None = None
+        """What merges tokens; None where nothing does, at speed 1."""
+        self._forward: Callable[[Tensor], Any] | None = None
+        if needs_clips(precision, backend):
+            check_openvino(loaded.model)
+            return  # until `calibrate_on`
+        found, self._dtype = in_precision(loaded.model, precision, backend)
+        if speed > 1.0:
+            self.merging = MergingClassifier(found, speed)
+        self._forward = self.merging or found
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether nothing is to be found on some clips before others are classified; see `calibration.calibrate`.
+
+        Only int8 with the backend openvino has ranges of values. They are found once: where nothing else has found
+        them, on windows of the first video, or on the first clips.
+        """
+        return self._forward is not None
+
+    @torch.inference_mode()
+    def calibrate_on(self, clips: Sequence[Tensor]) -> str:
+        """Find the ranges of 8-bit integers on clips, which all should be like that are classified afterwards.
+
+        Args:
+            clips: uint8 `[b, T, C, h, w]` each, at least one, resized and cropped as the processor does.
+
+        Returns:
+            For people, what rounding changes on these clips.
+        """
+        pixel_values = [self._pixels(one) for one in clips]
+        self._forward, self._dtype = in_precision(self.model, "int8", self.backend, clips=pixel_values)
+        exact, found = (
+            torch.cat([scores_of(logits, self.activation) for logits in every])
+            for every in (
+                [self.model(one).logits.double() for one in pixel_values],
+                [self._part_logits(one) for one in clips],
+            )
+        )
+        apart = float((exact - found).abs().max())
+        line = f"int8 beside fp32, on {len(exact)} clips: scores at most {apart:.2g} apart"
+        if self.activation == "softmax":
+            line += f", the first class the same in {int((exact.argmax(1) == found.argmax(1)).sum())}"
+        return line
 
     @overload
     def predict(
@@ -245,6 +283,9 @@ class Predictor:
         with open_frames(video, fps=clip.fps, store=store, decoder=self.decoder) as opened:
             rule = clip_indices_of_frames if opened.seconds is None else clip_indices
             indices = rule(opened.num_frames, clip, num_views=num_views)  # [S, T]
+            if not self.is_calibrated:
+                spread = rule(opened.num_frames, clip, num_views=NUM_WINDOWS)
+                self.calibrate_on(list(clip_batches(opened.read, spread, self.processor, batch_size=1)))
             logits = self._logits(opened.read, indices)
             seconds = None if opened.seconds is None else opened.seconds()[indices]
             found = ViewLogits(logits, opened.stored(indices), seconds)
@@ -287,104 +328,23 @@ class Predictor:
             bit: they go through the model one by one, which is as fast in float32 and faster in bfloat16 and int8,
             where more than one leave the processor's cache.
         """
-        device = self.model.device
-        parts = clips.split(1) if device.type == "cpu" else (clips,)
+        parts = clips.split(1) if self.model.device.type == "cpu" else (clips,)
+        if not self.is_calibrated:
+            self.calibrate_on(parts)
         return torch.cat([self._part_logits(part) for part in parts])
 
     def _part_logits(self, clips: Tensor) -> Tensor:
-        device, num_channels = self.model.device, self.model.config.num_channels
-        pixel_values = normalized(clips, self.processor, device=device, num_channels=num_channels)
-        pixel_values = pixel_values.to(self.model.dtype)
-        with autocast(device, self._dtype):
-            logits: Tensor = self._forward(pixel_values).logits
+        assert self._forward is not None  # calibrated
+        with autocast(self.model.device, self._dtype):
+            logits: Tensor = self._forward(self._pixels(clips)).logits
         return logits.cpu().double()  # after cpu(): not every device has float64
+
+    def _pixels(self, clips: Tensor) -> Tensor:
+        """Return uint8 clips `[b, T, C, h, w]` as pixel values `[b, T, C, H, W]`."""
+        device, num_channels = self.model.device, self.model.config.num_channels
+        return normalized(clips, self.processor, device=device, num_channels=num_channels).to(self.model.dtype)
 
     def _logits(self, read: ReadFrames, indices: IntArray) -> Tensor:
         """Return `[S, K]` float64 logits of the clips with these `[S, T]` frames."""
         batches = clip_batches(read, indices, self.processor, batch_size=self.batch_size)
         return torch.cat([self.clip_logits(clips) for clips in batches])
-
-
-def predict_files(
-    predictor: Predictor,
-    videos: Sequence[str | os.PathLike[str]],
-    *,
-    top_k: int = 5,
-    num_views: int = 1,
-    json: bool = False,
-) -> int:
-    """Classify files and folders of files, and print the predictions on standard output.
-
-    A file that cannot be read does not stop the others: it is reported on standard error.
-
-    Args:
-        predictor: The classifier.
-        videos: Files, folders of them of any depth, manifests, addresses.
-        top_k: Classes to print for each video.
-        num_views: Clips to average over.
-        json: Print one JSON object, `{"model", "predictions", "errors"}`, instead of tables.
-
-    Returns:
-        Exit status: 0, or 2 if a file could not be read.
-    """
-    predictions: list[Prediction] = []
-    errors: list[BadVideo] = []
-    console = Console(highlight=False, emoji=False)
-    store = collection_store(videos)
-    for item in list_inputs(videos):
-        prediction = item if isinstance(item, BadVideo) else _predict_file(predictor, item, top_k, num_views, store)
-        if isinstance(prediction, BadVideo):
-            errors.append(prediction)
-            print(f"error: {prediction.reason}", file=sys.stderr)
-            continue
-        predictions.append(prediction)
-        if not json:
-            print_prediction(prediction, console)
-    if json:
-        values = {
-            "model": predictor.source,
-            "predictions": [one.to_dict() for one in predictions],
-            "errors": [{"path": one.path, "error": one.reason} for one in errors],
-        }
-        print(json_format.dumps(values, indent=2, allow_nan=False))
-    return SOME_FAILED if errors else 0
-
-
-def print_prediction(prediction: Prediction, console: Console) -> None:
-    """Print a prediction: the file, a row for each class, and which frames were sampled.
-
-    Values of a regression are printed as they are; where labels have thresholds, those that are present are marked.
-    """
-    # A file name may hold bytes that are no text; no terminal takes the surrogates that Python puts for them.
-    name = (prediction.path or "frames").encode("utf-8", "replace").decode("utf-8")
-    console.print(Text(name), soft_wrap=True)  # never broken, so that it can be searched for and copied
-    table = Table(box=None, show_header=False)
-    table.add_column(justify="right")
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    line = "-" if console.options.ascii_only else "\N{BOX DRAWINGS HEAVY HORIZONTAL}"
-    present = prediction.present or (False,) * len(prediction.labels)
-    for label, score, is_present in zip(prediction.labels, prediction.probabilities, present, strict=True):
-        text = Text(f"{label} (present)" if is_present else label)
-        if prediction.activation == "none":
-            table.add_row(f"{score:.4g}", Text(""), text)
-        else:
-            table.add_row(f"{score:.1%}", Text((line * round(score * BAR_COLUMNS)).ljust(BAR_COLUMNS), "cyan"), text)
-    console.print(table)
-    indices = [index for view in prediction.frame_indices for index in view]
-    sampled = f"frames {min(indices)} to {max(indices)}"
-    if prediction.frame_seconds is not None:
-        seconds = [second for view in prediction.frame_seconds for second in view]
-        sampled += f", {min(seconds):.2f} s to {max(seconds):.2f} s"
-    if len(prediction.frame_indices) > 1:
-        sampled += f", {len(prediction.frame_indices)} views"
-    console.print(Text(sampled, style="dim"), soft_wrap=True)
-
-
-def _predict_file(
-    predictor: Predictor, path: Path | str, top_k: int, num_views: int, store: IndexStore | None
-) -> Prediction | BadVideo:
-    try:
-        return predictor.predict(path, top_k=top_k, num_views=num_views, store=store)
-    except VideoReadError as error:
-        return BadVideo(str(path), str(error))

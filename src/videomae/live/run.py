@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from videomae.errors import ConfigError
 from videomae.inference.predictor import Predictor
 from videomae.inference.scores import scores_of
 from videomae.live.configs import StreamConfig
@@ -78,6 +79,11 @@ def run_stream(
         RunError: If events cannot be written.
     """
     check_has_scores(predictor)
+    if not predictor.is_calibrated:
+        raise ConfigError(
+            "precision is 'int8' and the backend 'openvino', which needs to know the range of values beforehand, and "
+            "of a stream nothing is known: use bf16, or inference.calibrate with videos of the same camera"
+        )
     wanted = chosen_labels(labels, predictor.classes)
     origin = parse_source(source)
     run = StreamRun()

@@ -48,6 +48,7 @@ def kept_scores(output: Path, predictor: Predictor, config: TimelineConfig, *, r
         "speed": 1.0 if predictor.merging is None else predictor.merging.speed,
         "precision": predictor.precision,
         **({} if predictor.decoder == "pyav" else {"decoder": predictor.decoder}),  # unnamed by earlier versions
+        **({} if predictor.backend == "torch" else {"backend": predictor.backend}),  # likewise
         **{name: getattr(config, name) for name in ("window", "step", "batch_size")},
     }
     width = len(predictor.classes)

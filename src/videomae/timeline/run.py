@@ -13,6 +13,7 @@ from PIL import Image
 
 from videomae.data.datasets import BadVideo
 from videomae.errors import ConfigError, RunError, VideoReadError
+from videomae.inference.calibration import calibrate
 from videomae.inference.files import collection_store, list_inputs, output_names
 from videomae.inference.kept_rows import KeptRows
 from videomae.inference.predictor import Predictor
@@ -81,6 +82,7 @@ def run_timelines(
     wanted = chosen_labels(labels, predictor.classes)
     store = collection_store(videos)
     items = list(list_inputs(videos))
+    calibrate(predictor, videos, store=store)
     names = tuple(os.fspath(item) for item in items if not isinstance(item, BadVideo))
     done = TimelineRun(videos=names)
     outputs = {} if annotated is None else output_names(annotated, names)
