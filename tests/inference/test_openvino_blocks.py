@@ -63,12 +63,24 @@ def test_in_float32_the_logits_are_those_of_torch_whatever_a_block_has(settings:
 
 
 @torch.inference_mode()
-def test_a_number_of_clips_and_of_tokens_is_not_compiled_in() -> None:
+def test_any_number_of_clips_and_of_tokens_is_computed_and_few_sizes_stay_compiled() -> None:
     model = classifier()
     found, _ = in_precision(model, "fp32", "openvino")
-    for batch, frames in ((1, 2), (3, 4), (2, 8)):
+    for batch, frames in ((1, 2), (3, 4), (2, 8), (1, 6), (1, 10), (2, 2)):
         clips = random_video(model.config, batch=batch)[:, :1].repeat(1, frames, 1, 1, 1)
         assert relative(found(clips).logits, model(clips).logits) < 1e-5
+    (blocks,) = found.videomae.encoder.layer
+    assert list(blocks._requests) == [64, 48, 80, 16]
+
+
+@torch.inference_mode()
+def test_a_clip_has_the_same_values_whatever_clips_are_beside_it() -> None:
+    model = classifier()
+    clips = random_video(model.config, batch=3)
+    found, _ = in_precision(model, "fp32", "openvino")
+    states = found.videomae(clips).last_hidden_state
+    for number in range(3):
+        assert torch.equal(found.videomae(clips[number : number + 1]).last_hidden_state[0], states[number])
 
 
 @torch.inference_mode()
@@ -79,7 +91,7 @@ def test_an_encoder_gives_the_same_states_and_no_attentions() -> None:
     clips = random_video(config)
     found, _ = in_precision(model, "fp32", "openvino")
     assert relative(found(clips).last_hidden_state, model(clips).last_hidden_state) < 1e-5
-    with pytest.raises(ConfigError, match=r"attention probabilities .* backend openvino never has: use torch"):
+    with pytest.raises(ConfigError, match=r"attention probabilities .* backend openvino never has them, use torch"):
         found(clips, output_attentions=True)
 
 

@@ -10,8 +10,9 @@ stay torch's, and so does everything that is not inference. docs/performance.md 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar, cast
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -20,13 +21,17 @@ from torch import Tensor, nn
 from videomae.engine.precision import autocast
 from videomae.errors import ConfigError
 from videomae.inference.int8 import check_multiplies_exactly
-from videomae.inference.openvino_graph import BlockRanges, InputRange, blocks_graph
+from videomae.inference.openvino_graph import BlockRanges, ValueRange, blocks_graph
 from videomae.model.encoder import VideoMAEEncoder
 from videomae.model.layers import VideoMAELayer, VideoMAESelfAttention, is_plain, is_untouched
+
+if TYPE_CHECKING:
+    from openvino import InferRequest
 
 Model = TypeVar("Model", bound=nn.Module)
 
 PRECISION_NAMES = {torch.float32: "f32", torch.bfloat16: "bf16"}
+MAX_SIZES = 4  # numbers of tokens that stay compiled, each with weights of its own
 
 
 class OpenVinoBlocks(nn.Module):
@@ -42,30 +47,43 @@ class OpenVinoBlocks(nn.Module):
         self, layers: Sequence[VideoMAELayer], dtype: torch.dtype, ranges: Sequence[BlockRanges] | None = None
     ) -> None:
         super().__init__()
-        import openvino
-
-        settings: dict[str, Any] = {
+        self._layers = tuple(layers)  # no submodules: what torch computes with them is not what is computed here
+        self._ranges = ranges
+        self._settings: dict[str, Any] = {
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "INFERENCE_PRECISION_HINT": PRECISION_NAMES[dtype],
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # a pinned thread waits where a data worker has the core
         }
-        self._compiled = openvino.Core().compile_model(blocks_graph(layers, ranges), "CPU", settings)
-        self._request = self._compiled.create_infer_request()
+        self._requests: OrderedDict[int, InferRequest] = OrderedDict()
 
     def forward(self, hidden_states: Tensor, *, attentions: list[Tensor] | None = None) -> Tensor:
-        """Transform tokens `[B, N, D]`; returns float32 `[B, N, D]`.
+        """Transform tokens `[B, N, D]`; returns float32 `[B, N, D]`, a clip's whatever clips are beside it.
 
         Raises:
             ConfigError: If attention probabilities are asked for, which are never computed as a whole.
         """
         if attentions is not None:
-            raise ConfigError(
-                "attention probabilities are asked for, which the backend openvino never has: use torch"
-            )
+            raise ConfigError("attention probabilities are asked for: the backend openvino never has them, use torch")
         tokens = hidden_states.detach().float().contiguous().numpy()
-        found = self._request.infer([tokens], share_inputs=True)
-        return torch.from_numpy(np.array(found[0]))
+        request = self._request(tokens.shape[1])
+        found = np.empty_like(tokens)
+        for number in range(len(tokens)):
+            found[number] = request.infer([tokens[number : number + 1]], share_inputs=True, share_outputs=True)[0][0]
+        return torch.from_numpy(found)
+
+    def _request(self, num_tokens: int) -> InferRequest:
+        """Return what computes N tokens, compiled at the first time: half a second for ViT-B."""
+        request = self._requests.pop(num_tokens, None)
+        if request is None:
+            import openvino
+
+            graph = blocks_graph(self._layers, num_tokens, self._ranges)
+            request = openvino.Core().compile_model(graph, "CPU", self._settings).create_infer_request()
+        self._requests[num_tokens] = request
+        if len(self._requests) > MAX_SIZES:
+            self._requests.popitem(last=False)
+        return request
 
 
 def check_openvino(model: nn.Module) -> None:
@@ -113,21 +131,41 @@ def in_openvino(model: Model, dtype: torch.dtype, clips: Iterable[Tensor] | None
 
 @torch.inference_mode()
 def input_ranges(model: nn.Module, clips: Iterable[Tensor]) -> list[BlockRanges]:
-    """Return the ranges of what the linear layers of every block are given, in float32.
+    """Return the ranges of what the products of every block are given, in float32.
 
     Args:
         model: In eval mode; what is called for them.
         clips: `[B, T, C, H, W]` each, at least one.
     """
-    found: dict[int, InputRange] = {}
+    found: dict[tuple[int, str], ValueRange] = {}
 
-    def note(linear: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        rows = inputs[0].flatten(0, -2)  # [B * N, K]
-        one = InputRange(rows.amin(dim=0).float().numpy(), rows.amax(dim=0).float().numpy())
-        found[id(linear)] = one if id(linear) not in found else found[id(linear)].joined(one)
+    def note(block: int, name: str, values: Tensor) -> None:
+        rows = values.flatten(0, -2)  # [B * N, K]
+        one = ValueRange(rows.amin(dim=0).float().numpy(), rows.amax(dim=0).float().numpy())
+        known = found.get((block, name))
+        found[block, name] = one if known is None else known.joined(one)
 
-    watched = [_inputs_of(cast("VideoMAELayer", layer)) for layer in _encoder(model).layer]
-    handles = [linear.register_forward_pre_hook(note) for block in watched for linear in block]
+    def noting(block: int, given: str | None, computed: str | None) -> Callable[..., None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if given is not None:
+                note(block, given, inputs[0])
+            if computed is not None:
+                note(block, computed, output)
+
+        return hook
+
+    layers = [cast("VideoMAELayer", layer) for layer in _encoder(model).layer]
+    handles = []
+    for block, layer in enumerate(layers):
+        attention = layer.attention.attention
+        for linear, given, computed in (
+            (attention.query, "attention", "query"),
+            (attention.key, None, "key"),
+            (layer.attention.output.dense, "context", None),
+            (layer.intermediate.dense, "intermediate", None),
+            (layer.output.dense, "output", None),
+        ):
+            handles.append(linear.register_forward_hook(noting(block, given, computed)))
     try:
         with autocast(torch.device("cpu"), torch.float32):
             for pixel_values in clips:
@@ -135,7 +173,7 @@ def input_ranges(model: nn.Module, clips: Iterable[Tensor]) -> list[BlockRanges]
     finally:
         for handle in handles:
             handle.remove()
-    return [BlockRanges(*(found[id(linear)] for linear in block)) for block in watched]
+    return [BlockRanges(**{name: found[block, name] for name in BlockRanges._fields}) for block in range(len(layers))]
 
 
 def _is_as_built(layer: nn.Module) -> bool:
@@ -143,16 +181,11 @@ def _is_as_built(layer: nn.Module) -> bool:
     if not isinstance(layer, VideoMAELayer) or not is_untouched(layer, VideoMAELayer):
         return False
     attention = layer.attention.attention
-    linears = (attention.query, attention.key, attention.value, *_inputs_of(layer)[1:])
+    linears = [attention.query, attention.key, attention.value, layer.attention.output.dense]
+    linears += [layer.intermediate.dense, layer.output.dense]
     norms = (layer.layernorm_before, layer.layernorm_after)
     is_attention = type(attention) is VideoMAESelfAttention
     return is_attention and all(map(is_plain, linears)) and all(type(norm) is nn.LayerNorm for norm in norms)
-
-
-def _inputs_of(layer: VideoMAELayer) -> tuple[nn.Linear, ...]:
-    """Return the linear layers of a block whose inputs `BlockRanges` names; query stands for key and value."""
-    attention = layer.attention
-    return attention.attention.query, attention.output.dense, layer.intermediate.dense, layer.output.dense
 
 
 def _encoder(model: nn.Module) -> VideoMAEEncoder:

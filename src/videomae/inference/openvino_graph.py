@@ -1,6 +1,6 @@
 """The blocks of an encoder as a graph of OpenVINO, with or without 8-bit integers.
 
-`B` batch, `N` tokens, `D` width, `H` heads, `d` width of a head, `K` inputs of a linear layer, `F` its outputs.
+`N` tokens, `D` width, `H` heads, `d` width of a head, `K` inputs of a linear layer, `F` its outputs.
 
 In 8-bit integers weights have a scale for each output, and inputs one range for all, found beforehand on some clips.
 Where one input is much larger than the others, these would share a few integers: so inputs are divided by factors
@@ -31,44 +31,51 @@ LEVELS = 256  # of inputs, which are not symmetric
 SMALLEST = 1e-6  # of a range, so that nothing is divided by zero
 
 
-class InputRange(NamedTuple):
-    """The least and the largest value of every input of a linear layer."""
+class ValueRange(NamedTuple):
+    """The least and the largest value of each of K features of all tokens."""
 
     low: Floats
     """`[K]`."""
     high: Floats
     """`[K]`."""
 
-    def joined(self, other: InputRange) -> InputRange:
+    def joined(self, other: ValueRange) -> ValueRange:
         """Return the range of both."""
-        return InputRange(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
+        return ValueRange(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
 
 
 class BlockRanges(NamedTuple):
-    """The ranges of what the linear layers of a block are given."""
+    """The ranges of what the products of a block are given."""
 
-    attention: InputRange
-    """Of query, key and value."""
-    context: InputRange
+    attention: ValueRange
+    """Of what query, key and value are computed from."""
+    query: ValueRange
+    """Of queries."""
+    key: ValueRange
+    """Of keys."""
+    context: ValueRange
     """Of the output projection of attention."""
-    intermediate: InputRange
+    intermediate: ValueRange
     """Of the first layer of the MLP."""
-    output: InputRange
+    output: ValueRange
     """Of the second."""
 
 
-def blocks_graph(layers: Sequence[VideoMAELayer], ranges: Sequence[BlockRanges] | None = None) -> Model:
-    """Return a graph that takes and gives float32 `[B, N, D]`, any B and N.
+def blocks_graph(
+    layers: Sequence[VideoMAELayer], num_tokens: int, ranges: Sequence[BlockRanges] | None = None
+) -> Model:
+    """Return a graph that takes and gives float32 `[1, N, D]`.
 
     Args:
         layers: In order; those of this package, nothing in them replaced.
+        num_tokens: N. Kernels for one number are faster than those for any (6 % in 8-bit integers).
         ranges: Of each block, for 8-bit integers; None: no integers.
     """
     import openvino
     from openvino import opset13 as ops
 
     width = layers[0].attention.attention.all_head_size
-    tokens = ops.parameter(openvino.PartialShape([-1, -1, width]), np.float32)
+    tokens = ops.parameter(openvino.PartialShape([1, num_tokens, width]), np.float32)
     hidden: Node = tokens
     for number, layer in enumerate(layers):
         hidden = _block(ops, layer, hidden, None if ranges is None else ranges[number])
@@ -94,9 +101,11 @@ def _block(ops: Any, layer: VideoMAELayer, hidden: Node, ranges: BlockRanges | N
         # What the context is divided by, the values are: attention only averages them.
         divisor = by_context if linear is attention.value else ONE
         projected = _linear(ops, inputs, linear, by_input, divisor=divisor, eight=ranges is not None)
-        parts.append(ops.transpose(ops.reshape(projected, heads, True), np.array([0, 2, 1, 3])))  # [B, H, N, d]
+        if ranges is not None and linear is not attention.value:
+            projected = _rounded_evenly(ops, projected, ranges.query if linear is attention.query else ranges.key)
+        parts.append(ops.transpose(ops.reshape(projected, heads, True), np.array([0, 2, 1, 3])))  # [1, H, N, d]
     context = ops.transpose(ops.scaled_dot_product_attention(*parts), np.array([0, 2, 1, 3]))
-    context = ops.reshape(context, np.array([0, 0, attention.all_head_size]), True)  # [B, N, D]
+    context = ops.reshape(context, np.array([0, 0, attention.all_head_size]), True)  # [1, N, D]
     context = _rounded(ops, context, ranges and ranges.context, by_context)
     attended = _linear(ops, context, dense, by_context, eight=ranges is not None)
     hidden = ops.add(hidden, _scaled(ops, attended, layer.gamma_1))
@@ -150,7 +159,7 @@ def _activation(ops: Any, module: nn.Module) -> Callable[[Node], Node]:
     raise AssertionError(f"{type(module).__name__} is no activation of videomae.model.config.ACTIVATIONS")
 
 
-def _factors(ranges: InputRange, linears: Sequence[nn.Linear]) -> Floats:
+def _factors(ranges: ValueRange, linears: Sequence[nn.Linear]) -> Floats:
     """Return what inputs are divided by, `[K]`, so that inputs and weights share what is large in either."""
     inputs = np.maximum(np.maximum(-ranges.low, ranges.high), SMALLEST)
     weights = np.max([np.abs(_floats(one.weight)).max(axis=0) for one in linears], axis=0)
@@ -158,7 +167,7 @@ def _factors(ranges: InputRange, linears: Sequence[nn.Linear]) -> Floats:
     return np.asarray(factors / np.exp(np.log(factors).mean()), np.float32)
 
 
-def _rounded(ops: Any, tokens: Node, ranges: InputRange | None, factors: Floats) -> Node:
+def _rounded(ops: Any, tokens: Node, ranges: ValueRange | None, factors: Floats) -> Node:
     """Round inputs that were divided by `factors` to `LEVELS` values, of which 0 is one."""
     if ranges is None:
         return tokens
@@ -166,6 +175,13 @@ def _rounded(ops: Any, tokens: Node, ranges: InputRange | None, factors: Floats)
     step = (high - low) / (LEVELS - 1)
     below = round(-low / step)
     bounds = np.float32(-below * step), np.float32((LEVELS - 1 - below) * step)
+    return ops.fake_quantize(tokens, *bounds, *bounds, LEVELS)
+
+
+def _rounded_evenly(ops: Any, tokens: Node, ranges: ValueRange) -> Node:
+    """Round values to integers from -128 to 127: products of two of these are exact, those with an offset are not."""
+    largest = max(float(np.maximum(-ranges.low, ranges.high).max()), SMALLEST)
+    bounds = np.float32(-largest * (LARGEST_WEIGHT + 1) / LARGEST_WEIGHT), np.float32(largest)
     return ops.fake_quantize(tokens, *bounds, *bounds, LEVELS)
 
 
