@@ -10,6 +10,8 @@ window apart or a quarter. Contenders, which take turns in one process:
 - `timeline fp32`, `bf16`, `int8`: `Timeline.from_video`; the command takes bf16 where the processor has it
 - `timeline openvino fp32`, `bf16`, `int8`: the same with `--backend openvino`
 - `predict`: `Predictor.predict` on a part of the file for each window
+- `transformers, seeking`: its model and image processor in a loop that reads every window on its own: the container
+  is sought to the key frame before it and decoded to its end, and its frames are converted, float32
 - `transformers`: its model and image processor in the loop that its users write: all frames decoded, converted and
   kept in a deque, the processor called for each window, float32
 - `transformers, best`: the same with all decoding threads, frames that no window needs neither converted nor kept,
@@ -116,6 +118,38 @@ def predict_loop(predictor: Predictor, video: Path, windows: Windows) -> np.ndar
     return rows
 
 
+def seeking_loop(model: Path, clip: ClipConfig, windows: Windows) -> Callable[[Path], np.ndarray]:
+    """Return a function that gives the scores of all windows with transformers, each read on its own."""
+    from transformers import VideoMAEForVideoClassification as Classifier
+    from transformers import VideoMAEImageProcessor as Processor
+
+    classifier, processor = Classifier.from_pretrained(model).eval(), Processor.from_pretrained(model)
+
+    @torch.inference_mode()
+    def loop(video: Path) -> np.ndarray:
+        rows = []
+        with av.open(str(video)) as container:
+            stream = container.streams.video[0]
+            assert stream.time_base is not None
+            assert stream.average_rate is not None
+            ticks = 1 / (stream.time_base * stream.average_rate)  # of a frame
+            for wanted in windows.indices:  # [T]
+                container.seek(int(wanted[0] * ticks), stream=stream)
+                frames = {}
+                for frame in container.decode(stream):
+                    assert frame.pts is not None
+                    number = round(frame.pts / ticks)
+                    if number in wanted:
+                        frames[number] = frame.to_ndarray(format="rgb24")
+                    if number >= wanted[-1]:
+                        break
+                inputs = processor([frames[number] for number in wanted.tolist()], return_tensors="pt")
+                rows.append(classifier(**inputs).logits[0].double().softmax(-1).numpy())
+        return np.stack(rows)
+
+    return loop
+
+
 def transformers_loop(model: Path, clip: ClipConfig, step: int, *, is_best: bool) -> Callable[[Path], np.ndarray]:
     """Return a function that gives the scores of all windows with transformers and a deque of frames."""
     from transformers import VideoMAEForVideoClassification as Classifier
@@ -180,6 +214,7 @@ def contenders(model: Path, video: Path, overlap: float, wanted: list[str] | Non
         ways[f"timeline {one}"] = partial(timeline_loop, predictors[one], video, seconds)
         ways[f"timeline openvino {one}"] = partial(timeline_loop, by_openvino[one], video, seconds)
     ways["predict"] = partial(predict_loop, predictor, video, windows)
+    ways["transformers, seeking"] = partial(seeking_loop(model, clip, windows), video)
     ways["transformers"] = partial(usual, video)
     ways["transformers, best"] = partial(best, video)
     for one in precisions:
