@@ -1,5 +1,6 @@
 """Time this package beside transformers, on the processor at hand: one command, one table.
 
+    python -m benchmarks.run --suite all --compile none
     python -m benchmarks.run --suite pretrain --device cpu --sizes S,B
     python -m benchmarks.run --suite memory --device cpu --sizes S,B --compile none
     python -m benchmarks.run --suite inference --precision fp32
@@ -41,10 +42,18 @@ from videomae.masking import MaskConfig
 
 RESULTS = Path(__file__).parent / "results"
 COMPILED = ("none", "blocks", "whole")
-# Clips per call. On a CPU more of them change little.
+# Clips per call. On a CPU more of them change little, but for models that are next to nothing.
 BATCH = {"pretrain": 4, "finetune": 2, "inference": 1, "memory": 4, "end_to_end": 8}
+BATCH_OF_LAPTOP = 16
 BATCH_ON_A_GPU = {"pretrain": 64, "finetune": 32, "inference": 32, "memory": 64, "end_to_end": 64}
 V2 = MaskConfig(decoder_kind="running_cell", decoder_ratio=0.5)  # VideoMAE V2's decoder masking
+DEFAULT_SIZES = {
+    "pretrain": ("laptop", "S", "B"),
+    "finetune": ("S", "B"),
+    "inference": ("S", "B"),
+    "memory": ("S", "B"),
+    "end_to_end": ("S",),
+}
 WARMUP_ROUNDS = 1  # after the first call, in which things are compiled
 
 
@@ -64,14 +73,23 @@ def tasks(suite: str, size: str, setting: Setting, batch: int) -> list[Callable[
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print the table and write both files."""
+    """Measure, print the table of each suite and write its two files."""
     options = parser().parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
+    for suite in options.suite:
+        sizes = options.sizes or list(DEFAULT_SIZES[suite])
+        measure_suite(argparse.Namespace(**{**vars(options), "suite": suite, "sizes": sizes}))
+
+
+def measure_suite(options: argparse.Namespace) -> None:
+    """Measure one suite."""
     device = pick_device(options.device)
     dtype = compute_dtype(options.precision, device)
     name = "bf16" if dtype == torch.bfloat16 else "fp32"
     batch = options.batch or (BATCH_ON_A_GPU if device.type == "cuda" else BATCH)[options.suite]
+    is_alone = options.batch is not None or device.type == "cuda"
+    batches = {size: BATCH_OF_LAPTOP if size == "laptop" and not is_alone else batch for size in options.sizes}
     stem = f"{datetime.date.today()}-{device.type}-{options.tag or name}-{options.suite}-{'-'.join(options.sizes)}"
     if options.suite == "end_to_end":
         from_files(options, stem, device=device, dtype=dtype, batch=batch)
@@ -79,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     products = product_rate(device, dtype)
     facts: dict[str, object] = {
         "date": datetime.date.today().isoformat(),
-        "command": command(options, device.type, name, batch),
+        "command": command(options, device.type, name),
         "rounds": options.rounds,
         "matrix_products_tflops": round(products / 1e12, 3),
         **machine(device),
@@ -87,11 +105,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: list[Row] = []
     setting, shares = Setting(device, dtype, tuple(options.compile)), list[str]()
     for size in options.sizes:
-        for build in tasks(options.suite, size, setting, batch):
+        for build in tasks(options.suite, size, setting, batches[size]):
             task = build()
             rows += measure(task, size, options.rounds, products=products, device=device)
             if options.suite == "memory" and device.type == "cpu":
-                rows[-len(task.contenders) :] = alone(rows[-len(task.contenders) :], size, setting, batch)
+                rows[-len(task.contenders) :] = alone(rows[-len(task.contenders) :], size, setting, batches[size])
             if options.profile:
                 shares += [*share_lines(task, size), ""]
             del task
@@ -168,9 +186,10 @@ def from_files(
         print(path)
 
 
-def command(options: argparse.Namespace, device: str, precision: str, batch: int) -> str:
+def command(options: argparse.Namespace, device: str, precision: str) -> str:
     """Return the command that repeats this run, with its defaults spelt out and without the author's folder."""
-    given = ["--suite", options.suite, "--device", device, "--sizes", ",".join(options.sizes), "--batch", str(batch)]
+    given = ["--suite", options.suite, "--device", device, "--sizes", ",".join(options.sizes)]
+    given += [] if options.batch is None else ["--batch", str(options.batch)]
     given += ["--precision", precision, "--compile", ",".join(options.compile), "--rounds", str(options.rounds)]
     given += ["--threads", str(torch.get_num_threads())]
     return shlex.join(["python", "-m", "benchmarks.run", *given, *(["--tag", options.tag] if options.tag else [])])
@@ -179,9 +198,9 @@ def command(options: argparse.Namespace, device: str, precision: str, batch: int
 def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
     found = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__.partition("\n")[0])
-    found.add_argument("--suite", choices=tuple(BATCH), default="pretrain")
+    found.add_argument("--suite", type=_suites, default=["pretrain"], help=f"of {','.join(BATCH)}, or all")
     found.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu")
-    found.add_argument("--sizes", type=_sizes, default=["S", "B"], help=f"of {','.join(SIZES)}; default S,B")
+    found.add_argument("--sizes", type=_sizes, help=f"of {','.join(SIZES)}; default by suite, S,B for most")
     found.add_argument("--profile", action="store_true", help="tell where the time goes, by kinds of operators")
     found.add_argument("--peer", choices=("transformers",), default="transformers", help="who else takes part")
     found.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of all contenders")
@@ -210,6 +229,10 @@ def parser() -> argparse.ArgumentParser:
 
 def _sizes(text: str) -> list[str]:
     return _chosen(text, "size", list(SIZES))
+
+
+def _suites(text: str) -> list[str]:
+    return list(BATCH) if text == "all" else _chosen(text, "suite", list(BATCH))
 
 
 def _compiled(text: str) -> list[str]:

@@ -78,12 +78,28 @@ def test_the_command_measures_both_sides_and_writes_what_it_measured(
 
 
 @pytest.mark.slow
-def test_the_command_runs_where_no_video_can_be_decoded(tmp_path: Path) -> None:
-    arguments = ["--sizes", "tiny", "--compile", "none", "--batch", "1", "--rounds", "1", "--out", str(tmp_path)]
+def test_the_command_measures_several_suites_also_where_no_video_can_be_decoded(tmp_path: Path) -> None:
+    arguments = [
+        "--suite",
+        "pretrain,inference",
+        "--sizes",
+        "tiny",
+        "--compile",
+        "none",
+        "--batch",
+        "1",
+        "--rounds",
+        "1",
+        "--out",
+        str(tmp_path),
+    ]
     program = f"import sys; sys.modules['av'] = None; from benchmarks.run import main; main({arguments!r})"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "| pretrain | tiny |" in done.stdout
+    assert "| classify | tiny |" in done.stdout
+    assert "| ours, openvino |" in done.stdout
+    assert len(list(tmp_path.glob("*.json"))) == 2
 
 
 @pytest.mark.slow
