@@ -109,7 +109,12 @@ DECISIONS: dict[str, tuple[Change, ...]] = {
     ),
     "plain matmuls by autograd, all heads at once": ((layers, "blocked_attention", plain_attention),),
     "one head's scores at once": ((cpu_attention, "CHUNK_BYTES", 1),),
-    "all scores at once, and kept": ((cpu_attention, "CHUNK_BYTES", 2**40),),
+    "16 MiB of scores at once": ((cpu_attention, "CHUNK_BYTES", 2**24),),
+    "all scores at once, and kept": (
+        (cpu_attention, "CHUNK_BYTES", 2**40),
+        (cpu_attention, "KEPT_BYTES", 2**40),
+    ),
+    "no scores kept": ((cpu_attention, "KEPT_BYTES", 0),),
     "one projection instead of three": ((layers, "one_product_is_faster", lambda _: True),),
     "residual stream in float32": (
         (VideoMAEEmbeddings, "forward", embed_in_float32),

@@ -13,7 +13,7 @@ from torch import Tensor
 from tiny_networks import tiny_network
 from videomae.cli import main
 from videomae.explain.attributions import gradient_attention, occlusion, rollout
-from videomae.explain.overlay import overlaid
+from videomae.explain.overlay import colored, overlaid
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.video.decode import VideoReader
 
@@ -99,7 +99,7 @@ def test_occlusion_of_a_block_that_a_class_needs_is_what_its_logit_loses(
 
 def test_a_cold_map_leaves_frames_as_they_are_and_a_hot_place_is_bright() -> None:
     frames = np.full((4, 32, 32, 3), 60, np.uint8)
-    assert (overlaid(frames, torch.zeros(2, 4, 4), largest=1.0) == 60).all()
+    assert (colored(frames, torch.zeros(2, 4, 4), largest=1.0) == 60).all()
     heat = torch.zeros(2, 4, 4)
     heat[:, 1, 2] = 1.0
     shown = overlaid(frames, heat)

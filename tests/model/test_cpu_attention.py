@@ -22,13 +22,17 @@ def heads(dtype: torch.dtype, *, queries: int = 4) -> tuple[Tensor, Tensor, Tens
     return query[:, :, -queries:].requires_grad_(), key.requires_grad_(), value.requires_grad_()
 
 
+@pytest.mark.parametrize("kept", [0, 2**20], ids=["not kept", "kept"])
 @pytest.mark.parametrize("chunk", CHUNKS.values(), ids=CHUNKS)
-def test_it_is_softmax_attention_whatever_the_chunks(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_softmax_attention_whatever_the_chunks(chunk: int, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_attention, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(cpu_attention, "KEPT_BYTES", kept)
     inputs = heads(torch.float64)
     expected = F.scaled_dot_product_attention(*inputs)
     torch.testing.assert_close(blocked_attention(*inputs), expected, atol=1e-12, rtol=1e-12)
     assert torch.autograd.gradcheck(blocked_attention, inputs)
+    with torch.inference_mode():
+        torch.testing.assert_close(blocked_attention(*inputs), expected, atol=1e-12, rtol=1e-12)
 
 
 def test_bfloat16_costs_no_more_accuracy_than_plain_products_in_bfloat16() -> None:
@@ -47,9 +51,10 @@ def test_bfloat16_costs_no_more_accuracy_than_plain_products_in_bfloat16() -> No
         assert relative_error(one.float(), true) < max(1.2 * relative_error(two.float(), true), 0.01)
 
 
-@pytest.mark.parametrize("chunk", CHUNKS.values(), ids=CHUNKS)
-def test_the_compiler_is_told_the_truth_about_it(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_attention, "CHUNK_BYTES", chunk)
+@pytest.mark.parametrize("kept", [0, 2**20], ids=["not kept", "kept"])
+def test_the_compiler_is_told_the_truth_about_it(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_attention, "CHUNK_BYTES", CHUNKS["four heads, then two"])
+    monkeypatch.setattr(cpu_attention, "KEPT_BYTES", kept)
     query, key, value = heads(torch.float64)
     together = [one.detach().flatten(0, 1).requires_grad_() for one in (query, key, value)]
     torch.library.opcheck(cpu_attention._attend, together)
@@ -66,13 +71,11 @@ def test_it_compiles_without_a_break_and_gives_the_same_gradients() -> None:
         assert torch.equal(one, two)
 
 
-def test_scores_are_kept_for_the_backward_pass_only_where_one_chunk_holds_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_scores_are_kept_for_the_backward_pass_only_where_all_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     together = [one.detach().flatten(0, 1) for one in heads(torch.bfloat16)]
     kept = []
     for num_heads in (1, 5, 6):
-        monkeypatch.setattr(cpu_attention, "CHUNK_BYTES", num_heads * 4 * 7 * 2)  # 2 bytes a score
+        monkeypatch.setattr(cpu_attention, "KEPT_BYTES", num_heads * 4 * 7 * 2)  # 2 bytes a score
         kept.append(cpu_attention._attend(*together)[1].numel())
     assert kept == [0, 0, 6 * 4 * 7]
 

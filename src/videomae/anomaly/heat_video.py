@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from videomae.anomaly.run import VideoScores
 from videomae.errors import ConfigError, RunError
-from videomae.explain.overlay import enlarged, overlaid
+from videomae.explain.overlay import colored, enlarged
 from videomae.inference.files import PLACEHOLDER, check_name_for_each, check_output, output_names
 from videomae.inference.windows import open_as_far_as_whole
 from videomae.video.opening import Reader
@@ -86,7 +86,7 @@ def heat_frame(frame: Frames, scores: VideoScores, window: int) -> Frames:
     heat = np.maximum(scores.scores.maps[window], 0.0)[None]
     full = max(FULL, float(np.quantile(scores.scores.maps, 0.98)))
     square = frame[None, top : top + side, left : left + side]
-    shown[top : top + side, left : left + side] = overlaid(square, heat, largest=full)[0][:side, :side]
+    shown[top : top + side, left : left + side] = colored(square, heat, largest=full)[0]
     if scores.scores.score[window] > scores.threshold:
         for edge in (shown[:EDGE], shown[-EDGE:], shown[:, :EDGE], shown[:, -EDGE:]):
             edge[:] = (255, 80, 40)

@@ -15,8 +15,13 @@ OPACITY = 0.65
 SHOWN_PIXELS = 224  # of the short side; smaller frames are enlarged
 
 
-def overlaid(frames: Frames, heat: Tensor | NDArray[np.float32], *, largest: float | None = None) -> Frames:
-    """Lay a heat map over frames.
+def overlaid(frames: Frames, heat: Tensor | NDArray[np.float32]) -> Frames:
+    """Lay a heat map over frames, which are enlarged where they are small: `[T, H', W', 3]`, see `colored`."""
+    return colored(enlarged(frames), heat)
+
+
+def colored(frames: Frames, heat: Tensor | NDArray[np.float32], *, largest: float | None = None) -> Frames:
+    """Lay a heat map over frames of any size.
 
     Args:
         frames: `[T, H, W, 3]`.
@@ -24,19 +29,18 @@ def overlaid(frames: Frames, heat: Tensor | NDArray[np.float32], *, largest: flo
         largest: What is shown brightest; None: the largest value of `heat`.
 
     Returns:
-        `[T, H', W', 3]`, the frames enlarged by a whole number where they are small.
+        `[T, H, W, 3]`.
     """
-    shown = enlarged(frames)
     values = torch.as_tensor(heat, dtype=torch.float32)
-    smooth = F.interpolate(values[None, None], size=shown.shape[:3], mode="trilinear", align_corners=False)[0, 0]
+    smooth = F.interpolate(values[None, None], size=frames.shape[:3], mode="trilinear", align_corners=False)[0, 0]
     top = float(values.max()) if largest is None else largest
-    strength = (smooth / max(top, 1e-12)).clamp(0, 1).numpy()  # [T, H', W']
+    strength = (smooth / max(top, 1e-12)).clamp(0, 1).numpy()  # [T, H, W]
     places = strength * (len(COLORS) - 1)
     below = np.minimum(places.astype(np.int64), len(COLORS) - 2)
     part = (places - below)[..., None].astype(np.float32)
     colors = COLORS[below] * (1 - part) + COLORS[below + 1] * part
     opacity = (OPACITY * np.sqrt(strength))[..., None]
-    result: Frames = np.rint(shown * (1 - opacity) + colors * opacity).astype(np.uint8)
+    result: Frames = np.rint(frames * (1 - opacity) + colors * opacity).astype(np.uint8)
     return result
 
 
