@@ -163,12 +163,13 @@ def search(arguments: list[str]) -> int:
         print(f"error: {options.like} is not whole: {found.fault}", file=sys.stderr)
     matches = found.matches
     start, end = found.span
-    whole = {"like": found.path, "start": start, "end": end, "fault": found.fault}
+    whole: dict[str, Any] = {"like": found.path, "start": start, "end": end, "fault": found.fault}
+    whole["unfinished"] = list(index.unfinished)
     whole["matches"] = [one.to_dict() for one in matches]
     if options.out is not None and options.out.suffix == ".html":
         from videomae.report.search_page import write_search_page
 
-        write_search_page(options.out, matches, query=found.path, span=found.span)
+        write_search_page(options.out, matches, query=found.path, span=found.span, unfinished=index.unfinished)
     elif options.out is not None:
         write_json(options.out, whole)
     if options.json:

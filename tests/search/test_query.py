@@ -144,3 +144,16 @@ def test_an_unfinished_index_is_searched_as_far_as_it_is(table: Path, tmp_path: 
     shutil.copy(table, parts_folder(unfinished) / "00000001.parquet")
     with pytest.warns(UserWarning, match=r"half\.parquet is unfinished: searching what is done; go on with --resume"):
         assert len(open_index([unfinished]).vectors) == len(open_index([table]).vectors)
+
+
+def test_page_and_json_say_that_an_index_is_unfinished(
+    table: Path, footage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unfinished = tmp_path / "half.parquet"
+    parts_folder(unfinished).mkdir()
+    shutil.copy(table, parts_folder(unfinished) / "00000001.parquet")
+    clip, page = str(footage / "copies" / "left_0000.mp4"), tmp_path / "found.html"
+    for index, expected in ((unfinished, [str(unfinished)]), (table, [])):
+        assert main(["search", str(index), "--like", clip, "--device", "cpu", "--json", "--out", str(page)]) == 0
+        assert json.loads(capsys.readouterr().out)["unfinished"] == expected
+        assert ("half.parquet is unfinished." in page.read_text(encoding="utf-8")) is bool(expected)

@@ -29,7 +29,14 @@ from videomae.video.opening import split_name
 MAX_PAIRS = 200  # on the page; the JSON file has all
 
 
-def write_search_page(path: Path, matches: Sequence[Match], *, query: str, span: tuple[float, float]) -> None:
+def write_search_page(
+    path: Path,
+    matches: Sequence[Match],
+    *,
+    query: str,
+    span: tuple[float, float],
+    unfinished: Sequence[str] = (),
+) -> None:
     """Write what a search found.
 
     Args:
@@ -37,6 +44,7 @@ def write_search_page(path: Path, matches: Sequence[Match], *, query: str, span:
         matches: Nearest first.
         query: The clip that was searched for.
         span: Start and end of it in seconds.
+        unfinished: Tables of the index that do not hold all of their videos yet.
 
     Raises:
         RunError: If it cannot be written.
@@ -56,6 +64,8 @@ def write_search_page(path: Path, matches: Sequence[Match], *, query: str, span:
         Section("As a table", [Table(("rank", "video", "start", "end", "similarity"), rows), versions()]),
     ]
     summary = f"{counted(len(matches), 'place')} like {name}, {span[0]:.1f} to {span[1]:.1f} s."
+    if unfinished:
+        summary += f" Not all was searched: {', '.join(unfinished)} is unfinished."
     write_report(path, render_report("Search", sections, summary=summary))
 
 

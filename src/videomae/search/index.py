@@ -60,6 +60,8 @@ class FeatureIndex:
     """How the features were made."""
     graph: Any = None
     """Of usearch, where there are many rows."""
+    unfinished: tuple[str, ...] = ()
+    """Tables that are still being made, or were stopped."""
 
     def nearest(self, query: FloatArray, count: int) -> Nearest:
         """Find the rows that are most like any of several vectors.
@@ -115,9 +117,9 @@ def open_index(tables: Sequence[Path], *, exact: bool = False) -> FeatureIndex:
     mean = found.mean(axis=0)
     unit = _unit(found - mean)
     graph = None if exact or len(unit) <= EXACT_ROWS else _graph(unit, files)
-    return FeatureIndex(
-        tuple(names), np.concatenate(video), np.concatenate(starts), np.concatenate(ends), unit, mean, settings, graph
-    )
+    places = np.concatenate(video), np.concatenate(starts), np.concatenate(ends)
+    unfinished = tuple(str(table) for table in tables if not table.exists())
+    return FeatureIndex(tuple(names), *places, unit, mean, settings, graph, unfinished)
 
 
 def _files(table: Path) -> list[Path]:
