@@ -202,9 +202,9 @@ def contenders(model: Path, video: Path, overlap: float, wanted: list[str] | Non
     precisions = [one for one in PRECISIONS if one != "int8" or multiplies_exactly()]
     predictors = {one: Predictor(model, device="cpu", precision=one) for one in precisions}
     by_openvino = {one: Predictor(model, device="cpu", precision=one, backend="openvino") for one in precisions}
-    for one in by_openvino.values():  # ranges are found, and kernels compiled, once for any number of videos
-        calibrate(one, [video])
-        one.predict(video)
+    for opened in by_openvino.values():  # ranges are found, and kernels compiled, once for any number of videos
+        calibrate(opened, [video])
+        opened.predict(video)
     loaded = load_encoder(model, device="cpu")
     usual, best = (transformers_loop(model, clip, step, is_best=one) for one in (False, True))
 

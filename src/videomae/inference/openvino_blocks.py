@@ -131,7 +131,7 @@ def in_openvino(model: Model, dtype: torch.dtype, clips: Iterable[Tensor] | None
 
 @torch.inference_mode()
 def input_ranges(model: nn.Module, clips: Iterable[Tensor]) -> list[BlockRanges]:
-    """Return the ranges of what the products of every block are given, in float32.
+    """Return the ranges of what the matrix multiplications of every block are given, in float32.
 
     Args:
         model: In eval mode; what is called for them.

@@ -45,7 +45,7 @@ class ValueRange(NamedTuple):
 
 
 class BlockRanges(NamedTuple):
-    """The ranges of what the products of a block are given."""
+    """The ranges of what the matrix multiplications of a block are given."""
 
     attention: ValueRange
     """Of what query, key and value are computed from."""
@@ -140,7 +140,7 @@ def _linear(
         integers = ops.constant(np.round(weight / scales).astype(np.int8))
         projected = ops.matmul(inputs, ops.multiply(ops.convert(integers, "f32"), scales), False, True)
     else:
-        projected = ops.matmul(inputs, ops.constant(np.ascontiguousarray(weight), shared_memory=True), False, True)
+        projected = ops.matmul(inputs, ops.constant(np.ascontiguousarray(weight)), False, True)
     return projected if linear.bias is None else ops.add(projected, (_floats(linear.bias) / divisor)[None, None])
 
 
@@ -179,7 +179,7 @@ def _rounded(ops: Any, tokens: Node, ranges: ValueRange | None, factors: Floats)
 
 
 def _rounded_evenly(ops: Any, tokens: Node, ranges: ValueRange) -> Node:
-    """Round values to integers from -128 to 127: products of two of these are exact, those with an offset are not."""
+    """Round values to integers from -128 to 127: two of these are multiplied exactly."""
     largest = max(float(np.maximum(-ranges.low, ranges.high).max()), SMALLEST)
     bounds = np.float32(-largest * (LARGEST_WEIGHT + 1) / LARGEST_WEIGHT), np.float32(largest)
     return ops.fake_quantize(tokens, *bounds, *bounds, LEVELS)
