@@ -16,12 +16,13 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-com
 # $(call step,name,command): say its name, run it, stop if it fails, say how long it took.
 step = @echo "== $(1)"; start=$$(date +%s); $(2) || exit 1; echo "== $(1): $$(($$(date +%s) - start)) s"
 
-.PHONY: help demo test test-slow test-isa format clean
+.PHONY: help demo test test-slow test-openvino test-isa format clean
 
 help:
 	@echo "make demo     train, evaluate and use a small model on generated videos"
 	@echo "make test     formatting, lint, types, and all tests but the slow ones"
 	@echo "make test-slow the slow tests; CI runs these too"
+	@echo "make test-openvino the tests of the backend openvino, which is installed for them"
 	@echo "make test-isa the numeric tests under each instruction set of this processor"
 	@echo "make format   rewrite the Python files in the project's format"
 	@echo "make clean    remove .venv, caches and build output; runs/ stays"
@@ -42,6 +43,12 @@ test: $(VENV)/.installed-dev
 # Real kills and signals, models of published size, compilation to C++, the documents' commands.
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations=40 -m slow
+
+# In a process without data workers: with pytest's faulthandler, torch's handler of ended workers and OpenVINO in one
+# process, the end of a child is a segmentation fault.
+test-openvino: $(VENV)/.installed-dev
+	$(PIP_INSTALL) "openvino>=2026.4"
+	VIDEOMAE_TEST_OPENVINO=1 $(BIN)/pytest -p no:faulthandler tests/inference/test_openvino_blocks.py tests/inference/test_calibration.py
 
 # Under each instruction set of this processor, in processes of their own: a few minutes each.
 test-isa: $(VENV)/.installed-dev

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from videomae.timeline.timeline import Timeline
 from videomae.video.write import write_video
 
 pytest.importorskip("openvino")
+if "VIDEOMAE_TEST_OPENVINO" not in os.environ:
+    pytest.skip("OpenVINO's tests have a process of their own: make test-openvino", allow_module_level=True)
 
 exactly = pytest.mark.skipif(not multiplies_exactly(), reason="this processor's products of 8-bit integers overflow")
 

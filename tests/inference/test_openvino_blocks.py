@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,8 @@ from videomae.model.encoder import VideoMAEModel
 from videomae.model.layers import VideoMAELayer
 
 pytest.importorskip("openvino")
+if "VIDEOMAE_TEST_OPENVINO" not in os.environ:
+    pytest.skip("OpenVINO's tests have a process of their own: make test-openvino", allow_module_level=True)
 
 CPU = torch.device("cpu")
 exactly = pytest.mark.skipif(not multiplies_exactly(), reason="this processor's products of 8-bit integers overflow")
