@@ -47,8 +47,9 @@ test-slow: $(VENV)/.installed-dev
 # In a process without data workers: with pytest's faulthandler, torch's handler of ended workers and OpenVINO in one
 # process, the end of a child is a segmentation fault.
 test-openvino: $(VENV)/.installed-dev
-	$(PIP_INSTALL) "openvino>=2026.4"
-	VIDEOMAE_TEST_OPENVINO=1 $(BIN)/pytest -p no:faulthandler tests/inference/test_openvino_blocks.py tests/inference/test_calibration.py
+	$(PIP_INSTALL) --quiet --upgrade --target $(VENV)/openvino --no-deps "openvino>=2026.4" openvino-telemetry
+	VIDEOMAE_TEST_OPENVINO=1 PYTHONPATH=$(VENV)/openvino $(BIN)/pytest -p no:faulthandler \
+	  tests/inference/test_openvino_blocks.py tests/inference/test_calibration.py
 
 # Under each instruction set of this processor, in processes of their own: a few minutes each.
 test-isa: $(VENV)/.installed-dev
