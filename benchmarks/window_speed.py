@@ -8,7 +8,7 @@ package, `toy` is next to nothing. Windows are those of the model's own sampling
 window apart or a quarter. Contenders, which take turns in one process:
 
 - `timeline fp32`, `bf16`, `int8`: `Timeline.from_video`; the command takes bf16 where the processor has it
-- `timeline openvino fp32`, `bf16`, `int8`: the same with `--backend openvino`
+- `timeline openvino fp32`, `bf16`, `int8`: the same with `--backend openvino`, where it is installed
 - `predict`: `Predictor.predict` on a part of the file for each window
 - `transformers, seeking`: its model and image processor in a loop that reads every window on its own: the container
   is sought to the key frame before it and decoded to its end, and its frames are converted, float32
@@ -28,6 +28,7 @@ of that of transformers' loop in the same turn.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import statistics
 import tempfile
@@ -201,7 +202,10 @@ def contenders(model: Path, video: Path, overlap: float, wanted: list[str] | Non
         windows = plan_windows(reader, clip, step_seconds=seconds)
     precisions = [one for one in PRECISIONS if one != "int8" or multiplies_exactly()]
     predictors = {one: Predictor(model, device="cpu", precision=one) for one in precisions}
-    by_openvino = {one: Predictor(model, device="cpu", precision=one, backend="openvino") for one in precisions}
+    has_openvino = importlib.util.find_spec("openvino") is not None
+    by_openvino = {
+        one: Predictor(model, device="cpu", precision=one, backend="openvino") for one in precisions if has_openvino
+    }
     for opened in by_openvino.values():  # ranges are found, and kernels compiled, once for any number of videos
         calibrate(opened, [video])
         opened.predict(video)
@@ -216,7 +220,8 @@ def contenders(model: Path, video: Path, overlap: float, wanted: list[str] | Non
     ways: dict[str, Callable[[], Any]] = {}
     for one in precisions:
         ways[f"timeline {one}"] = partial(timeline_loop, predictors[one], video, seconds)
-        ways[f"timeline openvino {one}"] = partial(timeline_loop, by_openvino[one], video, seconds)
+        if one in by_openvino:
+            ways[f"timeline openvino {one}"] = partial(timeline_loop, by_openvino[one], video, seconds)
     ways["predict"] = partial(predict_loop, predictor, video, windows)
     ways["transformers, seeking"] = partial(seeking_loop(model, clip, windows), video)
     ways["transformers"] = partial(usual, video)
