@@ -88,8 +88,9 @@ def measure_suite(options: argparse.Namespace) -> None:
     dtype = compute_dtype(options.precision, device)
     name = "bf16" if dtype == torch.bfloat16 else "fp32"
     batch = options.batch or (BATCH_ON_A_GPU if device.type == "cuda" else BATCH)[options.suite]
-    is_alone = options.batch is not None or device.type == "cuda"
-    batches = {size: BATCH_OF_LAPTOP if size == "laptop" and not is_alone else batch for size in options.sizes}
+    batches = dict.fromkeys(options.sizes, batch)
+    if "laptop" in batches and options.batch is None and device.type == "cpu":
+        batches["laptop"] = BATCH_OF_LAPTOP
     stem = f"{datetime.date.today()}-{device.type}-{options.tag or name}-{options.suite}-{'-'.join(options.sizes)}"
     if options.suite == "end_to_end":
         from_files(options, stem, device=device, dtype=dtype, batch=batch)

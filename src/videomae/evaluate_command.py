@@ -32,7 +32,7 @@ def evaluate(arguments: list[str]) -> int:
     if options.report is not None:
         check_report_folder(options.report)
     config = EvaluationConfig(
-        options.views, options.batch_size, options.workers, options.precision, options.backend, options.speed
+        options.views, options.batch_size, options.workers, options.precision, options.speed, options.backend
     )
     result = evaluate_folder(
         options.model,

@@ -183,6 +183,10 @@ def test_a_block_that_was_replaced_or_is_listened_to_is_refused() -> None:
     model.videomae.encoder.layer[2].output.dense = nn.Sequential(model.videomae.encoder.layer[2].output.dense)
     with pytest.raises(ConfigError, match=r"block 2 of the model has been replaced, adapted or quantized"):
         in_openvino(model, torch.float32)
+    model = classifier()
+    model.videomae.encoder.layer[0].intermediate.intermediate_act_fn = nn.Tanh()
+    with pytest.raises(ConfigError, match=r"block 0 of the model has been replaced, adapted or quantized"):
+        in_openvino(model, torch.float32)
 
 
 def test_a_model_elsewhere_than_on_a_cpu_is_refused() -> None:

@@ -65,10 +65,10 @@ class EvaluationConfig:
     """Processes that read videos; 0 reads in this process."""
     precision: InferencePrecision = "auto"
     """auto computes in bf16 where the processor has it; int8, on a CPU, is faster and rounds more."""
-    backend: Backend = "torch"
-    """What computes the model: torch, or OpenVINO, which is faster on a CPU."""
     speed: float = 1.0
     """How many times fewer operations a clip takes; above 1 all are done as well, to tell what that changes."""
+    backend: Backend = "torch"
+    """What computes the model: torch, or OpenVINO, which is faster on a CPU."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

@@ -23,7 +23,17 @@ from videomae.errors import ConfigError
 from videomae.inference.int8 import check_multiplies_exactly
 from videomae.inference.openvino_graph import BlockRanges, ValueRange, blocks_graph
 from videomae.model.encoder import VideoMAEEncoder
-from videomae.model.layers import VideoMAELayer, VideoMAESelfAttention, is_plain, is_untouched
+from videomae.model.layers import (
+    DropPath,
+    VideoMAEAttention,
+    VideoMAEIntermediate,
+    VideoMAELayer,
+    VideoMAEOutput,
+    VideoMAESelfAttention,
+    VideoMAESelfOutput,
+    is_plain,
+    is_untouched,
+)
 
 if TYPE_CHECKING:
     from openvino import InferRequest
@@ -31,6 +41,18 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound=nn.Module)
 
 PRECISION_NAMES = {torch.float32: "f32", torch.bfloat16: "bf16"}
+PARTS = {
+    *(
+        VideoMAELayer,
+        VideoMAEAttention,
+        VideoMAESelfAttention,
+        VideoMAESelfOutput,
+        VideoMAEIntermediate,
+        VideoMAEOutput,
+    ),
+    *(nn.Linear, nn.LayerNorm, nn.Dropout, DropPath, nn.GELU, nn.ReLU, nn.SiLU),
+}
+"""What blocks are made of that the graph knows."""
 MAX_SIZES = 4  # numbers of tokens that stay compiled, each with weights of its own
 
 
@@ -178,14 +200,11 @@ def input_ranges(model: nn.Module, clips: Iterable[Tensor]) -> list[BlockRanges]
 
 def _is_as_built(layer: nn.Module) -> bool:
     """Return whether a block computes what its class does: nothing in it is replaced, nothing listens to it."""
-    if not isinstance(layer, VideoMAELayer) or not is_untouched(layer, VideoMAELayer):
-        return False
-    attention = layer.attention.attention
-    linears = [attention.query, attention.key, attention.value, layer.attention.output.dense]
-    linears += [layer.intermediate.dense, layer.output.dense]
-    norms = (layer.layernorm_before, layer.layernorm_after)
-    is_attention = type(attention) is VideoMAESelfAttention
-    return is_attention and all(map(is_plain, linears)) and all(type(norm) is nn.LayerNorm for norm in norms)
+    parts = list(layer.modules())
+    linears = (one for one in parts if isinstance(one, nn.Linear))
+    return (
+        is_untouched(layer, VideoMAELayer) and {type(one) for one in parts} <= PARTS and all(map(is_plain, linears))
+    )
 
 
 def _encoder(model: nn.Module) -> VideoMAEEncoder:

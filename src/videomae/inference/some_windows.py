@@ -40,18 +40,18 @@ def spread_windows(
     Yields:
         uint8 `[1, T, C, h, w]`, resized and cropped.
     """
-    chosen = [videos[number] for number in _spread(len(videos), NUM_WINDOWS)]
+    chosen = [videos[number] for number in spread(len(videos), NUM_WINDOWS)]
     for video in chosen:
         try:
             with open_as_far_as_whole(video, store=store, fps=clip.fps) as (reader, _):
                 indices = choice.indices(reader, clip)  # [W, T]
-                indices = indices[_spread(len(indices), NUM_WINDOWS // len(chosen))]
+                indices = indices[spread(len(indices), NUM_WINDOWS // len(chosen))]
                 yield from clip_batches(reader.frames_in_order, indices, processor, batch_size=1)
         except (VideoReadError, ConfigError):
             continue
 
 
-def _spread(num_items: int, num_wanted: int) -> list[int]:
+def spread(num_items: int, num_wanted: int) -> list[int]:
     """Return as many indices as are wanted, or all, at even distances."""
     count = min(num_items, num_wanted)
     return [(2 * number + 1) * num_items // (2 * count) for number in range(count)]

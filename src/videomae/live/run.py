@@ -82,7 +82,7 @@ def run_stream(
     if not predictor.is_calibrated:
         raise ConfigError(
             "precision is 'int8' and the backend 'openvino', which needs to know the range of values beforehand, and "
-            "of a stream nothing is known: use bf16, or inference.calibrate with videos of the same camera"
+            "of a stream nothing is known: use bf16, or first call inference.calibration.calibrate"
         )
     wanted = chosen_labels(labels, predictor.classes)
     origin = parse_source(source)

@@ -16,7 +16,7 @@ from videomae.inference.clips import clip_batches
 from videomae.inference.inputs import EncodedVideo
 from videomae.inference.predictor import Predictor
 from videomae.inference.scores import Activation, scores_of
-from videomae.inference.some_windows import NUM_WINDOWS
+from videomae.inference.some_windows import NUM_WINDOWS, spread
 from videomae.inference.windows import Windows, frame_times, open_as_far_as_whole, plan_windows, window_batches
 from videomae.timeline.configs import DEFAULT_HIGH, LOW_OF_HIGH, SMOOTHED_WINDOWS, TimelineConfig
 from videomae.timeline.events import Event, chosen_labels, find_events, smoothed
@@ -126,7 +126,7 @@ class Timeline:
         with open_as_far_as_whole(video, fps=predictor.clip.fps, decoder=predictor.decoder) as (reader, fault):
             windows = plan_windows(reader, predictor.clip, window_seconds=config.window, step_seconds=config.step)
             if not predictor.is_calibrated:
-                some = windows.indices[:: max(len(windows.indices) // NUM_WINDOWS, 1)][:NUM_WINDOWS]
+                some = windows.indices[spread(len(windows.indices), NUM_WINDOWS)]
                 read = reader.frames_in_order
                 predictor.calibrate_on(list(clip_batches(read, some, predictor.processor, batch_size=1)))
             facts = video_facts(reader, encoded_name(video))
