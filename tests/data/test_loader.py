@@ -22,6 +22,7 @@ from videomae.data.loader import Batch, epoch_order, in_steps, steps_per_epoch, 
 from videomae.data.scan import scan_labelled, scan_unlabelled
 from videomae.data.synthetic import write_motion_videos
 from videomae.engine.copying import DeviceCopies
+from videomae.engine.workers import running_workers
 from videomae.errors import ConfigError
 from videomae.masking import MaskConfig
 from videomae.patches import TokenGrid
@@ -214,15 +215,15 @@ def test_workers_use_one_thread_each(folder: Path) -> None:
 
 def test_workers_outlive_ctrl_c_so_that_a_run_can_end_in_order(finetuning: FinetuningDataset) -> None:
     before = set(multiprocessing.active_children())
-    batches = iter(loader(finetuning, num_workers=2, total=12))
-    first = next(batches)
-    workers = set(multiprocessing.active_children()) - before
-    assert len(workers) == 2
-    for worker in workers:
-        assert worker.pid is not None
-        os.kill(worker.pid, signal.SIGINT)
-    rest = list(batches)
-    for one, other in zip([first, *rest], loader(finetuning, total=12), strict=True):
+    groups = train_loader(finetuning, batch_size=3, num_workers=2, seed=0, start_step=0, total_steps=12)
+    with running_workers(groups) as started:
+        workers = set(multiprocessing.active_children()) - before
+        assert len(workers) == 2
+        for worker in workers:
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGINT)
+        found = list(in_steps(started, start_step=0, repeats=1))
+    for one, other in zip(found, loader(finetuning, total=12), strict=True):
         assert_equal(one, other)
 
 
