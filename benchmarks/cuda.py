@@ -1,6 +1,6 @@
 """All that is to be known of one GPU, in a few minutes: each row is printed and kept as soon as it is measured.
 
-    python -m benchmarks.cuda --budget 255 --out results.json
+    python -m benchmarks.cuda --budget 420 --out results.json
 
 Rows are in the order of their importance, so that a run that is cut keeps what matters. `--device cpu --sizes tiny`
 runs the same program in small.
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.cuda_checks import kernels, loss_curves, numerics, synchronizations
+from benchmarks.cuda_checks import draw_curves, kernels, loss_curves, numerics, synchronizations
 from benchmarks.cuda_steps import (
     Step,
     attention_times,
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cuda", description=__doc__.partition("\n")[0])
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--sizes", default=",".join(LETTERS), help="first: what most rows are about")
-    parser.add_argument("--budget", type=float, default=255.0, help="seconds, all told")
+    parser.add_argument("--budget", type=float, default=420.0, help="seconds, all told")
     parser.add_argument("--variants", default="blocks,whole", help="of blocks, whole, none; the first for all rows")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the batch sizes")
     parser.add_argument("--steps", type=int, default=5, help="steps in a timed round")
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def plan(record: Record, options: argparse.Namespace, device: torch.device) -> None:
     """Measure the rows in order."""
     sizes, (variant, *others) = options.sizes.split(","), options.variants.split(",")
-    first = sizes[0]
+    first, steps_of_a_curve = sizes[0], 200 if device.type == "cuda" else 10
     large = "L" if "L" in sizes else first
     scale, steps = options.scale, options.steps
     peak = record.measure("product", lambda: product_rate(device)).get("tflops", 0.0)
@@ -102,22 +102,22 @@ def plan(record: Record, options: argparse.Namespace, device: torch.device) -> N
     def pretraining(size: str, *, masked: bool = False, variant: str = variant, checks: bool = False) -> None:
         def run() -> dict[str, Any]:
             step = pretraining_step(size, device, scale=scale, masked=masked, variant=variant)
+            if checks:  # before the steps, after which a model of random clips predicts means and has no gradients
+                record.measure(f"{label}: numerics", lambda: numerics(step, device=device))
             row = timed(step, device, steps, peak)
-            if checks:
-                rows.append(step)
+            rows.append(step)
             return row
 
         rows: list[Step] = []
         label = f"pretrain {size}" + (" masked" if masked else "") + ("" if variant == "blocks" else f" {variant}")
         record.measure(label, run, needs=25)
         checked: tuple[tuple[str, Callable[[Step], dict[str, Any]], float], ...] = (
-            ("synchronizations", functools.partial(synchronizations, device=device), 0),
             ("kernels", functools.partial(kernels, device=device), 0),
+            ("synchronizations", functools.partial(synchronizations, device=device), 0),
             ("in turn with transformers", beside_peer, 30),
-            ("numerics", functools.partial(numerics, device=device), 10),
         )
         for step in rows:  # on what is compiled already
-            for what, check, needs in checked:
+            for what, check, needs in checked if checks else checked[:1]:
                 record.measure(f"{label}: {what}", functools.partial(check, step), needs=needs)
         rows.clear()
         free(device)
@@ -152,15 +152,13 @@ def plan(record: Record, options: argparse.Namespace, device: torch.device) -> N
     other("finetune", dense_step, large)
     other("infer", classification_step, first)
     other("infer", classification_step, large)
+    small = sizes[-1] if first == "tiny" else "S"
+    curves = record.measure("loss curves", lambda: loss_curves(small, device, steps=steps_of_a_curve), needs=35)
+    if "curves" in curves:
+        draw_curves(curves, record.path.with_suffix(".png"))
     for size in sizes[1:]:
         if size != large:
             pretraining(size)
-    small = sizes[-1] if first == "tiny" else "S"
-    record.measure(
-        "loss curves", lambda: loss_curves(small, device, steps=60 if device.type == "cuda" else 10), needs=35
-    )
-    for alternative in others:
-        pretraining(first, variant=alternative)
     record.measure(f"pretrain {first}: transformers compiled whole", lambda: whole_peer(first), needs=60)
     for graphed in (False, True):
         other(
@@ -172,6 +170,8 @@ def plan(record: Record, options: argparse.Namespace, device: torch.device) -> N
         )
     if device.type == "cuda" and "L" in sizes:
         pretraining("L-12")
+    for alternative in others:
+        pretraining(first, variant=alternative)
 
 
 def timed(step: Step, device: torch.device, steps: int, peak: float, *, rounds: int = 3) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -175,3 +176,22 @@ def smooth_clips(config: Any, batch: int, generator: torch.Generator) -> Tensor:
     size = (config.num_frames, height, width)
     fine = F.interpolate(coarse, size=size, mode="trilinear", align_corners=False)
     return fine.mul(255).to(torch.uint8).transpose(1, 2)
+
+
+def draw_curves(row: dict[str, Any], path: Path) -> None:
+    """Draw what `loss_curves` returned: both curves over each other, and how far they are apart."""
+    from matplotlib.figure import Figure
+
+    bfloat16, float32 = row["curves"]["bfloat16"], row["curves"]["float32"]
+    figure = Figure(figsize=(7.2, 2.8), layout="constrained")
+    above, beside = figure.subplots(1, 2)
+    above.plot(float32, color="#b0b0b0", linewidth=4, label="float32")
+    above.plot(bfloat16, color="#c03020", linewidth=1, label="bfloat16, compiled")
+    above.set(xlabel="step", ylabel="loss", title=f"ViT-{row['size']}, {row['batch']} clips a step")
+    above.legend(frameon=False)
+    apart = [1e6 * abs(one - other) / other for one, other in zip(bfloat16, float32, strict=True)]
+    beside.plot(apart, color="#c03020", linewidth=1)
+    beside.set(xlabel="step", ylabel="difference, millionths", title="relative difference", ylim=(0, None))
+    for one in (above, beside):
+        one.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)

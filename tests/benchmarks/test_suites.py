@@ -122,6 +122,7 @@ def test_the_program_for_a_gpu_measures_every_row_in_small_and_keeps_them(tmp_pa
     assert by_name["pretrain tiny none"]["clips_per_s"] > 0
     assert by_name["pretrain tiny none: numerics"]["gradient_difference"] < 0.05
     assert by_name["loss curves"]["largest_difference"] < 0.01
+    assert (tmp_path / "rows.png").stat().st_size > 5000
 
 
 @pytest.mark.parametrize("task", [pretraining_task, finetuning_task, classification_task])
