@@ -20,6 +20,7 @@ from videomae.engine.copying import DeviceCopies
 from videomae.engine.optim import build_optimizer, clip_and_norm, param_groups, update_if_finite
 from videomae.engine.precision import autocast
 from videomae.engine.schedule import set_learning_rate
+from videomae.engine.step_graph import StepGraph
 from videomae.inference.flops import pretraining_flops as flops_of
 from videomae.masking import MaskConfig, MaskIndices, draw_masks
 from videomae.model.classification import VideoMAEForVideoClassification
@@ -31,7 +32,7 @@ from videomae.processing.pixels import normalize
 from videomae.train.compiled import compile_parts
 
 # Clips per step that fill a GPU of 80 GB without running it full.
-PRETRAINING_BATCH = {"tiny": 8, "S": 384, "B": 192, "L": 96, "L-12": 64, "H": 48, "g": 32}
+PRETRAINING_BATCH = {"tiny": 8, "S": 384, "B": 192, "L": 192, "L-12": 96, "H": 128, "g": 96}
 DENSE_BATCH = {"tiny": 8, "S": 96, "B": 48, "L": 24, "H": 12, "g": 6}
 PEER_BATCH = {"tiny": 8, "B": 64}
 MASKED = MaskConfig(ratio=MASK_RATIO, decoder_kind="subset", decoder_ratio=0.5)
@@ -124,32 +125,23 @@ def graphed_step(size: str, device: torch.device, *, scale: float, graphed: bool
     step = pretraining_step(size, device, scale=scale, masked=False, variant="blocks")
     if device.type != "cuda" or not graphed:
         return step
-    parts, parameters = step.parts, [one for one in step.model.parameters() if one.requires_grad]
-    copy, still = DeviceCopies(device), parts["to_pixels"](parts["clips"].to(device))
-    masks = MaskIndices(*(one.clone() for one in parts["draw"]()))
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # compiles, and allocates what libraries allocate once
-        for _ in range(3):
-            parts["loss_of"](still, masks).backward()
-            step.model.zero_grad(set_to_none=True)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        loss = parts["loss_of"](still, masks)
-        loss.backward()
-    gradients = [one.grad for one in parameters]
+    parts, copy = step.parts, DeviceCopies(device)
+
+    def loss_of(pixels: Tensor, *masks: Tensor) -> tuple[Tensor, Tensor]:
+        loss = parts["loss_of"](pixels, MaskIndices(*masks))
+        return loss, loss
+
+    graph = StepGraph(loss_of, list(step.model.parameters()), always=True)
 
     def run() -> Tensor:
-        still.copy_(parts["to_pixels"](copy(parts["clips"])))
-        for kept, drawn in zip(masks, parts["draw"](), strict=True):
-            kept.copy_(drawn)
-        graph.replay()
-        for one, gradient in zip(parameters, gradients, strict=True):
-            one.grad = gradient
+        loss = graph.gradients((parts["to_pixels"](copy(parts["clips"])), *parts["draw"]()))
         parts["update"](loss)
-        return torch.Tensor.detach(loss)
+        return loss
 
+    while not graph.is_captured and not graph.said:
+        run()
+    if graph.said:
+        raise RuntimeError(graph.said[0])
     return Step(step.size, step.batch, step.flops, run, step.model, parts)
 
 

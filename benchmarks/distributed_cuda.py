@@ -118,15 +118,22 @@ class Run:
             micro_batch=None,
             seed=SEED,
             device=device,
-            forward=self._forward,
+            inputs_of=self._inputs_of,
+            loss_of=self._loss_of,
             count=lambda batch: batch.num_readable,
         )
         self.parameters = list(model.parameters())
 
-    def _forward(self, clips: Batch, keys: Sequence[SampleKey], step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        pixels = normalize(clips.clips, self.mean, self.std)
+    def _inputs_of(self, clips: Batch, keys: Sequence[SampleKey], step: int) -> tuple[torch.Tensor, ...]:
+        assert clips.visible is not None
+        assert clips.decoded is not None
+        return normalize(clips.clips, self.mean, self.std), clips.visible, clips.decoded
+
+    def _loss_of(
+        self, pixels: torch.Tensor, visible: torch.Tensor, decoded: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         with autocast(self.device, self.dtype):
-            output = self.spread.module(pixels, visible_indices=clips.visible, decoded_indices=clips.decoded)
+            output = self.spread.module(pixels, visible_indices=visible, decoded_indices=decoded)
         return output.loss, output.logits
 
     def step(self, number: int) -> torch.Tensor:

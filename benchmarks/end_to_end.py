@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from benchmarks.usual_pipeline import opener
 from videomae.collection.configs import PrepareConfig
 from videomae.collection.prepare import prepare_collection
 from videomae.collection.prepared_manifest import MANIFEST_FILE
+from videomae.engine.jobs import num_processors
 
 ROOT = Path(__file__).parents[1]
 WARMUP_STEPS = 4  # workers start, indices are kept, the monitor looks at the model before and after the first step
@@ -98,7 +100,7 @@ def measure(
         folder = Path(temporary)
         originals = options.videos or written(folder / "original", options.num_videos, options.seconds)
         prepared = folder / "prepared"
-        result = prepare_collection(originals, prepared, config=PrepareConfig(), workers=1)
+        result = prepare_collection(originals, prepared, config=PrepareConfig(), workers=num_processors())
         if result.failed:
             raise SystemExit(f"{len(result.failed)} videos cannot be read, first {result.failed[0]}: leave them out")
         contenders = ways(bf16=bf16)
@@ -216,9 +218,14 @@ def _ratio_where_read(ours: tuple[float, ...], theirs: tuple[float, ...]) -> Rat
 def written(folder: Path, number: int, seconds: int) -> Path:
     """Write videos like those of Kinetics."""
     folder.mkdir()
-    for seed in range(number):
-        print(f"writing video {seed + 1} of {number} ...", file=sys.stderr, flush=True)
-        write_clip(folder / f"{seed:04}.mp4", seed=seed, num_frames=seconds * FRAME_RATE)
+    print(f"writing {number} videos of {seconds} s ...", file=sys.stderr, flush=True)
+    with ProcessPoolExecutor(min(number, num_processors()), multiprocessing.get_context("spawn")) as processes:
+        done = [
+            processes.submit(write_clip, folder / f"{seed:04}.mp4", seed=seed, num_frames=seconds * FRAME_RATE)
+            for seed in range(number)
+        ]
+        for one in done:
+            one.result()
     return folder
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from videomae.engine.runlog import MetricsLog
+from videomae.engine.step_graph import WARM_CALLS
 from videomae.engine.workers import running_workers
 from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.pretraining import VideoMAEForPreTraining
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUD
 
 STEPS = 8
 BAD_STEP = 5
+GRAPH_STEPS = WARM_CALLS + 5
 WORDS = ("--loop.device", "cuda", "--loop.log_steps", "100", "--loop.checkpoint_steps", "100")
 
 
@@ -124,3 +126,27 @@ def test_a_skipped_update_on_the_gpu_leaves_everything_as_it_was() -> None:
         assert torch.equal(one, other)
         states = optimizers[0].state[one], optimizers[1].state[other]
         assert all(torch.equal(states[0][name], states[1][name]) for name in ("step", "exp_avg", "exp_avg_sq"))
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "finetune"])
+def test_a_run_has_the_same_losses_with_a_graph_and_without(
+    kind: str,
+    pretrain_recipe: Callable[..., PretrainRecipe],
+    finetune_recipe: Callable[..., FinetuneRecipe],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["--loop.device", "cuda", "--schedule.steps", str(GRAPH_STEPS), "--loop.compile", "false"]
+    words += ["--optim.clip_grad", "1.0", "--optim.ema_decay", "0.9"]
+    found = []
+    for graphed in ("true", "false"):
+        run = tmp_path / graphed
+        if kind == "pretrain":
+            pretrain(pretrain_recipe(*words, "--loop.cuda_graph", graphed), out=run)
+        else:
+            more = ("--head.drop_path_rate", "0.3", "--mix.mixup_alpha", "0.8", "--augment.erasing_prob", "0.5")
+            finetune(finetune_recipe(*words, *more, "--loop.cuda_graph", graphed), out=run)
+        found.append([one["loss"] for one in MetricsLog.read(run / "metrics.jsonl") if "loss" in one])
+    assert "cannot be captured" not in capsys.readouterr().out
+    assert len(found[0]) == GRAPH_STEPS
+    assert found[0] == pytest.approx(found[1], rel=1e-4)

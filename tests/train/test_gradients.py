@@ -121,6 +121,10 @@ def test_processes_and_micro_batches_give_the_losses_of_one_process_also_where_o
         (["--loop.micro_batch", "0"], r"loop\.micro_batch is 0; use 1 or more, or null"),
         (["--parallel.kind", "zero"], r"parallel\.kind"),
         (
+            ["--loop.device", "cpu", "--loop.cuda_graph", "true"],
+            r"loop\.cuda_graph is true, but the run computes on cpu, not on a CUDA device: use auto",
+        ),
+        (
             ["--loop.micro_batch", "1", "--model.overrides.hidden_dropout_prob", "0.1"],
             r"hidden_dropout_prob is 0\.1, which is drawn for all tokens of a batch together .* use 0",
         ),

@@ -37,6 +37,8 @@ class LoopConfig:
     """Compute what a block keeps for the backward pass again there: less memory, about a third more time."""
     compile: bool | Literal["auto"] = "auto"
     """Whether blocks and loss are compiled by torch; auto does so on CUDA, where it pays within minutes."""
+    cuda_graph: bool | Literal["auto"] = False
+    """Whether steps on one GPU are started as one CUDA graph; auto does so where the GPU waits for its host."""
     workers: int = 1
     """Processes that read videos; 0 reads in the training process."""
     checkpoint_steps: int = 200
@@ -60,8 +62,10 @@ class LoopConfig:
                 raise ConfigError(f"loop.{name} is {value}; it must be at least 1")
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ConfigError(f"loop.micro_batch is {self.micro_batch}; use 1 or more, or null for all clips at once")
-        if self.compile not in (True, False, "auto"):
-            raise ConfigError(f"loop.compile is {self.compile!r}; it is auto, true or false")
+        for name in ("compile", "cuda_graph"):
+            value = getattr(self, name)
+            if value not in (True, False, "auto"):
+                raise ConfigError(f"loop.{name} is {value!r}; it is auto, true or false")
         if self.workers < 0:
             raise ConfigError(f"loop.workers is {self.workers}; use 0 to read in the training process, or more")
         if not 0.0 <= self.max_bad_fraction <= 1.0:

@@ -43,7 +43,7 @@ from videomae.train.merging import merged_tokens, merging_lines, merging_module
 from videomae.train.pretrain import training_processor
 from videomae.train.resume import resolve
 from videomae.train.session import Session
-from videomae.train.spreading import spread_lines, spread_model
+from videomae.train.spreading import spread_lines, spread_model, step_graph
 from videomae.train.step import model_optimizer, plan_steps
 from videomae.train.trained import trained_parts
 from videomae.weights.report import LoadReport
@@ -143,14 +143,16 @@ def _finetune(
     cost_of_clip = classification_clip_cost(model.config, trained_parts(model, merged=merged), merged=merged)
     spread = spread_model(model, recipe, ranks, dtype=dtype, called=merging_module(model, recipe))
 
-    def forward(clips: Batch, keys: Sequence[SampleKey], step: int) -> tuple[Tensor, Tensor]:
+    def inputs_of(clips: Batch, keys: Sequence[SampleKey], step: int) -> tuple[Tensor, ...]:
         pixels = as_channels(augment(clips.clips, keys), model.config.num_channels)  # [B, T, C, H, W]
         is_choice = problem == "single_label_classification"
         labels = clips.labels if is_choice else targets_of_rows[clips.indices]
-        pixels, targets = mixing.apply(pixels, labels, clips.readable, step=step)
+        return *mixing.apply(pixels, labels, clips.readable, step=step), clips.readable
+
+    def loss_of(pixels: Tensor, targets: Tensor, readable: Tensor) -> tuple[Tensor, Tensor]:
         with autocast(device, dtype):
             logits = spread.module(pixels).logits  # [B, K]
-        return mixing.loss(logits, targets, clips.readable), logits
+        return mixing.loss(logits, targets, readable), logits
 
     gradients = Gradients(
         spread,
@@ -159,7 +161,9 @@ def _finetune(
         micro_batch=loop.micro_batch,
         seed=loop.seed,
         device=device,
-        forward=forward,
+        inputs_of=inputs_of,
+        loss_of=loss_of,
+        graph=step_graph(loss_of, spread, recipe, ranks),
         count=lambda batch: batch.num_readable,
         in_pairs=recipe.mix.enabled,
     )

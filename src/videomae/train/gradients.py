@@ -22,10 +22,11 @@ from videomae.engine.interrupt import Interrupt, StopRequested
 from videomae.engine.parallel import SpreadModel
 from videomae.engine.sample_draws import rows_of_batch
 from videomae.engine.seeding import derive_seed
+from videomae.engine.step_graph import LossOf, StepGraph
 from videomae.errors import ConfigError
 
-Forward = Callable[[Batch, Sequence[SampleKey], int], tuple[Tensor, Tensor]]
-"""From clips on the device, which they are, and the step, to their mean loss and to outputs that need all weights."""
+Inputs = Callable[[Batch, Sequence[SampleKey], int], tuple[Tensor, ...]]
+"""From clips on the device, which they are, and the step, to what their mean loss is computed from."""
 Count = Callable[[Batch], int]
 """How many things the mean loss of some clips, on the CPU, is the mean of."""
 
@@ -59,8 +60,10 @@ class Gradients:
         micro_batch: Most clips that a process computes at once; None: all.
         seed: The run's.
         device: The run's.
-        forward: Calls the model.
+        inputs_of: Prepares clips.
+        loss_of: Calls the model.
         count: Counts for its loss.
+        graph: Computes `loss_of` of steps that are not divided; None: it is called.
         in_pairs: Whether clips are mixed with the mirrored one of the batch, so that no part may hold one alone.
 
     Raises:
@@ -76,17 +79,20 @@ class Gradients:
         micro_batch: int | None,
         seed: int,
         device: torch.device,
-        forward: Forward,
+        inputs_of: Inputs,
+        loss_of: LossOf,
         count: Count,
+        graph: StepGraph | None = None,
         in_pairs: bool = False,
     ) -> None:
         self._spread, self._ranks = spread, ranks
         self._batch_size, self._seed, self._device = batch_size, seed, device
-        self._forward, self._count = forward, count
+        self._inputs_of, self._loss_of, self._count = inputs_of, loss_of, count
         self._copies = DeviceCopies(device)
         places = Shard(ranks.rank, ranks.world_size).places(batch_size)
         self._places = torch.tensor(places)
         self._parts = [torch.tensor(part) for part in micro_batches(len(places), micro_batch)]
+        self._graph = graph
         self._divided = ranks.world_size > 1 or len(self._parts) > 1
         if in_pairs and self._divided and ((len(places) % 2 and ranks.world_size > 1) or micro_batch == 1):
             raise ConfigError(
@@ -94,6 +100,13 @@ class Gradients:
                 f"processes with loop.micro_batch {micro_batch} leaves a clip alone: use an even number of clips for "
                 "each process, and a micro-batch of 2 or more"
             )
+
+    def said(self) -> list[str]:
+        """Return what the user was not told yet of how steps are computed."""
+        if self._graph is None:
+            return []
+        lines, self._graph.said = self._graph.said, []
+        return lines
 
     def agree(self, batch: Batch, interrupt: Interrupt) -> WholeStep:
         """Tell the other processes of this one's clips, and hear of theirs.
@@ -135,7 +148,10 @@ class Gradients:
         inputs, keys = batch.copied(self._copies), batch.keys()
         if not self._divided:
             torch.manual_seed(derive_seed(self._seed, "step", step))  # drop path: a function of the step
-            loss, _ = self._forward(inputs, keys, step)
+            prepared = self._inputs_of(inputs, keys, step)
+            if self._graph is not None:
+                return self._graph.gradients(prepared)
+            loss, _ = self._loss_of(*prepared)
             loss.backward()
             return loss.detach()
         total = torch.zeros((), device=self._device)
@@ -146,7 +162,7 @@ class Gradients:
             rows = rows_of_batch(self._places[positions].to(self._device), batch_size=self._batch_size)
             with rows, self._spread.synchronizing(number == len(self._parts)):
                 part_keys = [keys[position] for position in positions.tolist()]
-                mean, outputs = self._forward(inputs.select(here), part_keys, step)
+                mean, outputs = self._loss_of(*self._inputs_of(inputs.select(here), part_keys, step))
                 # Black clips alone have no mean; their part is 0, of which all gradients are 0.
                 loss = mean * (counted / whole.counted) if counted else outputs.float().sum() * 0.0
                 (loss * self._ranks.world_size).backward()

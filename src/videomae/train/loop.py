@@ -103,7 +103,7 @@ def train_steps(
             wait.done()
             progress.data_wait = wait.share
             progress.update(step, num_clips=whole.num_readable, loss=read, learning_rate=plan.lr(step))
-            for line in (*duration.after(step, synchronized=read is not None), *wait.advice()):
+            for line in (*duration.after(step, synchronized=read is not None), *wait.advice(), *gradients.said()):
                 progress.say(line)
             if monitor is not None and monitor.is_due(step):
                 session.flush()

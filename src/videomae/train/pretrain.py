@@ -45,7 +45,7 @@ from videomae.train.lookup import initialize_lookup
 from videomae.train.loop import train_steps
 from videomae.train.resume import resolve
 from videomae.train.session import Session
-from videomae.train.spreading import spread_lines, spread_model, whole_model
+from videomae.train.spreading import spread_lines, spread_model, step_graph, whole_model
 from videomae.train.step import model_optimizer, plan_steps
 from videomae.weights.report import LoadReport
 
@@ -113,10 +113,14 @@ def _pretrain(
     cost_of_clip = pretraining_clip_cost(model.config, recipe)
     spread = spread_model(model, recipe, ranks, dtype=dtype)
 
-    def forward(clips: Batch, keys: Sequence[SampleKey], step: int) -> tuple[Tensor, Tensor]:
-        pixels = augment(clips_on_device(dataset, clips), keys)  # [B, T, C, H, W]
-        with autocast(device, dtype):
-            output = spread.module(pixels, visible_indices=clips.visible, decoded_indices=clips.decoded)
+    def inputs_of(clips: Batch, keys: Sequence[SampleKey], step: int) -> tuple[Tensor, ...]:
+        assert clips.visible is not None
+        assert clips.decoded is not None
+        return augment(clips_on_device(dataset, clips), keys), clips.visible, clips.decoded
+
+    def loss_of(pixels: Tensor, visible: Tensor, decoded: Tensor) -> tuple[Tensor, Tensor]:
+        with autocast(device, dtype):  # pixels: [B, T, C, H, W]
+            output = spread.module(pixels, visible_indices=visible, decoded_indices=decoded)
         return output.loss, output.logits
 
     gradients = Gradients(
@@ -126,7 +130,9 @@ def _pretrain(
         micro_batch=loop.micro_batch,
         seed=loop.seed,
         device=device,
-        forward=forward,
+        inputs_of=inputs_of,
+        loss_of=loss_of,
+        graph=step_graph(loss_of, spread, recipe, ranks),
         count=lambda batch: num_counted_tokens(batch, native_grid(model.config).num_tokens),
     )
     optimizer = model_optimizer(model, recipe.optim, dtype=dtype)

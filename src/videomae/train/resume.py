@@ -55,6 +55,7 @@ MAY_CHANGE = {
     "loop.max_skipped_steps": GIVES_UP,
     "loop.micro_batch": ROUNDING,
     "loop.compile": LATER_LOSSES,
+    "loop.cuda_graph": ROUNDING,
     "loop.tracker": SPEED,
     "loop.precision": LATER_LOSSES,
     "loop.workers": SPEED,

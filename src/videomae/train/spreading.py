@@ -12,9 +12,12 @@ from videomae.engine.compiled import is_worth_compiling
 from videomae.engine.distributed import Ranks
 from videomae.engine.interrupt import interruptible_backward
 from videomae.engine.parallel import SpreadModel, spread
+from videomae.engine.step_graph import LossOf, StepGraph, reason_against
 from videomae.errors import ConfigError
 from videomae.model.base import VideoMAEPreTrainedModel
+from videomae.model.classification import VideoMAEForVideoClassification
 from videomae.model.layers import VideoMAELayer
+from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe
 from videomae.train.compiled import compile_parts
 
@@ -63,6 +66,36 @@ def spread_model(
         compile_parts(model)
     blocks = [module for module in model.modules() if isinstance(module, VideoMAELayer)]
     return spread(model, ranks, recipe.parallel.kind, blocks=blocks, dtype=dtype, called=called)
+
+
+def step_graph(
+    loss_of: LossOf, spread: SpreadModel, recipe: PretrainRecipe | FinetuneRecipe, ranks: Ranks
+) -> StepGraph | None:
+    """Return what computes steps as one CUDA graph where that is faster; None where it cannot or is not to.
+
+    Args:
+        loss_of: Of a whole step.
+        spread: What it calls.
+        recipe: Of the run.
+        ranks: Its processes.
+
+    Raises:
+        ConfigError: If the recipe insists on a graph, and there can be none.
+    """
+    loop, model = recipe.loop, spread.model
+    is_plain = spread.module is model and type(model) in (VideoMAEForPreTraining, VideoMAEForVideoClassification)
+    reason = reason_against(
+        loop.cuda_graph,
+        next(model.parameters()).device,
+        processes=ranks.world_size,
+        is_whole=loop.micro_batch is None and not loop.activation_checkpointing,
+        is_plain=is_plain,
+    )
+    if reason is None:
+        return StepGraph(loss_of, list(model.parameters()), always=loop.cuda_graph is True)
+    if loop.cuda_graph is True:
+        raise ConfigError(f"loop.cuda_graph is true, but {reason}: use auto, which captures where it can, or false")
+    return None
 
 
 def spread_lines(ranks: Ranks, recipe: PretrainRecipe | FinetuneRecipe) -> list[str]:
