@@ -19,7 +19,7 @@ from videomae.recipes.schema import FinetuneRecipe, PretrainRecipe, load_recipe,
 from videomae.sharing.conversion import convert_weights
 from videomae.sharing.record import EvaluationSummary, load_record
 from videomae.train.finetune import build_classifier, finetune
-from videomae.train.labelled import settle_flip, training_and_validation
+from videomae.train.labelled import labelled_videos, settle_flip, training_and_validation
 from videomae.train.pretrain import pretrain
 
 Pretrain = Callable[..., PretrainRecipe]
@@ -168,6 +168,26 @@ def test_a_validation_folder_may_lack_a_class(
     assert len(val.rows) == 3
     targets = model_targets(VideoMAEConfig(id2label=dict(enumerate(train.classes))), val)
     assert targets.values.tolist() == [1, 1, 1]
+
+
+def test_one_skip_list_serves_the_videos_of_all_three_settings(
+    finetune_recipe: Finetune, labelled_folder: Path, tmp_path: Path
+) -> None:
+    for name in ("val", "test"):
+        for label in ("left", "right"):
+            (tmp_path / name / label).mkdir(parents=True)
+            for number in range(2):
+                source = labelled_folder / label / f"{number}.mp4"
+                shutil.copy(source, tmp_path / name / label / f"{name}{number}.mp4")
+    skip = tmp_path / "skip.txt"
+    skip.write_text("left/2.mp4\nleft/val0.mp4\nright/test1.mp4\n")
+    words = ["--data.val", str(tmp_path / "val"), "--data.test", str(tmp_path / "test"), "--data.skip", str(skip)]
+    videos = labelled_videos(finetune_recipe(*words))
+    assert videos.test is not None
+    assert [len(one.rows) for one in (videos.train, videos.val, videos.test)] == [5, 3, 3]
+    skip.write_text("left/none.mp4\n")
+    with pytest.raises(ManifestError, match=r"names 1 videos that are not in .*labelled.* or .*val or .*test, first"):
+        labelled_videos(finetune_recipe(*words))
 
 
 def test_one_class_or_differing_validation_classes_are_refused(

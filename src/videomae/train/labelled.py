@@ -64,7 +64,8 @@ def labelled_videos(recipe: FinetuneRecipe) -> Labelled:
         ConfigError: If the validation videos have a class that the training videos lack, or settings contradict what
             there is to learn.
     """
-    train, val = training_and_validation(recipe)
+    whole, *given = _scanned(recipe)
+    train, val = _divided(recipe, whole, given[0] if recipe.data.val is not None else None)
     columns = recipe.data.columns
     problem = problem_of(train, recipe.head.problem_type, columns)
     names = columns if problem == "regression" else train.classes
@@ -79,8 +80,7 @@ def labelled_videos(recipe: FinetuneRecipe) -> Labelled:
         raise ConfigError("head.class_weights is balanced, but values have no classes: use none")
     test = None
     if recipe.data.test is not None:
-        (test,) = without_skipped([_scan(recipe, recipe.data.test, subset=True)], recipe.data.skip)
-        test = measured_rows(test, first="test")
+        test = measured_rows(given[-1], first="test")
         check_apart(train, test)
         _check_classes(train, test, "data.test")
     return Labelled(train, val, test, targets)
@@ -118,18 +118,29 @@ def training_and_validation(recipe: FinetuneRecipe) -> tuple[Manifest, Manifest]
         ManifestError: If a folder cannot be used.
         ConfigError: If the validation folder has videos of a class that the training folder lacks.
     """
+    whole, *given = _scanned(recipe)
+    return _divided(recipe, whole, given[0] if recipe.data.val is not None else None)
+
+
+def _scanned(recipe: FinetuneRecipe) -> list[Manifest]:
+    """Return the videos of `data.train`, and of `data.val` and `data.test` where given, without skipped ones."""
     data = recipe.data
-    scanned = [_scan(recipe, data.train), *([] if data.val is None else [_scan(recipe, data.val, subset=True)])]
-    whole, *other = without_skipped(scanned, data.skip)
+    others = [one for one in (data.val, data.test) if one is not None]
+    scanned = [_scan(recipe, data.train), *(_scan(recipe, one, subset=True) for one in others)]
+    return without_skipped(scanned, data.skip)
+
+
+def _divided(recipe: FinetuneRecipe, whole: Manifest, given: Manifest | None) -> tuple[Manifest, Manifest]:
+    data = recipe.data
     if data.folds is not None:
         return fold_of(whole, folds=data.folds, fold=data.fold or 1, seed=recipe.loop.seed)
-    if not other:
+    if given is None:
         train, val = train_and_val(whole, val_fraction=data.val_fraction)
         for line in not_used_lines(whole, train, val):
             print(line)
         return train, val
     train = training_rows(whole)
-    val = measured_rows(other[0], first="val")
+    val = measured_rows(given, first="val")
     check_apart(train, val)
     _check_classes(train, val, "data.val")
     return train, val
