@@ -57,8 +57,8 @@ def test_the_help_of_fine_tuning_names_the_way_for_what_has_no_option(capsys: py
     with pytest.raises(SystemExit):
         main(["finetune", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert "Several labels for a video, values, class weights, frozen blocks, LoRA and cross-validation" in text
-    assert "give the model to transformers' Trainer or a custom loop" in text
+    assert "Multi-label classification, regression, class weights, frozen blocks, LoRA and cross-validation" in text
+    assert "use the model in transformers' Trainer or a custom loop" in text
 
 
 @pytest.mark.parametrize(

@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 
 def anomaly(arguments: list[str]) -> int:
-    """Fit a detector on ordinary footage without labels, or score footage with it."""
+    """Fit an anomaly detector on ordinary footage without labels, or score footage with it."""
     return run_part("anomaly", {"fit": _anomaly_fit, "score": _anomaly_score}, arguments, about=anomaly.__doc__)
 
 
 def _anomaly_fit(arguments: list[str]) -> int:
-    """Learn what is usual in ordinary footage."""
+    """Fit an anomaly detector on ordinary footage without labels."""
     from videomae.anomaly.configs import AnomalyConfig
 
     parser = command_parser("anomaly fit", _anomaly_fit)
     add_model(parser)
     add_videos(parser, model_first=True)
-    parser.add_argument("--out", type=Path, required=True, help="the detector to write, .npz")
+    parser.add_argument("--out", type=Path, required=True, help="detector file to write, .npz")
     parser.add_class_arguments(AnomalyConfig, as_group=False)
     parser.add_argument("--resume", action="store_true", help=RESUME_HELP)
     add_clip(parser)
@@ -68,15 +68,21 @@ def _anomaly_fit(arguments: list[str]) -> int:
 
 
 def _anomaly_score(arguments: list[str]) -> int:
-    """Tell when and where footage is unusual; exit status 1 where something is."""
+    """Report when and where footage is unusual; the exit status is 1 if anything is."""
     parser = command_parser("anomaly score", _anomaly_score)
-    parser.add_argument("detector", type=Path, help="what videomae anomaly fit wrote")
+    parser.add_argument("detector", type=Path, help="detector file written by videomae anomaly fit")
     add_videos(parser)
-    parser.add_argument("--out", type=Path | None, help="curves and events: an .html page or a .json file")
     parser.add_argument(
-        "--heatmap", type=str | None, help="a video with the error laid over it; with {video} in the name for each"
+        "--out", type=Path | None, help="file to write, with curves and events: an .html page or .json"
     )
-    parser.add_argument("--model", type=str | None, help="where the detector's model is; default: where it was")
+    parser.add_argument(
+        "--heatmap",
+        type=str | None,
+        help="video file to write, with the error overlaid; with {video} in the name, one file per video",
+    )
+    parser.add_argument(
+        "--model", type=str | None, help="location of the detector's model; default: as recorded in the detector"
+    )
     parser.add_argument("--resume", action="store_true", help=RESUME_HELP)
     add_device(parser)
     options = parsed(parser, arguments)

@@ -59,14 +59,14 @@ class Subcommand:
 
 
 def demo(arguments: list[str]) -> int:
-    """Generate videos, pre-train, fine-tune, compare with no pre-training, report."""
+    """Generate videos (or take yours), pre-train, fine-tune, compare with two controls, and write a report."""
     parser = command_parser("demo", demo)
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for runs and report.html")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the runs and report.html")
     parser.add_argument(
-        "--data", type=Path, help="your own clips, a folder for each class; default: synthetic videos"
+        "--data", type=Path, help="your own clips, one subfolder per class; default: synthetic videos"
     )
-    parser.add_argument("--seed", type=int, default=0, help="source of every random draw")
-    parser.add_argument("--overwrite", action="store_true", help="replace the runs that are in --out")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing runs in --out")
     options = parsed(parser, arguments)
 
     from videomae.demo import run_demo
@@ -77,12 +77,12 @@ def demo(arguments: list[str]) -> int:
 
 
 def predict(arguments: list[str]) -> int:
-    """Classify videos: the most probable classes of each."""
+    """Classify videos and print the most probable classes of each."""
     parser = command_parser("predict", predict)
     parser.add_argument("model", help=MODEL_HELP)
     add_videos(parser)
-    parser.add_argument("--top_k", type=int, default=5, help="classes to print for each video")
-    parser.add_argument("--num_views", type=int, default=1, help="clips to average over")
+    parser.add_argument("--top_k", type=int, default=5, help="number of classes to print per video")
+    parser.add_argument("--num_views", type=int, default=1, help="number of clips per video to average over")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     add_clip(parser)
     add_decoder(parser)
@@ -101,16 +101,16 @@ def predict(arguments: list[str]) -> int:
 
 
 def probe(arguments: list[str]) -> int:
-    """Tell how far a frozen encoder gets on labelled videos, and save a linear classifier on it."""
+    """Evaluate a frozen encoder on labelled videos, and save a linear classifier on top of it."""
     from videomae.probing.configs import ProbeConfig
 
     parser = command_parser("probe", probe)
     add_model(parser)
     parser.add_argument("data", type=Path, help=LABELLED_HELP)
-    parser.add_argument("--out", type=Path, required=True, help="folder for model, probe.json and report.html")
-    parser.add_argument("--split", type=str | None, help="use only the rows with this split")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model, probe.json and report.html")
+    parser.add_argument("--split", type=str | None, help="use only the rows of this split")
     parser.add_argument("--cache", type=Path | None, help="folder for the features; default: features in --out")
-    parser.add_argument("--overwrite", action="store_true", help="replace the probe that is there; features are kept")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing probe; features are kept")
     parser.add_class_arguments(ProbeConfig, as_group=False)
     add_clip(parser)
     add_device(parser)
@@ -137,17 +137,17 @@ def probe(arguments: list[str]) -> int:
 
 
 def reconstruct(arguments: list[str]) -> int:
-    """Mask patches of a video, let a pre-trained model predict them, and draw both."""
+    """Mask patches of a video, predict them with a pre-trained model, and draw both."""
     from videomae.masking import MaskKind
 
     parser = command_parser("reconstruct", reconstruct)
     add_model(parser)
     add_videos(parser, model_first=True)
-    parser.add_argument("--out", type=Path, required=True, help="the .png file to write")
-    trained = "null: as in the model's training, else tube masking of 90 %"
+    parser.add_argument("--out", type=Path, required=True, help=".png file to write")
+    trained = "null: as in the model's training if known, else tube masking of 90 %"
     parser.add_argument("--mask.kind", type=MaskKind | None, help=f"tube, random or frame; {trained}")
-    parser.add_argument("--mask.ratio", type=float | None, help=f"fraction hidden, in (0, 1); {trained}")
-    parser.add_argument("--seed", type=int, default=0, help="of the mask")
+    parser.add_argument("--mask.ratio", type=float | None, help=f"fraction of tokens to hide, in (0, 1); {trained}")
+    parser.add_argument("--seed", type=int, default=0, help="random seed for the mask")
     add_device(parser)
     options, model = parsed_with_model(parser, arguments)
 
@@ -171,27 +171,27 @@ def reconstruct(arguments: list[str]) -> int:
 
 
 def weights(arguments: list[str]) -> int:
-    """Inspect a checkpoint of any known layout, or write it in another."""
+    """Inspect a checkpoint of any known layout, or convert it to another."""
     return run_part("weights", {"inspect": _inspect, "convert": _convert}, arguments, about=weights.__doc__)
 
 
 def data(arguments: list[str]) -> int:
-    """Generate videos; list a collection in a manifest, check it, or prepare it for fast reading."""
+    """Generate videos; import a collection into a manifest, check it, or prepare it for fast reading."""
     return run_part("data", DATA_PARTS, arguments, about=data.__doc__)
 
 
 def recipes(arguments: list[str]) -> int:
-    """List the packaged recipes, or show one, explained value by value."""
+    """List the packaged recipes, or show one and explain each of its values."""
     return run_part("recipes", RECIPES_PARTS, arguments, about=recipes.__doc__)
 
 
 def runs(arguments: list[str]) -> int:
-    """List the training runs below a folder, or compare some: curves in a page, and what differs."""
+    """List the training runs under a folder, or compare runs: curves on an HTML page, and differences."""
     return run_part("runs", RUNS_PARTS, arguments, about=runs.__doc__)
 
 
 def _inspect(arguments: list[str]) -> int:
-    """Tell layout, architecture, sampling and problems of a checkpoint."""
+    """Report the layout, architecture, frame sampling and problems of a checkpoint."""
     parser = command_parser("weights inspect", _inspect)
     add_source(parser)
     options = parsed(parser, arguments)
@@ -209,14 +209,14 @@ def _inspect(arguments: list[str]) -> int:
 
 
 def _convert(arguments: list[str]) -> int:
-    """Write a checkpoint in another layout."""
+    """Convert a checkpoint to another layout."""
     from videomae.sharing.configs import Target
 
     parser = command_parser("weights convert", _convert)
     add_source(parser)
-    parser.add_argument("out", type=Path, help="a folder, or for the original layout a .pth file")
-    parser.add_argument("--to", type=Target, default="videomae", help="the layout to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is at OUT")
+    parser.add_argument("out", type=Path, help="folder to write, or a .pth file for the original layout")
+    parser.add_argument("--to", type=Target, default="videomae", help="layout to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing OUT")
     options = parsed(parser, arguments)
 
     from videomae.model.config import VideoMAEConfig
@@ -274,24 +274,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 SUBCOMMANDS: dict[str, Subcommand] = {
-    "demo": Subcommand("generate videos, pre-train, fine-tune, compare and report, in minutes", demo),
+    "demo": Subcommand("generate videos, pre-train, fine-tune, compare and write a report, in minutes", demo),
     "pretrain": Subcommand("pre-train on a folder of unlabelled videos", pretrain),
-    "finetune": Subcommand("fine-tune a classifier on labelled videos, a folder for each class", finetune),
-    "evaluate": Subcommand("measure a classifier on labelled videos, a folder for each class", evaluate),
+    "finetune": Subcommand("fine-tune a classifier on labelled videos, one folder per class", finetune),
+    "evaluate": Subcommand("evaluate a classifier on labelled videos, one folder per class", evaluate),
     "predict": Subcommand("classify videos", predict),
-    "probe": Subcommand("measure a frozen encoder on labelled videos, save a linear classifier on it", probe),
-    "features": Subcommand("feature vectors of videos, in one file", features),
-    "search": Subcommand("places in indexed footage that are like a clip", search),
-    "dedupe": Subcommand("videos that show the same, also cut, resized or at another speed", dedupe),
-    "anomaly": Subcommand("what is unusual, after footage in which nothing is", anomaly),
-    "timeline": Subcommand("when what happens in videos of any length: events, curves, a page", timeline),
-    "stream": Subcommand("classify a camera, a stream, a pipe or a file played as live", stream),
-    "runs": Subcommand("list training runs, and compare them: curves in a page, what differs", runs),
+    "probe": Subcommand("evaluate a frozen encoder on labelled videos and save a linear classifier on top", probe),
+    "features": Subcommand("extract feature vectors of videos into one file", features),
+    "search": Subcommand("find the parts of indexed footage that are most similar to a clip", search),
+    "dedupe": Subcommand("find videos that show the same content, even cut, resized or at another speed", dedupe),
+    "anomaly": Subcommand("detect what is unusual, given ordinary footage", anomaly),
+    "timeline": Subcommand("find what happens when in videos of any length: events, curves, an HTML page", timeline),
+    "stream": Subcommand("classify a camera, a stream, a pipe, or a file played as if live", stream),
+    "runs": Subcommand("list training runs or compare them: curves on an HTML page, differences", runs),
     "recipes": Subcommand("list and explain the packaged recipes", recipes),
     "data": Subcommand("generate videos; import, check or prepare a collection", data),
-    "weights": Subcommand("inspect a checkpoint of any known layout, or convert it", weights),
-    "explain": Subcommand("draw where in a clip a classifier's decision comes from", explain),
-    "reconstruct": Subcommand("draw what a pre-trained model predicts behind its mask", reconstruct),
+    "weights": Subcommand("inspect a checkpoint of any known layout, or convert it to another", weights),
+    "explain": Subcommand("draw maps of where in a clip a classifier's decision comes from", explain),
+    "reconstruct": Subcommand("draw what a pre-trained model predicts for masked patches", reconstruct),
 }
 
 
@@ -300,7 +300,7 @@ def _overview() -> str:
     rows = "\n".join(f"  {name:<{width}}  {one.summary}" for name, one in SUBCOMMANDS.items())
     return (
         "usage: videomae SUBCOMMAND [OPTIONS]\n\n"
-        "Masked-autoencoder pre-training, fine-tuning, evaluation and use of video transformers.\n\n"
+        "Masked-autoencoder pre-training, fine-tuning, evaluation and inference for video transformers.\n\n"
         f"{rows}\n\nvideomae SUBCOMMAND --help lists its options; videomae --version prints the version."
     )
 

@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 EXIT_FOUND = 1  # what was looked for is there
 EXIT_SOME_FAILED = 2
 
-MODEL_HELP = "folder of a model or of a finished run, weights file, owner/name on the Hub, or default"
+MODEL_HELP = "folder of a model or finished run, weights file, owner/name on the Hub, or default (the shipped model)"
 
-VIDEOS_HELP = "video files, folders of them, manifests (.csv, .parquet), or addresses: s3://bucket/videos, https://host/clip.mp4"
+VIDEOS_HELP = "video files, folders, manifests (.csv, .parquet), or URLs: s3://bucket/videos, https://host/clip.mp4"
 
-LABELLED_HELP = "a folder with one folder of videos for each class or with labels.csv, or a manifest (.csv, .parquet)"
+LABELLED_HELP = "folder with one subfolder of videos per class or with labels.csv, or manifest (.csv, .parquet)"
 
-COLLECTION_HELP = "folder of videos, of class folders or with labels.csv, a manifest (.csv, .parquet), or one video"
+COLLECTION_HELP = "folder of videos, of class folders or with labels.csv, manifest (.csv, .parquet), or one video"
 
 EPILOGS = {
-    "finetune": "Several labels for a video, values, class weights, frozen blocks, LoRA and cross-validation: see "
-    "docs/evaluation.md. Other losses and loops: give the model to transformers' Trainer or a custom loop, as they "
-    "take their own models, and its folder to this command's --init or to videomae evaluate and predict: see "
-    "docs/transformers.md."
+    "finetune": "Multi-label classification, regression, class weights, frozen blocks, LoRA and cross-validation: "
+    "see docs/evaluation.md. For other losses and training loops, use the model in transformers' Trainer or a custom "
+    "loop like any transformers model, and pass its folder to --init of this command or to videomae evaluate and "
+    "predict: see docs/transformers.md."
 }
 
 
@@ -48,14 +48,12 @@ def command_parser(name: str, function: Callable[[list[str]], int]) -> ArgumentP
 
 def add_model(parser: ArgumentParser) -> None:
     """Add `--model`, which may be left out; see `parsed_with_model`."""
-    parser.add_argument(
-        "--model", type=str | None, default=None, help=f"{MODEL_HELP}, which is also taken without it"
-    )
+    parser.add_argument("--model", type=str | None, default=None, help=f"{MODEL_HELP}; if omitted: default")
 
 
 def add_videos(parser: ArgumentParser, *, model_first: bool = False) -> None:
     """Add the videos; with `model_first` the first of them may be the model, see `parsed_with_model`."""
-    first = "; a model may stand before them, instead of --model" if model_first else ""
+    first = "; a model may precede them, instead of --model" if model_first else ""
     # As text: as a path, ./default would be default, and an address with // in it another one.
     parser.add_argument("videos", type=str, nargs="+", help=f"{VIDEOS_HELP}{first}")
 
@@ -65,29 +63,33 @@ def add_clip(parser: ArgumentParser) -> None:
     from videomae.video.sampling import ClipConfig
 
     parser.add_argument(
-        "--clip", type=ClipConfig | None, default=None, help="frame sampling; default: as the model was trained with"
+        "--clip", type=ClipConfig | None, default=None, help="frame sampling; default: as in the model's training"
     )
 
 
 def add_source(parser: ArgumentParser) -> None:
     """Add the checkpoint of a `videomae weights` command, and what it may need besides."""
-    parser.add_argument("source", type=str, help="a file, a folder, or a name on the Hub")
-    parser.add_argument("--config", type=Path, help="a config.json, for files that have none")
-    parser.add_argument("--revision", type=str, help="on the Hub")
+    parser.add_argument("source", type=str, help="checkpoint: file, folder, or owner/name on the Hub")
+    parser.add_argument("--config", type=Path, help="config.json for files that come without one")
+    parser.add_argument("--revision", type=str, help="revision on the Hub: branch, tag or commit")
 
 
 def add_device(parser: ArgumentParser) -> None:
     """Add `--device`."""
     from videomae.engine.configs import DeviceName
 
-    parser.add_argument("--device", type=DeviceName, default="auto", help="where to compute")
+    parser.add_argument(
+        "--device", type=DeviceName, default="auto", help="auto: CUDA if available, else MPS, else CPU"
+    )
 
 
 def add_decoder(parser: ArgumentParser) -> None:
     """Add `--decoder`."""
     from videomae.video.decoders import DecoderName
 
-    parser.add_argument("--decoder", type=DecoderName, default="pyav", help="what decodes videos; see docs/data.md")
+    parser.add_argument(
+        "--decoder", type=DecoderName, default="pyav", help="video decoding backend; see docs/data.md"
+    )
 
 
 def add_precision(parser: ArgumentParser, *, default: InferencePrecision = "auto") -> None:
@@ -95,9 +97,9 @@ def add_precision(parser: ArgumentParser, *, default: InferencePrecision = "auto
     from videomae.engine.configs import Backend
     from videomae.engine.configs import InferencePrecision as Precision
 
-    help_text = "bf16, on auto where the processor has it; fp32; or int8, on a CPU"
+    help_text = "auto: bf16 where the device supports it, else fp32; int8: CPU only, faster but less precise"
     parser.add_argument("--precision", type=Precision, default=default, help=help_text)
-    help_text = "what computes the model: torch, or openvino, which is faster on a CPU (videomae[openvino])"
+    help_text = "inference backend; openvino: faster on CPUs, needs videomae[openvino]"
     parser.add_argument("--backend", type=Backend, default="torch", help=help_text)
 
 
@@ -112,7 +114,7 @@ def tell_rounding(predictor: Predictor, videos: Sequence[str]) -> None:
 
 def add_speed(parser: ArgumentParser) -> None:
     """Add `--speed`; `chosen_predictor` then tells what it does."""
-    help_text = "how many times fewer operations a clip takes, by merging tokens that are alike; 1: none"
+    help_text = "factor by which merging similar tokens reduces the operations of a clip; 1: no merging"
     parser.add_argument("--speed", type=float, default=1.0, help=help_text)
 
 
@@ -227,16 +229,20 @@ def recipe_and_options(name: str, kind: Any, arguments: list[str], *, about: str
     parser.usage = f"videomae {name} VIDEOS --out RUN [--config RECIPE] [OPTIONS]"  # the options fill pages
     parser.description = about
     parser.epilog = EPILOGS.get(name)
-    parser.add_argument("videos", nargs="?", help="folder or manifest of the videos: the same as --data.train")
+    parser.add_argument("videos", nargs="?", help="folder or manifest of the training videos; same as --data.train")
     needs_out = "--dry-run" not in arguments
     parser.add_argument(
-        "--out", type=Path, required=needs_out, help="run folder: recipe, metrics, checkpoints, model"
+        "--out", type=Path, required=needs_out, help="run folder, for recipe, metrics, checkpoints and model"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace the run that is in --out")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing run in --out")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --out")
-    help_text = "the same where --out holds a run, else start one: for jobs that are started again"
+    help_text = "like --resume if --out holds a run, else start a new run; for jobs that are restarted"
     parser.add_argument("--resume-or-start", action="store_true", help=help_text)
-    parser.add_argument("--dry-run", action="store_true", help="say what the run would take, and do nothing")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="report what the run would need (steps, operations, memory); train and write nothing",
+    )
     parser.add_class_arguments(PlanConfig, "plan")
     given = with_recipe_file(kind, with_videos(arguments))
     given = with_resume_decided(given)

@@ -11,12 +11,14 @@ EXIT_FOUND = 1
 
 
 def generate(arguments: list[str]) -> int:
-    """Write generated videos into a folder."""
+    """Generate videos and write them to a folder."""
     from videomae.data.configs import GenerateConfig, GeneratedKind
 
     parser = command_parser("data generate", generate)
-    parser.add_argument("kind", type=GeneratedKind, help="procedural, or motion: eight labelled classes")
-    parser.add_argument("out", type=Path, help="the folder; motion videos lie in one folder for each class")
+    parser.add_argument(
+        "kind", type=GeneratedKind, help="procedural videos, or motion videos of eight labelled classes"
+    )
+    parser.add_argument("out", type=Path, help="output folder; motion videos go into one subfolder per class")
     parser.add_class_arguments(GenerateConfig)
     options = parsed(parser, arguments)
 
@@ -28,15 +30,19 @@ def generate(arguments: list[str]) -> int:
 
 
 def import_collection(arguments: list[str]) -> int:
-    """Write the manifest of a collection of videos that is listed in a known format."""
+    """Write the manifest of a collection of videos in a known format."""
     from videomae.data.configs import ImportConfig, ImportKind
 
     parser = command_parser("data import", import_collection)
-    parser.add_argument("kind", type=ImportKind, help="format of the collection, see docs/data.md")
-    parser.add_argument("source", type=Path, help="its folder, or its annotation file or the folder of those")
-    parser.add_argument("out", type=Path, help="the manifest to write, .csv or .parquet")
+    parser.add_argument("kind", type=ImportKind, help="format of the collection; see docs/data.md")
+    parser.add_argument(
+        "source",
+        type=Path,
+        help="folder of the collection, its annotation file, or the folder of its annotation files",
+    )
+    parser.add_argument("out", type=Path, help="manifest to write, .csv or .parquet")
     parser.add_class_arguments(ImportConfig, skip={"overwrite"})
-    parser.add_argument("--overwrite", action="store_true", help="replace the manifest that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing manifest")
     options = vars(parsed(parser, arguments))
     kind, source, out = (options.pop(name) for name in ("kind", "source", "out"))
 
@@ -48,13 +54,19 @@ def import_collection(arguments: list[str]) -> int:
 
 
 def check(arguments: list[str]) -> int:
-    """Decode a whole collection, tell what is wrong with it; exit status 1 where something is."""
+    """Decode a whole collection and report its problems; exit status 1 if there are any."""
     from videomae.collection.configs import CheckConfig
 
     parser = command_parser("data check", check)
     parser.add_argument("source", type=Path, help=COLLECTION_HELP)
-    parser.add_argument("--out", type=Path, default=Path("check"), help="folder of check.json, check.html, skip.txt")
-    parser.add_argument("--against", type=Path, help="a collection with no video in common, such as the test videos")
+    parser.add_argument(
+        "--out", type=Path, default=Path("check"), help="folder for check.json, check.html and skip.txt"
+    )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        help="collection that should have no video in common with SOURCE, such as the test videos",
+    )
     parser.add_class_arguments(CheckConfig)
     options = vars(parsed(parser, arguments))
     source, out, against = (options.pop(name) for name in ("source", "out", "against"))
@@ -77,18 +89,24 @@ def check(arguments: list[str]) -> int:
 
 
 def prepare(arguments: list[str]) -> int:
-    """Encode a collection again, small and quick to read; exit status 1 where a video could not be read."""
+    """Re-encode a collection so that it is small and fast to read; exit status 1 if a video could not be read."""
     from videomae.collection.configs import PrepareConfig
     from videomae.engine.configs import JobEngine
 
     parser = command_parser("data prepare", prepare)
     parser.add_argument("source", type=Path, help=COLLECTION_HELP)
-    parser.add_argument("out", type=Path, help="folder of the prepared videos and their manifest.csv")
+    parser.add_argument("out", type=Path, help="folder for the prepared videos and their manifest.csv")
     parser.add_class_arguments(PrepareConfig)
-    parser.add_argument("--workers", type=int | None, help="processes; default: one for each processor")
-    parser.add_argument("--engine", type=JobEngine, default="local", help="ray: on a Ray cluster (videomae[ray])")
-    parser.add_argument("--shard", type=str | None, help="i/n: every n-th video only, i from 0 to n - 1")
-    parser.add_argument("--overwrite", action="store_true", help="prepare again what has other settings")
+    parser.add_argument("--workers", type=int | None, help="number of processes; default: one per processor")
+    parser.add_argument(
+        "--engine", type=JobEngine, default="local", help="ray: run on a Ray cluster; needs videomae[ray]"
+    )
+    parser.add_argument(
+        "--shard", type=str | None, help="i/n: only every n-th video, starting with the i-th, i from 0 to n - 1"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="prepare all videos again if the settings have changed"
+    )
     options = vars(parsed(parser, arguments))
     source, out, workers, shard, overwrite, engine = (
         options.pop(name) for name in ("source", "out", "workers", "shard", "overwrite", "engine")

@@ -8,21 +8,23 @@ from videomae.command_options import LABELLED_HELP, MODEL_HELP, add_clip, add_de
 
 
 def evaluate(arguments: list[str]) -> int:
-    """Measure a classifier on labelled videos, averaging several views of each."""
+    """Evaluate a classifier on labelled videos, averaging over several views of each."""
     from videomae.data.configs import SplitName
     from videomae.evaluation.configs import EvaluationConfig, ProtocolName
 
     parser = command_parser("evaluate", evaluate)
     parser.add_argument("model", help=MODEL_HELP)
     parser.add_argument("data", type=Path, help=LABELLED_HELP)
-    parser.add_argument("--split", type=SplitName | None, help="which rows; default: test, else val, else all")
+    parser.add_argument("--split", type=SplitName | None, help="rows to evaluate; default: test, else val, else all")
     parser.add_argument(
-        "--protocol", type=ProtocolName | None, help="clips and crops of a published test; default: as --views says"
+        "--protocol",
+        type=ProtocolName | None,
+        help="clips and crops of a published test protocol; default: as given by --views",
     )
     parser.add_class_arguments(EvaluationConfig)
     add_clip(parser)
     add_device(parser)
-    parser.add_argument("--out", type=Path, help="JSON file for the result of every video")
+    parser.add_argument("--out", type=Path, help="JSON file for the results of each video")
     parser.add_argument("--report", type=Path, help="folder for an HTML page, evaluation.json and two CSV files")
     options = parsed(parser, arguments)
 

@@ -24,7 +24,7 @@ MAX_FILES = 12  # named at the end; with {video} in a name there may be thousand
 
 
 def timeline(arguments: list[str]) -> int:
-    """Tell when what happens in videos of any length: class probabilities over time, and the events in them."""
+    """Report what happens and when in videos of any length: class probabilities over time and the events in them."""
     from videomae.timeline.configs import TimelineConfig
 
     parser = command_parser("timeline", timeline)
@@ -35,12 +35,18 @@ def timeline(arguments: list[str]) -> int:
         nargs="+",
         required=True,
         help="files to write: .json, .csv, .parquet, .html, .srt, .vtt, .eaf (ELAN), .labelstudio.json, .cvat.xml; "
-        "with {video} in the name a file for each video",
+        "with {video} in the name, one file per video",
     )
     parser.add_class_arguments(TimelineConfig, as_group=False)
     parser.add_argument("--labels", nargs="+", default=None, help="classes to look for; default: all")
-    parser.add_argument("--annotate", type=str | None, help="video file to write with the labels in the picture")
-    parser.add_argument("--resume", action="store_true", help="go on with what a stopped run has left beside --out")
+    parser.add_argument(
+        "--annotate",
+        type=str | None,
+        help="video file to write, with the labels drawn into it; of several, with {video} in the name",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="continue a stopped run from what it left next to --out"
+    )
     add_precision(parser)
     add_clip(parser)
     add_decoder(parser)
@@ -97,22 +103,28 @@ def timeline(arguments: list[str]) -> int:
 
 
 def stream(arguments: list[str]) -> int:
-    """Classify a camera, a stream, a pipe or a file played as live; events are lines of JSON on standard output."""
+    """Classify a camera, stream, pipe or file played as if live; print events as JSON lines on standard output."""
     from videomae.live.configs import StreamConfig
 
     parser = command_parser("stream", stream)
     parser.add_argument("model", help=MODEL_HELP)
-    parser.add_argument(
-        "source", help="number of a camera, rtsp:// or http(s):// address, - for standard input, or a file"
-    )
+    parser.add_argument("source", help="camera number, rtsp:// or http(s):// URL, - for standard input, or file")
     parser.add_class_arguments(StreamConfig, as_group=False)
     parser.add_argument("--labels", nargs="+", default=None, help="classes to look for; default: all")
-    parser.add_argument("--events", type=Path | None, help="file that gets the events too, behind what is in it")
-    parser.add_argument("--webhook", type=str | None, help="http(s) address that gets each event in a POST request")
-    parser.add_argument("--exec", type=str | None, help="shell command to run for each event, JSON on its input")
-    parser.add_argument("--show", action="store_true", help="draw classes, speed and latency in the terminal")
-    parser.add_argument("--record", type=Path | None, help=".m3u8 (HLS) or .mp4 to write the newest minutes to")
-    parser.add_argument("--record_seconds", type=float, default=60.0, help="how much of them is kept")
+    parser.add_argument(
+        "--events", type=Path | None, help="file to append the events to, in addition to printing them"
+    )
+    parser.add_argument("--webhook", type=str | None, help="http(s) URL to send each event to in a POST request")
+    parser.add_argument(
+        "--exec", type=str | None, help="shell command to run for each event, with its JSON on standard input"
+    )
+    parser.add_argument("--show", action="store_true", help="show classes, speed and latency in the terminal")
+    parser.add_argument(
+        "--record", type=Path | None, help=".m3u8 (HLS) or .mp4 to write the newest part of the stream to"
+    )
+    parser.add_argument(
+        "--record_seconds", type=float, default=60.0, help="seconds of the stream to keep in --record"
+    )
     add_precision(parser)
     add_clip(parser)
     add_device(parser)

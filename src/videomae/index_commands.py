@@ -25,36 +25,64 @@ from videomae.result_files import RESUME_HELP, check_page, check_resume, end_sto
 
 
 def features(arguments: list[str]) -> int:
-    """Compute feature vectors of videos and write them to one file: safetensors, or a table in Parquet or npz."""
+    """Extract feature vectors of videos into one file: safetensors, or a Parquet or npz table."""
     from videomae.engine.configs import JobEngine
     from videomae.inference.configs import MIN_COSINE, Pooling
 
     parser = command_parser("features", features)
     add_model(parser)
     add_videos(parser, model_first=True)
-    parser.add_argument("--out", type=Path, required=True, help="the file to write: .safetensors, .parquet or .npz")
+    parser.add_argument("--out", type=Path, required=True, help="file to write: .safetensors, .parquet or .npz")
     parser.add_argument(
-        "--pool", type=Pooling, default="clip", help="one vector for each clip (attention: weighted), frame, ..."
+        "--pool",
+        type=Pooling,
+        default="clip",
+        help="one vector per clip (attention: weighted mean), frame, tubelet or token",
     )
-    parser.add_argument("--window", type=float, help="seconds of a window over the video; default: the model's own")
-    parser.add_argument("--step", type=float, help="seconds from window to window; default: half a window")
+    parser.add_argument(
+        "--window",
+        type=float,
+        help="length in seconds of the windows over a video; default: that of the model's clips",
+    )
+    parser.add_argument(
+        "--step",
+        type=float,
+        help="seconds from the start of one window to the next; default: half a window, or without --window only the "
+        "middle clip",
+    )
     parser.add_argument("--step_frames", type=int, help="cover the whole video with clips this many frames apart")
     add_precision(parser, default="fp32")
     parser.add_argument(
         "--min_cosine",
         type=float,
         default=MIN_COSINE,
-        help="of int8 to fp32 in some windows without their mean, else an error",
-    )
-    parser.add_argument("--batch_size", type=int, default=8, help="clips in one forward pass, of any videos")
-    parser.add_argument(
-        "--engine", type=JobEngine, default="local", help="ray: on a Ray cluster that sees the same disks; for tables"
+        help="int8: lowest accepted cosine to fp32 on some windows, after subtracting their mean; error if lower",
     )
     parser.add_argument(
-        "--workers", type=int | None, help="threads that decode, for tables; default: at most 4; on Ray: processors"
+        "--batch_size", type=int, default=8, help="clips per forward pass; a batch may span several videos"
     )
-    parser.add_argument("--shard", type=str | None, help="i/n: every n-th video only, i from 0 to n - 1; for tables")
-    parser.add_argument("--resume", action="store_true", help="go on with the table, or add videos to it")
+    parser.add_argument(
+        "--engine",
+        type=JobEngine,
+        default="local",
+        help="ray: run on a Ray cluster that sees the same disks; tables only",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int | None,
+        help="number of decoding threads (default: at most 4) or, on Ray, of parallel videos (default: one per CPU); "
+        "tables only",
+    )
+    parser.add_argument(
+        "--shard",
+        type=str | None,
+        help="i/n: process only every n-th video, i from 0 to n - 1; tables only",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue an unfinished table, or add videos to a finished Parquet table",
+    )
     add_clip(parser)
     add_decoder(parser)
     add_device(parser)
@@ -129,20 +157,28 @@ def _one_file(model: str, options: Any) -> int:
 
 
 def search(arguments: list[str]) -> int:
-    """Find the places in indexed footage that are most like a clip."""
+    """Find the passages in indexed footage that are most similar to a clip."""
     from videomae.engine.configs import DeviceName
 
     parser = command_parser("search", search)
-    parser.add_argument("index", type=Path, nargs="+", help="tables of videomae features --out NAME.parquet")
-    parser.add_argument("--like", type=str, required=True, help="the clip: a video file, a part of one, an address")
-    parser.add_argument("--start", type=float | None, help="seconds; compare only what is shown from here on")
-    parser.add_argument("--end", type=float | None, help="seconds; compare only what is shown before this")
-    parser.add_argument("--top_k", type=int, default=10, help="places to find")
-    parser.add_argument("--model", type=str | None, help="where the index's model is; default: where it was")
-    parser.add_argument("--exact", action="store_true", help="compare all rows, also of more than 100,000")
+    parser.add_argument("index", type=Path, nargs="+", help="tables written by videomae features --out NAME.parquet")
+    parser.add_argument(
+        "--like", type=str, required=True, help="the clip: a video file, a part of one (clip.mp4#t=3,5), or a URL"
+    )
+    parser.add_argument("--start", type=float | None, help="compare the clip only from this time on, in seconds")
+    parser.add_argument("--end", type=float | None, help="compare the clip only up to this time, in seconds")
+    parser.add_argument("--top_k", type=int, default=10, help="number of matches to return")
+    parser.add_argument(
+        "--model", type=str | None, help="location of the index's model; default: as recorded in the index"
+    )
+    parser.add_argument("--exact", action="store_true", help="compare all rows even if there are more than 100,000")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--out", type=Path | None, help="an .html page of thumbnails that play, or a .json file")
-    parser.add_argument("--device", type=DeviceName, default="auto", help="where to compute")
+    parser.add_argument(
+        "--out", type=Path | None, help="file to write: an .html page with thumbnails that play, or .json"
+    )
+    parser.add_argument(
+        "--device", type=DeviceName, default="auto", help="auto: CUDA if available, else MPS, else CPU"
+    )
     options = parsed(parser, arguments)
 
     from videomae.search.index import open_index
@@ -181,12 +217,12 @@ def search(arguments: list[str]) -> int:
 
 
 def dedupe(arguments: list[str]) -> int:
-    """Find videos that show the same: encoded again, resized, with bars, cut, at another speed."""
+    """Find videos that show the same content, even re-encoded, resized, letterboxed, cut or at another speed."""
     parser = command_parser("dedupe", dedupe)
     add_videos(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--out", type=Path | None, help="an .html page of the pairs, or a .json file")
-    parser.add_argument("--workers", type=int | None, help="processes that read; default: one for each processor")
+    parser.add_argument("--out", type=Path | None, help="file to write: an .html page with the pairs, or .json")
+    parser.add_argument("--workers", type=int | None, help="number of decoding processes; default: one per CPU")
     parser.add_argument("--resume", action="store_true", help=RESUME_HELP)
     options = parsed(parser, arguments)
 
@@ -223,17 +259,21 @@ def dedupe(arguments: list[str]) -> int:
 
 
 def explain(arguments: list[str]) -> int:
-    """Draw where in a clip a classifier's decision comes from: attention rollout, gradients, occlusion."""
+    """Draw which parts of a clip a classifier's decision is based on: attention rollout, gradients, occlusion."""
     from videomae.explain.configs import Method
 
     parser = command_parser("explain", explain)
     parser.add_argument("model", help=MODEL_HELP)
     add_videos(parser)
-    for_each = "with {video} in the name one for each video"
-    parser.add_argument("--out", type=str, required=True, help=f"the .png file to write; {for_each}")
-    parser.add_argument("--video_out", type=str | None, help=f"a video of the overlays side by side; {for_each}")
-    parser.add_argument("--label", type=str | None, help="the class to explain; default: the most probable")
-    parser.add_argument("--methods", type=Method, nargs="+", default=None, help="default: all that the model allows")
+    for_each = "with {video} in the name, one file per video"
+    parser.add_argument("--out", type=str, required=True, help=f".png file to write; {for_each}")
+    parser.add_argument(
+        "--video_out", type=str | None, help=f"video file to write, with the overlays side by side; {for_each}"
+    )
+    parser.add_argument("--label", type=str | None, help="class to explain; default: the most probable one")
+    parser.add_argument(
+        "--methods", type=Method, nargs="+", default=None, help="maps to draw; default: all that the model supports"
+    )
     add_device(parser)
     options = parsed(parser, arguments)
 

@@ -41,11 +41,12 @@ class MaskConfig:
     kind: MaskKind = "tube"
     """tube: the same spatial positions in every frame; random: any tokens; frame: whole time slices."""
     ratio: float = 0.9
-    """Fraction of tokens hidden from the encoder, in (0, 1)."""
+    """Masking ratio: fraction of tokens hidden from the encoder, in (0, 1)."""
     decoder_kind: DecoderKind = "all"
-    """all: every hidden token is predicted; running_cell: VideoMAE V2's decoder masking; subset: some of them."""
+    """all: predict every hidden token; running_cell: VideoMAE V2's decoder masking; subset: predict a random subset
+    of the hidden tokens."""
     decoder_ratio: float = 0.5
-    """Fraction left undecoded: of all tokens by running_cell (0.25, 0.5 or 0.75), of the hidden ones by subset."""
+    """Fraction not decoded: of all tokens with running_cell (0.25, 0.5 or 0.75), of the hidden ones with subset."""
 
     def __post_init__(self) -> None:
         """Check the choices and the ranges."""

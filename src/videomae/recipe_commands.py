@@ -11,7 +11,7 @@ KIND_HELP = "pretrain or finetune; default: both"
 
 
 def list_recipes(arguments: list[str]) -> int:
-    """List the packaged recipes: what each trains, and what it reaches."""
+    """List the packaged recipes, what each of them trains and the result it reaches."""
     parser = command_parser("recipes list", list_recipes)
     parser.add_argument("--kind", type=Literal["pretrain", "finetune"] | None, help=KIND_HELP)
     options = parsed(parser, arguments)
@@ -34,11 +34,13 @@ def list_recipes(arguments: list[str]) -> int:
 
 
 def show(arguments: list[str]) -> int:
-    """Show a packaged recipe: its file, or with --explain every value, its meaning and where it comes from."""
+    """Show a packaged recipe: its file, or with --explain every value with its meaning and origin."""
     parser = command_parser("recipes show", show)
-    parser.add_argument("name", help="as for --config")
+    parser.add_argument("name", help="name of the recipe, as for --config")
     parser.add_argument("--kind", type=Literal["pretrain", "finetune"] | None, help=KIND_HELP)
-    parser.add_argument("--explain", action="store_true", help="every value, also those that the file leaves out")
+    parser.add_argument(
+        "--explain", action="store_true", help="show every value, including those that the file leaves out"
+    )
     options = parsed(parser, arguments)
 
     from rich.console import Console

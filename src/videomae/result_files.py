@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-RESUME_HELP = "go on with what a stopped call has left beside --out"
+RESUME_HELP = "continue a stopped run from what it left next to --out"
 
 
 def check_page(out: Path | None) -> None:

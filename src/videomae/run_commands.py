@@ -10,10 +10,14 @@ from videomae.command_options import command_parser, parsed, print_table
 
 
 def list_runs(arguments: list[str]) -> int:
-    """List the training runs below a folder: kind, state, steps, loss, accuracy, speed."""
+    """List the training runs under a folder: kind, state, steps, loss, accuracy, speed."""
     parser = command_parser("runs list", list_runs)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path(), help="where to look; default: here")
-    parser.add_argument("--json", action="store_true", help="print JSON with more of each run instead of a table")
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=Path(), help="folder to search; default: the current one"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON with more details of each run instead of a table"
+    )
     options = parsed(parser, arguments)
 
     from videomae.report.runs import find_runs, read_run, summarize, summary_table
@@ -37,10 +41,10 @@ def list_runs(arguments: list[str]) -> int:
 
 
 def compare(arguments: list[str]) -> int:
-    """Compare training runs: curves in a page, and in what settings, versions and results they differ."""
+    """Compare training runs: curves on an HTML page, and differences in settings, versions and results."""
     parser = command_parser("runs compare", compare)
     parser.add_argument("runs", type=Path, nargs="+", help="two or more run folders")
-    parser.add_argument("--out", type=Path, default=Path("comparison.html"), help="the .html page to write")
+    parser.add_argument("--out", type=Path, default=Path("comparison.html"), help=".html file to write")
     options = parsed(parser, arguments)
 
     from videomae.inference.files import check_output

@@ -35,7 +35,7 @@ def pretrain(arguments: list[str]) -> int:
 
 
 def finetune(arguments: list[str]) -> int:
-    """Fine-tune a classifier on labelled videos: from --init, else the shipped model; --init null: random weights."""
+    """Fine-tune a classifier on labelled videos, from --init, else the shipped model; --init null: random weights."""
     from videomae.recipes.schema import FinetuneRecipe
 
     is_other = silence_others()

@@ -32,7 +32,7 @@ def test_a_value_is_explained_with_its_meaning_and_origin() -> None:
     assert (rows["optim.clip_grad"].value, rows["optim.clip_grad"].origin) == ("0.02", "recipe")
     assert (rows["optim.eps"].value, rows["optim.eps"].origin) == ("1.0e-08", "default")
     assert rows["data.train"].value == NO_VALUE
-    assert rows["optim.base_lr"].meaning == "Peak learning rate for a batch of 256 clips, > 0."
+    assert rows["optim.base_lr"].meaning == "Peak learning rate for a batch size of 256 clips, > 0."
     assert rows["model.overrides"].value == "{layer_norm_eps: 1.0e-06}"
 
 

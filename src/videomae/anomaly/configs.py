@@ -12,17 +12,17 @@ class AnomalyConfig:
     """How a detector is fitted."""
 
     false_alarms: float = 0.01
-    """Fraction of the windows of ordinary footage that may count as unusual."""
+    """Fraction of the windows of ordinary footage that may be reported as unusual."""
     masks: int = 4
-    """Masks drawn for each window, over whose reconstruction errors the mean is taken."""
+    """Masks drawn for each window; the reconstruction error is averaged over them."""
     window: float | None = None
-    """Length of a window in seconds; null: that of the model's clips."""
+    """Window length in seconds; null: that of the model's clips."""
     step: float | None = None
-    """From the start of a window to that of the next, in seconds; null: half a window."""
+    """Seconds from the start of one window to the next; null: half a window."""
     batch_size: int = 4
-    """Windows in one forward pass; each is there once for each mask."""
+    """Windows per forward pass; each is repeated once per mask."""
     seed: int = 0
-    """Of the masks; a detector draws the same ones for every window."""
+    """Random seed for the masks; a detector draws the same masks for every window."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

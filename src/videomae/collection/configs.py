@@ -9,16 +9,16 @@ from videomae.errors import ConfigError
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """How a collection is checked."""
+    """Settings of the check."""
 
     num_frames: int = 16
-    """Frames of a clip: a video with fewer frames than a clip spans is too short."""
+    """Frames per clip; videos with fewer frames than a clip spans are too short."""
     stride: int = 4
-    """Distance of neighbouring frames of a clip, in frames of the video."""
+    """Distance between consecutive frames of a clip, in frames of the video."""
     workers: int | None = None
-    """Processes that decode; null: one for each processor."""
+    """Number of decoding processes; null: one per processor."""
     clips_per_second: float | None = None
-    """What training reads: says how many workers that needs."""
+    """Clips per second that training reads, to report how many workers that needs."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -47,16 +47,16 @@ def check_workers(workers: int | None) -> None:
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """How a collection is encoded for training; docs/collections.md has what the defaults were chosen from."""
+    """Encoding for training; docs/collections.md has the measurements behind the defaults."""
 
     short_side: int = 256
-    """Pixels of the shorter side of a frame; smaller frames keep their size."""
+    """Shorter side of the frames in pixels; smaller frames keep their size."""
     crf: float = 26.0
-    """Constant rate factor of H.264: 0 is lossless, 51 worst."""
+    """H.264 constant rate factor, from 0 (lossless) to 51 (worst)."""
     gop: int = 1
-    """Frames from keyframe to keyframe: 1 makes each frame readable alone."""
+    """GOP size, frames from keyframe to keyframe; 1: every frame can be decoded independently."""
     split_seconds: float | None = None
-    """Longest part that a video is split into; null: videos stay whole."""
+    """Maximum length in seconds of the parts that videos are split into; null: no splitting."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

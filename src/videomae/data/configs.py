@@ -15,37 +15,37 @@ class AugmentConfig:
     """How a clip is changed in training."""
 
     crop: Literal["multi_scale", "resized", "centre"] = "multi_scale"
-    """multi_scale: one of four sizes at one of 13 positions; resized: any area and aspect; centre: no randomness."""
+    """multi_scale: one of four sizes at one of 13 positions; resized: random area and aspect; centre: not random."""
     flip: bool = False
-    """Mirror every second clip left to right; fine-tuning switches it off where a class name says left or right."""
+    """Flip clips horizontally with probability 0.5; fine-tuning turns this off if a class name has a direction."""
     min_area: float = 0.08
-    """Smallest resized crop, as a fraction of the frame."""
+    """Minimum area of resized crops, as a fraction of the frame."""
     max_area: float = 1.0
-    """Largest resized crop, as a fraction of the frame."""
+    """Maximum area of resized crops, as a fraction of the frame."""
     min_aspect: float = 3 / 4
-    """Smallest width / height of a resized crop."""
+    """Minimum aspect ratio (width / height) of resized crops."""
     max_aspect: float = 4 / 3
-    """Largest width / height of a resized crop."""
+    """Maximum aspect ratio (width / height) of resized crops."""
     repeats: int = 1
-    """Clips that are cut from one decoding, each in a step of its own (repeated augmentation)."""
+    """Number of clips to cut from each decoded video, each in a separate step (repeated augmentation)."""
     rand_augment: bool = False
-    """RandAugment, the same for all frames of a clip; VideoMAE's fine-tuning has it. Needs videomae[augment]."""
+    """RandAugment, the same for all frames of a clip, as in VideoMAE's fine-tuning; needs videomae[augment]."""
     rand_num_ops: int = 4
-    """Operations of RandAugment that are drawn for a clip; each is applied with probability 0.5."""
+    """Number of RandAugment operations drawn per clip; each is applied with probability 0.5."""
     rand_magnitude: float = 7.0
-    """Mean strength of the operations, 0 to 10."""
+    """Mean magnitude of the operations, 0 to 10."""
     rand_magnitude_std: float = 0.5
-    """Standard deviation of the strength."""
+    """Standard deviation of the magnitude."""
     color_jitter: float = 0.0
-    """Largest change of brightness, contrast and saturation, such as 0.4; 0 for none. Needs videomae[augment]."""
+    """Maximum change of brightness, contrast and saturation, such as 0.4; 0: none. Needs videomae[augment]."""
     erasing_prob: float = 0.0
-    """Fraction of the clips in which a box is filled with noise in all frames; VideoMAE's fine-tuning has 0.25."""
+    """Random erasing: fraction of clips with a box of noise in all frames; 0.25 in VideoMAE's fine-tuning."""
     erasing_min_area: float = 0.02
-    """Smallest erased box, as a fraction of the frame."""
+    """Minimum area of erased boxes, as a fraction of the frame."""
     erasing_max_area: float = 1 / 3
-    """Largest erased box, as a fraction of the frame."""
+    """Maximum area of erased boxes, as a fraction of the frame."""
     erasing_min_aspect: float = 0.3
-    """Smallest height / width of an erased box, at most 1; the largest is its inverse."""
+    """Minimum aspect ratio (height / width) of erased boxes, at most 1; the maximum is its inverse."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -94,13 +94,13 @@ class MixConfig:
     """Mixup and cutmix of the clips of a batch; with both alphas 0 there is neither."""
 
     mixup_alpha: float = 0.0
-    """Mixup where above 0: lambda is drawn from Beta(alpha, alpha); VideoMAE's fine-tuning has 0.8."""
+    """Mixup if above 0, with lambda drawn from Beta(alpha, alpha); 0.8 in VideoMAE's fine-tuning."""
     cutmix_alpha: float = 0.0
-    """Cutmix where above 0, likewise; VideoMAE's fine-tuning has 1.0."""
+    """CutMix if above 0, likewise; 1.0 in VideoMAE's fine-tuning."""
     mixup_prob: float = 1.0
-    """Fraction of the steps that mix at all."""
+    """Fraction of the steps that use mixup or CutMix."""
     mixup_switch_prob: float = 0.5
-    """Fraction of the mixing steps that take cutmix, where both alphas are above 0."""
+    """Fraction of those steps that use CutMix, if both alphas are above 0."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -134,16 +134,16 @@ GeneratedKind = Literal["procedural", "motion"]
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    """Which videos `videomae data generate` writes."""
+    """Settings of the generated videos."""
 
     videos: int = 80
-    """How many; motion videos are divided among their classes, and rounded up to the same number of each."""
+    """Number of videos; motion videos are divided equally among the classes, rounding up."""
     size: int = 64
     """Height and width in pixels, even and at least 16."""
     num_frames: int = 32
-    """Frames of each video."""
+    """Frames per video."""
     seed: int = 0
-    """Another seed, other videos; more videos of a seed keep the first ones."""
+    """Random seed; generating more videos with the same seed keeps the first ones."""
 
 
 ImportKind = Literal[
@@ -153,15 +153,16 @@ ImportKind = Literal[
 
 @dataclass(frozen=True)
 class ImportConfig:
-    """What `videomae data import` is told besides the collection."""
+    """Options for some of the formats."""
 
     videos: Path | None = None
-    """Folder of the videos: listed paths are relative to it, and names are searched in it; null: SOURCE's folder."""
+    """Folder of the videos: listed paths are relative to it, and names are looked up in it; null: SOURCE's folder."""
     split_number: int | None = None
-    """Which of the three official splits of ucf101 and hmdb51; null: 1."""
+    """Which of the three official splits of ucf101 and hmdb51 to import; null: 1."""
     template: str | None = None
-    """Names of the pictures in folders of frames that videomae lists, such as img_{:05}.jpg; null: all pictures."""
+    """Names of the images in frame folders listed in the videomae format, such as img_{:05}.jpg; null: all images."""
     labels: Path | None = None
-    """Class names: the labels file of ssv2, null: beside SOURCE; a text file, one a line, for ids of the others."""
+    """Class names: for ssv2 its labels file, null: the one next to SOURCE; for ids in other formats a text file with
+    one name per line."""
     overwrite: bool = False
-    """Replace the manifest that is there."""
+    """Replace an existing manifest."""

@@ -24,35 +24,36 @@ class LoopConfig:
     """How a loop runs, whatever it trains."""
 
     batch_size: int = 8
-    """Clips in an optimizer step, on all processes together."""
+    """Clips per optimizer step, summed over all processes."""
     micro_batch: int | None = None
-    """Most clips that a process computes at once, gradients of the parts being summed; null: all of its clips."""
+    """Maximum clips per forward pass of a process, with gradient accumulation; null: all of its clips."""
     seed: int = 0
-    """Source of every random draw: order, frames, crops, masks, initial weights."""
+    """Random seed for sample order, frames, crops, masks and initial weights."""
     device: DeviceName = "auto"
-    """auto takes CUDA where there is one, then MPS, then the CPU."""
+    """auto: CUDA if available, else MPS, else CPU."""
     precision: Precision = "auto"
-    """auto computes in bf16 where the processor has it; weights stay float32."""
+    """auto: bf16 where the device supports it, else fp32; weights stay in float32."""
     activation_checkpointing: bool = False
-    """Compute what a block keeps for the backward pass again there: less memory, about a third more time."""
+    """Run each block again in the backward pass instead of storing its activations: less memory, about a third more
+    time."""
     compile: bool | Literal["auto"] = "auto"
-    """Whether blocks and loss are compiled by torch; auto does so on CUDA, where it pays within minutes."""
+    """Compile blocks and loss with torch.compile; auto: on CUDA only, where it pays off within minutes."""
     cuda_graph: bool | Literal["auto"] = False
-    """Whether steps on one GPU are started as one CUDA graph; auto does so where the GPU waits for its host."""
+    """Launch each step on a single GPU as one CUDA graph; auto: only if the GPU waits for the host."""
     workers: int = 1
-    """Processes that read videos; 0 reads in the training process."""
+    """Number of processes that read videos; 0: read in the training process."""
     checkpoint_steps: int = 200
     """Optimizer steps between checkpoints."""
     keep_checkpoints: int = 2
-    """Newest checkpoints that stay."""
+    """Number of most recent checkpoints to keep."""
     log_steps: int = 10
-    """Steps between readings of the losses from the device; every step is logged all the same."""
+    """Steps between reads of the losses from the device; every step is logged in any case."""
     tracker: TrackerName = "auto"
-    """Who is told the numbers beside metrics.jsonl; auto is tensorboard where it is installed, else none."""
+    """Experiment tracker to use in addition to metrics.jsonl; auto: tensorboard if it is installed, else none."""
     max_bad_fraction: float = 0.05
-    """Largest fraction of unreadable videos before the run stops."""
+    """Maximum fraction of unreadable videos before the run stops."""
     max_skipped_steps: int = 10
-    """Steps in a row that are skipped because loss or gradient is not finite; one more stops the run."""
+    """Maximum consecutive steps skipped because loss or gradient is not finite; one more stops the run."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -79,7 +80,7 @@ class ParallelConfig:
     """How the processes of a run, which torchrun starts, share the work."""
 
     kind: ParallelKind = "ddp"
-    """ddp: each has the whole model; fsdp: each has a part of every tensor, for models that do not fit a device."""
+    """ddp: every process has the whole model; fsdp: tensors are sharded, for models that do not fit on one device."""
 
     def __post_init__(self) -> None:
         """Check the name."""
@@ -92,25 +93,26 @@ class OptimConfig:
     """The optimizer's settings; learning rates are for a batch of 256 clips, see `scaled_lr`."""
 
     base_lr: float
-    """Peak learning rate for a batch of 256 clips, > 0."""
+    """Peak learning rate for a batch size of 256 clips, > 0."""
     min_lr: float
-    """Final learning rate for a batch of 256 clips, 0 to base_lr; it is scaled by the batch size too."""
+    """Final learning rate for a batch size of 256 clips, 0 to base_lr; also scaled with the batch size."""
     betas: tuple[float, float]
-    """Decay rates of the running means of the gradient and of its square, each in [0, 1)."""
+    """Decay rates of the running averages of the gradient and its square, each in [0, 1)."""
     eps: float = 1e-8
-    """Added to the root of the second moment, > 0."""
+    """Added to the square root of the second moment for numerical stability, > 0."""
     weight_decay: float = 0.05
-    """Decoupled weight decay, >= 0; biases and other 1-D tensors never decay."""
+    """Decoupled weight decay, >= 0; never applied to biases and other 1-D tensors."""
     clip_grad: float | None = None
-    """Largest global gradient norm, > 0; null for no clipping."""
+    """Maximum global gradient norm, > 0; null: no clipping."""
     layer_decay: float = 1.0
-    """Factor on the learning rate from each layer to the one below it, in (0, 1]; 1 for none."""
+    """Layer-wise learning rate decay: factor from each layer to the one below it, in (0, 1]; 1: none."""
     optimizer: OptimizerName = "adamw"
-    """muon: Muon for the matrices of the transformer blocks, AdamW for everything else."""
+    """muon: Muon for the weight matrices of the transformer blocks, AdamW for everything else."""
     muon_lr: float = 0.02
-    """Peak learning rate of Muon for a batch of 256 clips, > 0; its schedule is AdamW's."""
+    """Peak learning rate of Muon for a batch size of 256 clips, > 0; same schedule as AdamW's."""
     ema_decay: float | None = None
-    """Decay of a moving average of the weights, in (0, 1), such as 0.9999, which the model folder then holds."""
+    """Decay of a moving average of the weights, in (0, 1), such as 0.9999; the model folder then holds the
+    average; null: none."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -143,19 +145,20 @@ class ScheduleConfig:
     """How long to train and to warm up."""
 
     epochs: float | None = None
-    """Length of the run in epochs, > 0; not used where steps is given."""
+    """Length of the run in epochs, > 0; ignored if steps is given."""
     steps: int | None = None
     """Length of the run in optimizer steps, > 0."""
     warmup_fraction: float = 0.05
-    """Fraction of the run that is warm-up, in [0, 1]; not used where one of the next two is given."""
+    """Fraction of the run used for warm-up, in [0, 1]; ignored if warmup_epochs or warmup_steps is given."""
     warmup_epochs: float | None = None
     """Length of the warm-up in epochs, >= 0."""
     warmup_steps: int | None = None
     """Length of the warm-up in optimizer steps, >= 0."""
     shape: ScheduleShape = "cosine"
-    """After the warm-up: cosine falls all the way; constant stays at the peak and falls linearly at the end."""
+    """After the warm-up: cosine decays over the rest of the run; constant stays at the peak and decays linearly at
+    the end."""
     cooldown_fraction: float = 0.3
-    """Fraction of the run in which a constant schedule falls at the end, in [0, 1]."""
+    """Fraction of the run over which a constant schedule decays at the end, in [0, 1]."""
 
     def __post_init__(self) -> None:
         """Check that there is one length of each kind, in range."""

@@ -42,9 +42,9 @@ class ViewsConfig:
     """
 
     num_clips: int = 5
-    """Clips spread over the video; 1 is the middle."""
+    """Number of clips spread over the video; 1: the middle clip."""
     num_crops: int = 3
-    """Square crops along the longer side of the frame; 1 is the processor's own center crop."""
+    """Number of square crops along the longer side of the frame; 1: the processor's center crop."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -55,20 +55,21 @@ class ViewsConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How an evaluation samples the videos and runs."""
+    """Evaluation settings."""
 
     views: ViewsConfig = field(default_factory=ViewsConfig)
-    """Clips and crops of each video; the published Kinetics protocol unless given."""
+    """Clips and crops per video; default: the published Kinetics protocol."""
     batch_size: int = 8
-    """Views in one forward pass, and clips of one video in memory."""
+    """Views per forward pass, and clips of one video held in memory."""
     workers: int = 1
-    """Processes that read videos; 0 reads in this process."""
+    """Number of processes that read videos; 0: read in this process."""
     precision: InferencePrecision = "auto"
-    """auto computes in bf16 where the processor has it; int8, on a CPU, is faster and rounds more."""
+    """auto: bf16 where the device supports it, else fp32; int8: CPU only, faster but less precise."""
     speed: float = 1.0
-    """How many times fewer operations a clip takes; above 1 all are done as well, to tell what that changes."""
+    """Factor by which merging similar tokens reduces the operations of a clip; above 1, the model also runs without
+    merging, to report what that changes; 1: no merging."""
     backend: Backend = "torch"
-    """What computes the model: torch, or OpenVINO, which is faster on a CPU."""
+    """Inference backend; openvino: faster on CPUs, needs videomae[openvino]."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -84,11 +85,11 @@ class ValidationConfig:
     """Whether and how the validation videos are evaluated during training."""
 
     every_epochs: float | None = None
-    """Epochs from one validation to the next; null: none before the end, where the last weights are evaluated."""
+    """Epochs between validations; null: none before the end, where the last weights are evaluated."""
     every_steps: int | None = None
-    """The same in optimizer steps."""
+    """The same, in optimizer steps."""
     views: ViewsConfig = field(default_factory=lambda: ViewsConfig(num_clips=1, num_crops=1))
-    """Clips and crops of each video; the middle clip and the center crop unless given."""
+    """Clips and crops per video; default: the middle clip and the center crop."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

@@ -13,29 +13,29 @@ class StreamConfig:
     """How often a stream is classified, what makes an event, and how a lost connection is met."""
 
     rate: float = 2.0
-    """Decisions a second; fewer where the model is slower, which is counted."""
+    """Decisions per second; if the model is slower, decisions are skipped and counted."""
     smooth: int = 3
-    """Decisions over which scores are averaged; 1: none."""
+    """Number of decisions over which scores are averaged; 1: no smoothing."""
     high: float | None = None
-    """An event begins at this score, in (0, 1]; null: 0.5, or each label's own threshold where there are."""
+    """Score at which an event begins, in (0, 1]; null: 0.5, or each label's own threshold if it has one."""
     low: float | None = None
-    """An event is over below this score, in (0, high]; null: 0.8 of high."""
+    """Score, in (0, high], below which an event is over; null: 0.8 times high."""
     min_seconds: float = 0.0
-    """An event is told once it has lasted this long."""
+    """Seconds that an event must last before it is reported."""
     cooldown: float = 0.0
-    """Seconds after an event in which none of its label is told."""
+    """Seconds after an event in which no other event of its label is reported."""
     max_latency: float = 1.0
     """Seconds that reading may lag behind the source before frames are dropped to catch up."""
     timeout: float = 5.0
     """Seconds without a frame after which the connection counts as lost."""
     connect_timeout: float = 10.0
-    """Seconds in which the first frame has to come; else the command ends with an error."""
+    """Seconds to wait for the first frame before the command exits with an error."""
     max_backoff: float = 30.0
-    """Longest wait between two tries to connect again, seconds; the first is half a second, each next twice that."""
+    """Longest wait between attempts to reconnect, in seconds; the first wait is half a second, then it doubles."""
     give_up: float | None = None
-    """Seconds without a connection after which to end; null: never."""
+    """Seconds without a connection after which the command gives up and exits; null: never."""
     playback_speed: float = 1.0
-    """How fast a file is played; 1: as it was recorded."""
+    """Playback speed of a file; 1: as recorded."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

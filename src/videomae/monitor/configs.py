@@ -12,13 +12,13 @@ class MonitorConfig:
     """What is measured during pre-training beside the loss; see docs/monitor.md."""
 
     enabled: bool = True
-    """Measure; false: all videos are trained on."""
+    """Hold out videos and measure on them; false: train on all videos."""
     held_out: float = 0.05
-    """Fraction of the videos that is held out of training to measure on, in [0, 0.5]."""
+    """Fraction of the videos to hold out of training for measuring, in [0, 0.5]."""
     max_clips: int = 64
-    """Most videos that are held out, at least 4."""
+    """Maximum number of held-out videos, at least 4."""
     max_cost: float = 0.02
-    """Largest fraction of the run's computation that is spent on it, in (0, 0.5]."""
+    """Maximum fraction of the run's computation to spend on measuring, in (0, 0.5]."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

@@ -12,13 +12,13 @@ class ProbeConfig:
     """How a probe measures and runs."""
 
     folds: int = 5
-    """Outer folds; every video is predicted by a probe that has seen no video of its group."""
+    """Number of outer folds; each video is predicted by a probe that has seen no video of its group."""
     seed: int = 0
-    """Of the folds, the label subsets, the bootstrap and the attentive probe."""
+    """Random seed for the folds, the label subsets, the bootstrap and the attentive probe."""
     attentive: bool = True
-    """Whether the attentive probe, most of the computing after the features, is measured too."""
+    """Whether to measure the attentive probe too; it takes most of the compute after the features."""
     workers: int = 2
-    """Threads that read videos."""
+    """Number of threads that read videos."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

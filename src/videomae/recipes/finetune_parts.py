@@ -17,25 +17,26 @@ class FinetuneData:
     """Where the labelled videos are."""
 
     train: Path
-    """A folder with one folder of videos for each class or with labels.csv, or a manifest file."""
+    """Folder with one subfolder of videos per class or with labels.csv, or manifest (.csv, .parquet)."""
     val: Path | None = None
-    """The same for validation; null: the split val of train, else a stable hash of groups or file names decides."""
+    """The same for validation; null: the val split of train, else split by a stable hash of groups or file names."""
     val_fraction: float = 0.2
-    """Fraction of each class for validation where val is null, in (0, 1)."""
+    """Fraction of each class to use for validation if val is null, in (0, 1)."""
     skip: Path | None = None
-    """A list of videos of train and val to leave out, one path a line, such as skip.txt of `videomae data check`."""
+    """File that lists videos of train, val and test to leave out, one path per line, such as skip.txt from
+    `videomae data check`."""
     test: Path | None = None
-    """Videos for the evaluation after the last step, of which a manifest's split test is taken; null: val's."""
+    """Videos to evaluate on after the last step (of a manifest, the test split); null: the validation videos."""
     values: str | None = None
-    """Columns of the manifest whose numbers are to be predicted, with commas between them; null: its labels are."""
+    """Manifest columns of numbers to predict (regression), separated by commas; null: predict the labels."""
     sampling: Literal["all", "balanced"] = "all"
-    """all: every training video once an epoch; balanced: every class equally often."""
+    """all: every training video once per epoch; balanced: every class equally often."""
     folds: int | None = None
-    """Divide train into so many parts, groups kept together; for each a model is trained on the others."""
+    """Number of cross-validation folds of train, groups kept together; for each, a model is trained on the others."""
     fold: int | None = None
-    """The one part to train a model for, from 1 to folds; null: all, one after the other."""
+    """Train a model for this fold only, from 1 to folds; null: for all folds, one after another."""
     decoder: DecoderName = "pyav"
-    """What decodes the videos that are trained on; torchcodec and torchcodec-cuda have to be installed."""
+    """Video decoding backend for training; torchcodec and torchcodec-cuda must be installed."""
 
     def __post_init__(self) -> None:
         """Make addresses whole that a path has lost a slash of; check that folds leave something to train on."""
@@ -62,20 +63,22 @@ class HeadConfig:
     """The classifier's own settings."""
 
     problem_type: ProblemType | None = None
-    """What the outputs are; null: several labels where a video of the manifest has more than one, else one class."""
+    """Type of the outputs; null: regression with data.values, multi-label if a video has several labels, else
+    single-label."""
     class_weights: Literal["none", "balanced"] = "none"
-    """balanced: classes weigh in the loss by the inverse of their numbers of videos."""
+    """balanced: weight each class in the loss by the inverse of its number of videos."""
     freeze: int = 0
-    """Lower blocks that are not trained, with the patch embedding; 0: none, the number of blocks: the encoder."""
+    """Number of lower blocks to freeze, together with the patch embedding; 0: none; the number of blocks: the whole
+    encoder."""
 
     drop_path_rate: float = 0.1
-    """Stochastic depth of the encoder."""
+    """Drop path (stochastic depth) rate of the encoder."""
     dropout: float = 0.0
-    """Dropout before the classifier."""
+    """Dropout rate before the classifier."""
     init_scale: float = 0.001
-    """Factor on the classifier's random weights, so that training starts from almost equal logits."""
+    """Scale of the classifier's random initial weights; a small one starts training from almost equal logits."""
     label_smoothing: float = 0.1
-    """Fraction of each target that is spread over all classes."""
+    """Label smoothing: fraction of each target to spread over all classes."""
 
     def __post_init__(self) -> None:
         """Check the range."""
@@ -88,13 +91,13 @@ class LoraConfig:
     """Low-rank adapters beside frozen weights; merged into them in the model that is saved. Needs videomae[lora]."""
 
     rank: int | None = None
-    """Rank of an adapter, such as 16; null: no adapters, the weights themselves are trained."""
+    """Rank of the adapters, such as 16; null: no adapters, train the weights themselves."""
     alpha: float = 32.0
-    """An adapter's output is multiplied by alpha / rank."""
+    """Scale: the output of an adapter is multiplied by alpha / rank."""
     dropout: float = 0.0
-    """Of an adapter's input, in [0, 1)."""
+    """Dropout rate of the adapters' input, in [0, 1)."""
     targets: str = "query,value"
-    """Layers that get one, with commas: query, key, value, dense (the output of attention, and the MLP)."""
+    """Layers that get an adapter, separated by commas: query, key, value, dense (attention output and MLP)."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

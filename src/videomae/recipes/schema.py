@@ -41,11 +41,11 @@ class NetworkConfig:
     """Which model; frames come from the clip, so that the two cannot differ."""
 
     preset: Preset | None = None
-    """Size by name, see VideoMAEConfig.preset; null: base, or with init whatever init is."""
+    """Model size, see VideoMAEConfig.preset; null: base, or with init the size of init."""
     image_size: int = 224
-    """Height and width in pixels."""
+    """Frame height and width in pixels."""
     overrides: dict[str, Any] = field(default_factory=dict)
-    """Any other fields of VideoMAEConfig, by name; with init, those that tensors depend on must be init's."""
+    """Other fields of VideoMAEConfig by name; with init, fields that tensors depend on must match init's."""
 
     def build(self, clip: ClipConfig, **settings: Any) -> VideoMAEConfig:
         """Return the model configuration for clips of this length.
@@ -85,11 +85,12 @@ class PretrainData:
     """Where the videos are."""
 
     train: Path
-    """A folder of videos of any depth, a manifest file, one video, their address, or `procedural:`, drawn clips."""
+    """Folder of videos (searched recursively), manifest, single video, URL of any of these, or `procedural:` for
+    generated clips."""
     skip: Path | None = None
-    """A list of videos to leave out, one path a line, such as skip.txt of `videomae data check`."""
+    """File that lists videos to leave out, one path per line, such as skip.txt from `videomae data check`."""
     decoder: DecoderName = "pyav"
-    """What decodes the videos that are trained on; torchcodec and torchcodec-cuda have to be installed."""
+    """Video decoding backend for training; torchcodec and torchcodec-cuda must be installed."""
 
     def __post_init__(self) -> None:
         """Make an address whole again that a path has lost a slash of."""
@@ -98,72 +99,74 @@ class PretrainData:
 
 @dataclass(frozen=True)
 class PretrainRecipe:
-    """A pre-training run."""
+    """Pre-training run."""
 
     data: PretrainData
-    """Where the videos are."""
+    """Training videos."""
     init: str | None = None
-    """Model to go on from: folder of a model or run, weights file, or owner/name on the Hub; null: random."""
+    """Model to start from: folder of a model or run, weights file, or owner/name on the Hub; null: random weights."""
     model: NetworkConfig = field(default_factory=NetworkConfig)
-    """Which model; with init, preset and overrides must agree with what init is."""
+    """Model; with init, preset and overrides must agree with it."""
     decoder_init: Literal["xavier", "lookup"] = "xavier"
-    """Decoder without init: xavier as published; lookup attends to near visible tokens from the start."""
+    """Decoder initialization if init is null: xavier, as published; lookup attends to nearby visible tokens from the
+    start."""
     clip: ClipConfig = field(default_factory=ClipConfig)
-    """Which frames of a video."""
+    """Frame sampling."""
     mask: MaskConfig = field(default_factory=MaskConfig)
-    """Which tokens are hidden."""
+    """Masking."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """Which part of a frame."""
+    """Cropping and augmentation."""
     optim: OptimConfig = field(
         default_factory=lambda: OptimConfig(base_lr=1.5e-4, min_lr=1e-5, betas=(0.9, 0.95), weight_decay=0.05)
     )
-    """AdamW."""
+    """Optimizer."""
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(epochs=800, warmup_fraction=0.05))
-    """How long."""
+    """Length of the run and learning rate schedule."""
     loop: LoopConfig = field(default_factory=LoopConfig)
-    """Batches, devices, checkpoints."""
+    """Batch size, device, precision, workers, checkpoints and logging."""
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
-    """How several processes share the work."""
+    """Training on several processes."""
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
-    """What is measured beside the loss, on videos that are held out."""
+    """Measurements on held-out videos, in addition to the loss."""
 
 
 @dataclass(frozen=True)
 class FinetuneRecipe:
-    """A fine-tuning run."""
+    """Fine-tuning run."""
 
     data: FinetuneData
-    """Where the labelled videos are."""
+    """Labelled videos."""
     init: str | None = None
-    """Model to start from: folder of a model or run, weights file, owner/name on the Hub, default; null: random."""
+    """Model to start from: folder of a model or run, weights file, owner/name on the Hub, or default (the shipped
+    model); null: random weights."""
     model: NetworkConfig = field(default_factory=NetworkConfig)
-    """Which model; with init, preset and overrides must agree with what init is."""
+    """Model; with init, preset and overrides must agree with it."""
     head: HeadConfig = field(default_factory=HeadConfig)
-    """The classifier's own settings."""
+    """Classifier settings."""
     lora: LoraConfig = field(default_factory=LoraConfig)
-    """Adapters in place of training all weights."""
+    """Low-rank adapters (LoRA) instead of training all weights; needs videomae[lora]."""
     speed: float = 1.0
-    """How many times fewer operations a clip takes in training, at least 1: blocks merge tokens that are alike."""
+    """Factor by which merging similar tokens reduces the operations of a clip in training; 1: no merging."""
     clip: ClipConfig = field(default_factory=ClipConfig)
-    """Which frames of a video."""
+    """Frame sampling."""
     augment: AugmentConfig = field(default_factory=lambda: AugmentConfig(crop="resized", flip=True))
-    """Which part of a frame."""
+    """Cropping and augmentation."""
     mix: MixConfig = field(default_factory=MixConfig)
-    """Mixup and cutmix."""
+    """Mixup and CutMix."""
     optim: OptimConfig = field(
         default_factory=lambda: OptimConfig(base_lr=1e-3, min_lr=1e-6, betas=(0.9, 0.999), layer_decay=0.75)
     )
-    """AdamW."""
+    """Optimizer."""
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(epochs=30, warmup_fraction=0.1))
-    """How long."""
+    """Length of the run and learning rate schedule."""
     loop: LoopConfig = field(default_factory=LoopConfig)
-    """Batches, devices, checkpoints."""
+    """Batch size, device, precision, workers, checkpoints and logging."""
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
-    """How several processes share the work."""
+    """Training on several processes."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
-    """When the validation videos are evaluated during training; the best weights are kept then."""
+    """When to evaluate on the validation videos during training; the best weights are then kept."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    """How the videos of data.test, or the validation videos, are evaluated after the last step."""
+    """Evaluation after the last step, on data.test or else on the validation videos."""
 
     def __post_init__(self) -> None:
         """Check the range."""

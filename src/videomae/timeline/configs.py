@@ -16,21 +16,21 @@ class TimelineConfig:
     """How windows lie in a video, and what of their scores makes an event."""
 
     window: float | None = None
-    """Length of a window, seconds, over which the model's frames are spread; null: the model's own sampling."""
+    """Window length in seconds, over which the model's frames are spread; null: the model's own sampling."""
     step: float | None = None
-    """Seconds from the start of a window to that of the next; null: half a window."""
+    """Seconds from the start of one window to the next; null: half a window."""
     smooth: float | None = None
-    """Seconds over which scores are averaged, centred; 0: not at all; null: three windows."""
+    """Seconds over which scores are averaged, centred; 0: no smoothing; null: three windows."""
     high: float | None = None
-    """An event begins and ends at this score, in (0, 1]; null: 0.5, or each label's own threshold where there are."""
+    """Score at which an event begins and ends, in (0, 1]; null: 0.5, or each label's own threshold if it has one."""
     low: float | None = None
-    """A dip below high that stays at or above this does not end an event, in (0, high]; null: 0.8 of high."""
+    """A dip below high that stays at or above this, in (0, high], does not end an event; null: 0.8 times high."""
     min_seconds: float = 0.0
-    """Events that are shorter are left out."""
+    """Events shorter than this many seconds are dropped."""
     merge_seconds: float = 0.0
-    """Events of one label with at most this much time between them are one."""
+    """Events of the same label with a gap of at most this many seconds are merged."""
     batch_size: int = 8
-    """Windows that go through the model together."""
+    """Windows per forward pass."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

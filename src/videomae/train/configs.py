@@ -9,14 +9,14 @@ from videomae.errors import ConfigError
 
 @dataclass(frozen=True)
 class PlanConfig:
-    """What a dry run is told besides the recipe."""
+    """Settings of a dry run."""
 
     rate: float | None = None
-    """Clips a second of all processes together, for the duration; docs/performance.md has measured ones."""
+    """Clips per second over all processes, to estimate the duration; docs/performance.md has measured rates."""
     num_videos: int | None = None
-    """Training videos, where there are none here yet; null: those of data.train."""
+    """Number of training videos, if they are not on this machine yet; null: those of data.train."""
     processes: int = 1
-    """Devices that share a step."""
+    """Number of devices that share a step."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

@@ -30,16 +30,16 @@ class ClipConfig:
     """How many frames a clip has and how they lie in the video."""
 
     num_frames: int = 16
-    """T, frames of a clip."""
+    """Frames per clip (T)."""
     stride: int = 4
-    """Distance of neighbouring frames of a dense clip, in frames of the video; segment clips do not use it."""
+    """Distance between consecutive frames of a dense clip, in frames of the video; ignored for segment clips."""
     kind: Literal["dense", "segment", "original"] = "dense"
     """dense: frames `stride` apart; segment: one frame from each of `num_frames` equal parts of the video; original:
-    the dense clips of the original VideoMAE's loaders, whose rules for windows and short videos are a frame off here
-    and there, for the published models."""
+    dense clips as in the original VideoMAE's data loaders, whose rules for windows and short videos are off by one
+    frame in some cases, for the published models."""
     fps: float | None = None
-    """Frames a second at which videos are read before anything else, so that videos of 15 and of 60 frames a second
-    give like clips; None: the frames of the file. `stride` then counts these frames."""
+    """Frame rate at which videos are read before sampling, so that videos with 15 and 60 frames per second give
+    similar clips; `stride` then counts these frames. null: the frames of the file."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
