@@ -138,10 +138,8 @@ def graphed_step(size: str, device: torch.device, *, scale: float, graphed: bool
         parts["update"](loss)
         return loss
 
-    while not graph.is_captured and not graph.said:
+    while not graph.is_captured:
         run()
-    if graph.said:
-        raise RuntimeError(graph.said[0])
     return Step(step.size, step.batch, step.flops, run, step.model, parts)
 
 

@@ -14,6 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from videomae.errors import RunError
+
 LossOf = Callable[..., tuple[Tensor, Tensor]]
 """From tensors on the device to a loss, 0-d, and to outputs that need all weights."""
 WARM_CALLS = 4  # compilation, the choice of kernels and the libraries' own memory come first
@@ -75,6 +77,9 @@ class StepGraph:
 
         Returns:
             The loss, 0-d.
+
+        Raises:
+            RunError: If the step does what no graph can hold; the GPU is in no state to go on in this process.
         """
         self._calls += 1
         if self._graph is not None and self._fits(inputs):
@@ -83,15 +88,9 @@ class StepGraph:
             return self._timed(inputs)
         if self._calls == WARM_CALLS + 1 and self._is_wanted:
             state = torch.cuda.get_rng_state()  # what the capture draws, the step draws once more
-            try:
-                self._capture(inputs)
-            except RuntimeError as error:
-                self._forget_gradients()
-                reason = str(error).partition("\n")[0]
-                self.said.append(f"CUDA graph: steps cannot be captured, and go on kernel by kernel ({reason})")
+            self._capture(inputs)
             torch.cuda.set_rng_state(state)
-            if self._graph is not None:
-                return self._replay(inputs)
+            return self._replay(inputs)
         return self._eager(inputs)
 
     def _eager(self, inputs: tuple[Tensor, ...]) -> Tensor:
@@ -113,8 +112,8 @@ class StepGraph:
         self._is_wanted = host >= HOST_BOUND * whole
         if self._is_wanted:
             self.said.append(
-                f"CUDA graph: the host takes {host:.0f} of a step's {whole:.0f} ms to start its kernels; from step "
-                f"{WARM_CALLS + 1} of this process on they are started at once"
+                f"CUDA graph: the host takes {host:.0f} ms of a step's {whole:.0f} ms to launch its kernels; from "
+                f"step {WARM_CALLS + 1} of this process, they are launched as one graph"
             )
         return loss
 
@@ -128,8 +127,15 @@ class StepGraph:
         self._forget_gradients()
         graph = torch.cuda.CUDAGraph()
         # Another thread of the run page-locks memory for the next batches meanwhile.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            loss = self._eager(still)
+        try:
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                loss = self._eager(still)
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise RunError(
+                f"the steps of this run cannot be captured as a CUDA graph ({reason}): resume with "
+                "--loop.cuda_graph false"
+            ) from error
         self._graph, self._inputs, self._loss = graph, still, loss
         self._gradients = [one.grad for one in self._parameters]
 
