@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -225,6 +226,19 @@ def test_workers_outlive_ctrl_c_so_that_a_run_can_end_in_order(finetuning: Finet
         found = list(in_steps(started, start_step=0, repeats=1))
     for one, other in zip(found, loader(finetuning, total=12), strict=True):
         assert_equal(one, other)
+
+
+def test_more_workers_than_processors_are_warned_of_in_one_line_of_our_own(
+    finetuning: FinetuningDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("videomae.engine.workers.num_processors", lambda: 2)
+    with pytest.warns(UserWarning, match="workers") as found:
+        train_loader(finetuning, batch_size=3, num_workers=200, seed=0, start_step=0, total_steps=1)
+    (said,) = (str(one.message) for one in found)
+    assert said.startswith("loop.workers is 200, but this process may use 2 processors: use loop.workers 2, unless ")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train_loader(finetuning, batch_size=3, num_workers=2, seed=0, start_step=0, total_steps=1)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from videomae.data.datasets import (
 )
 from videomae.data.procedural_source import ProceduralDataset
 from videomae.engine.seeding import numpy_generator
-from videomae.engine.workers import start_worker
+from videomae.engine.workers import start_worker, warned_of_many
 from videomae.errors import ConfigError
 
 TrainingDataset = PretrainingDataset | FinetuningDataset | ProceduralDataset
@@ -112,18 +112,19 @@ def train_loader(
     if repeats < 1:
         raise ConfigError(f"repeats is {repeats}; it must be at least 1, where 1 is one clip of each decoding")
     places = shard.places(batch_size)
-    return DataLoader(
-        _Groups(dataset, batch_size=batch_size, places=places, seed=seed, repeats=repeats, balanced=balanced),
-        sampler=range(start_step // repeats, -(-total_steps // repeats) if start_step < total_steps else 0),
-        batch_size=None,  # one item is one group: a worker reads all samples of a step
-        num_workers=num_workers,
-        worker_init_fn=start_worker if num_workers else None,
-        prefetch_factor=PREFETCH_GROUPS if num_workers else None,
-        pin_memory=torch.cuda.is_available(),
-        # A loader draws a seed for its workers when iteration starts. No draw here reads it; with a generator of
-        # its own, starting or resuming does not move the global random state, which dropout in the model uses.
-        generator=torch.Generator(),
-    )
+    with warned_of_many(num_workers, setting="loop.workers"):
+        return DataLoader(
+            _Groups(dataset, batch_size=batch_size, places=places, seed=seed, repeats=repeats, balanced=balanced),
+            sampler=range(start_step // repeats, -(-total_steps // repeats) if start_step < total_steps else 0),
+            batch_size=None,  # one item is one group: a worker reads all samples of a step
+            num_workers=num_workers,
+            worker_init_fn=start_worker if num_workers else None,
+            prefetch_factor=PREFETCH_GROUPS if num_workers else None,
+            pin_memory=torch.cuda.is_available(),
+            # A loader draws a seed for its workers when iteration starts. No draw here reads it; with a generator of
+            # its own, starting or resuming does not move the global random state, which dropout in the model uses.
+            generator=torch.Generator(),
+        )
 
 
 def in_steps(groups: Iterable[list[Batch]], *, start_step: int, repeats: int) -> Iterator[Batch]:

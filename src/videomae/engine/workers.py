@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 from torch.utils.data import DataLoader
 
 from videomae.engine.interrupt import SIGNALS
+from videomae.engine.jobs import num_processors
 from videomae.errors import RunError
 
 T_co = TypeVar("T_co", covariant=True)
@@ -29,6 +31,26 @@ def start_worker(worker_id: int) -> None:
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # blocked by running_workers until here
     sys.excepthook = _report
+
+
+@contextmanager
+def warned_of_many(num_workers: int, *, setting: str) -> Iterator[None]:
+    """Warn if there are more workers than processors, in one line instead of what DataLoader says in the block.
+
+    Args:
+        num_workers: Processes that read videos.
+        setting: What the user calls their number.
+    """
+    processors = num_processors()
+    if num_workers > processors:
+        warnings.warn(
+            f"{setting} is {num_workers}, but this process may use {processors} processors: use {setting} "
+            f"{processors}, unless reading waits for remote storage",
+            stacklevel=4,
+        )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+        yield
 
 
 def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

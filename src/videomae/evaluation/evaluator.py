@@ -25,7 +25,7 @@ from videomae.data.scan import scan_labelled
 from videomae.data.splits import measured_rows, rows_of_split
 from videomae.engine.precision import DeviceName, autocast
 from videomae.engine.progress import TrainingProgress
-from videomae.engine.workers import running_workers, start_worker
+from videomae.engine.workers import running_workers, start_worker, warned_of_many
 from videomae.errors import RunError, VideoReadError
 from videomae.evaluation.agreement import Agreement, Comparison
 from videomae.evaluation.classes import model_targets, problem_of_model
@@ -311,13 +311,14 @@ def _classify_all(
 ) -> dict[int, BadVideo]:
     """Take every video through the merger; returns those that could not be read, by number."""
     bad: dict[int, BadVideo] = {}
-    loader = DataLoader(
-        dataset,
-        batch_size=None,  # one item is one video, or some clips of it
-        num_workers=workers,
-        worker_init_fn=start_worker if workers else None,
-        generator=torch.Generator(),  # nothing is drawn; without it the loader would move the global random state
-    )
+    with warned_of_many(workers, setting="workers"):
+        loader = DataLoader(
+            dataset,
+            batch_size=None,  # one item is one video, or some clips of it
+            num_workers=workers,
+            worker_init_fn=start_worker if workers else None,
+            generator=torch.Generator(),  # nothing is drawn; without it the global random state would move
+        )
     total = len(dataset.manifest.rows)
     with running_workers(loader) as items:
         for position, item in enumerate(items):
