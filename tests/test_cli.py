@@ -296,7 +296,7 @@ def test_the_folder_alone_is_enough_and_the_chosen_recipe_is_told(
     few = ["--monitor.max_clips", "4", "--loop.device", "cpu"]
     assert main(["pretrain", *SMALL_RUN, str(labelled_folder), "--out", str(tmp_path / "pre"), *few]) == 0
     told, saved = capsys.readouterr().out, saved_recipe(PretrainRecipe, tmp_path / "pre")
-    assert "recipe: laptop, chosen for 6 videos on cpu (the encoder that ships" in told
+    assert "recipe: laptop, chosen for 6 videos on cpu (continues from the encoder that ships" in told
     assert "model: default, since none is named: 5.3 million parameters" in told
     assert (saved.data.train, saved.init) == (labelled_folder, "default")
     laptop = load_recipe(PretrainRecipe, "laptop", ["--data.train", "videos"])

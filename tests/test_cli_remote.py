@@ -42,7 +42,7 @@ def test_a_remote_folder_is_listed_as_a_local_one(bucket: Bucket, remote: str, l
             assert rows(found) == rows(scan(labelled_folder))
             assert str(found.root) == remote
     bucket.put("labelled/stray.mp4", b"x")
-    with pytest.raises(ManifestError, match=r"s3://videos/labelled/stray\.mp4 lies beside the class folders"):
+    with pytest.raises(ManifestError, match=r"s3://videos/labelled/stray\.mp4 lies next to the class folders"):
         scan_labelled(remote)
     with pytest.raises(ManifestError, match=r"s3://videos/nothing holds no video, at any depth"):
         scan_unlabelled("s3://videos/nothing")

@@ -143,7 +143,7 @@ def run_demo(out: Path, *, data: Path | None = None, seed: int = 0, overwrite: b
         unlabelled, labels = data, ["--data.train", str(data)]
     seeds = ["--loop.seed", str(seed)]
 
-    _say(f"1 of {1 + len(STARTS)}: the shipped model goes on pre-training without labels")
+    _say(f"1 of {1 + len(STARTS)}: the shipped model continues pre-training without labels")
     recipe = load_recipe(PretrainRecipe, "demo", ["--data.train", str(unlabelled), *seeds, *_shipped()])
     pretrained = pretrain(recipe, out=out / "pretrain", overwrite=overwrite)
     starts: dict[str, Sequence[str]] = {

@@ -96,7 +96,7 @@ def timeline(arguments: list[str]) -> int:
         more = f" and {len(files) - MAX_FILES} more" if len(files) > MAX_FILES else ""
         print(f"files: {', '.join(map(str, files[:MAX_FILES]))}{more}")
     if done.is_stopped:
-        print(f"stopped: what is done is written; --resume goes on, from {kept.folder}", file=sys.stderr)
+        print(f"stopped: what is done has been written; --resume continues, from {kept.folder}", file=sys.stderr)
         raise KeyboardInterrupt
     kept.remove()
     return EXIT_BAD_VIDEO if done.bad or any(one.fault for one in done.timelines) else 0

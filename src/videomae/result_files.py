@@ -46,7 +46,7 @@ def end_stopped(out: Path | None) -> NoReturn:
     Raises:
         KeyboardInterrupt: Always.
     """
-    goes_on = "; --resume goes on" if out is not None else ": with --out, --resume could go on"
+    goes_on = "; --resume continues" if out is not None else ": with --out, --resume could continue"
     print(f"stopped: what is done is told{goes_on}", file=sys.stderr)
     raise KeyboardInterrupt
 

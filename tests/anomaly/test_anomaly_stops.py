@@ -74,7 +74,10 @@ def test_a_fit_that_is_stopped_writes_no_detector_and_goes_on_to_the_same_one(
         stopped_after(16, patch)
         assert main(words) == 130
     said = capsys.readouterr().err
-    assert f"stopped: {out} is not written; what is measured is kept in {out}.parts, go on with --resume" in said
+    assert (
+        f"stopped: {out} was not written; what has been measured is kept in {out}.parts, continue with --resume"
+        in said
+    )
     assert not out.exists()
     with monkeypatch.context() as patch:
         counts = appended(patch)
@@ -99,7 +102,7 @@ def test_scores_that_are_stopped_are_complete_for_what_was_done_and_go_on(
     with monkeypatch.context() as patch:
         stopped_after(16, patch)
         assert main([*words, str(out)]) == 130
-    assert "stopped: what is done is told; --resume goes on" in capsys.readouterr().err
+    assert "stopped: what is done is told; --resume continues" in capsys.readouterr().err
     first, second = json.loads(out.read_text())["videos"]
     expected = json.loads(whole.read_text())["videos"]
     assert first == expected[0]

@@ -113,7 +113,7 @@ def test_a_name_that_is_not_unicode_is_listed_hashed_and_split(tmp_path: Path) -
         (["1.mp4"], scan_labelled, r"holds only videos, such as 1\.mp4: make one subfolder"),
         (["a/1.mp4"], scan_labelled, "has one class folder, a; .* needs at least two: add another"),
         (["a/1.mp4", "b/notes.txt"], scan_labelled, "class folder .*b holds no video .*: add videos or remove"),
-        (["a/1.mp4", "b/2.mp4", "c.mp4"], scan_labelled, r"c\.mp4 lies beside the class folders, .*: move it"),
+        (["a/1.mp4", "b/2.mp4", "c.mp4"], scan_labelled, r"c\.mp4 lies next to the class folders, .*: move it"),
         (["train/a/1.mp4", "test/a/2.mp4"], scan_labelled, "test, train, which are parts of a data set, not classes"),
         (["Train/a/1.mp4"], scan_labelled, "subfolders Train, which are parts of a data set"),
     ],

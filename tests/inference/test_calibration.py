@@ -68,8 +68,8 @@ def test_predict_in_int8_tells_what_rounding_changes_and_does_little(
     told = capsys.readouterr()
     apart = np.abs(probabilities(told.out) - expected)
     assert 0 < apart.max() < 0.05
-    assert "int8 beside fp32, on 8 clips: scores at most 0." in told.err
-    assert "apart, the first class the same in 8; videomae evaluate measures" in told.err
+    assert "int8 compared with fp32, on 8 clips: scores differ by at most 0." in told.err
+    assert "apart, same top class in 8; videomae evaluate measures" in told.err
 
 
 @exactly
@@ -131,7 +131,7 @@ def test_features_are_those_of_torch_and_the_table_names_the_backend(
     assert apart < (1e-5 if precision == "fp32" else 0.1)
     assert b"openvino" in b"".join(tables["openvino"].schema.metadata.values())
     assert b"openvino" not in b"".join(tables["torch"].schema.metadata.values())
-    assert ("int8 beside fp32" in capsys.readouterr().out) is (precision == "int8")
+    assert ("int8 compared with fp32" in capsys.readouterr().out) is (precision == "int8")
 
 
 @exactly

@@ -89,8 +89,8 @@ def test_the_certificate_is_of_the_vectors_in_both_precisions(encoder_folder: Pa
     assert one.num_windows == NUM_WINDOWS
     assert 0.95 < one.lowest < one.plain < 1.0
     assert one.line() == (
-        f"int8 beside fp32, on 8 windows: cosine {one.plain:.5f} at the lowest, without the mean of the windows "
-        f"{one.lowest:.5f}"
+        f"int8 compared with fp32, on 8 windows: cosine {one.plain:.5f} at the lowest, without the mean of the "
+        f"windows {one.lowest:.5f}"
     )
 
 
@@ -114,7 +114,9 @@ def test_int8_features_are_written_with_their_certificate_printed(
     exact, rounded = vectors["fp32"], vectors["int8"]
     cosines = (exact * rounded).sum(axis=1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(rounded, axis=1)
     assert 0.99 < cosines.min() < 1.0
-    lines = [one for one in capsys.readouterr().out.splitlines() if one.startswith("int8 beside fp32, on 8 windows")]
+    lines = [
+        one for one in capsys.readouterr().out.splitlines() if one.startswith("int8 compared with fp32, on 8 windows")
+    ]
     assert len(lines) == 1
 
 
@@ -127,7 +129,7 @@ def test_vectors_below_the_bound_are_refused_before_anything_is_written_unless_f
         command = [*words, "--out", str(tmp_path / name), "--min_cosine"]
         assert main([*command, "1"]) == 2
         printed = capsys.readouterr()
-        assert "int8 beside fp32" in printed.out
+        assert "int8 compared with fp32" in printed.out
         assert "which is below 1: use --precision fp32, or --min_cosine 0" in printed.err
         assert list(tmp_path.iterdir()) == []
         assert main([*command, "0"]) == 0

@@ -93,7 +93,7 @@ def test_missing_processor_is_assumed_aloud(tmp_path: Path) -> None:
     saved(VideoMAEForVideoClassification, tmp_path)
     (tmp_path / "preprocessor_config.json").unlink()
     with pytest.warns(
-        UserWarning, match=r"has no preprocessor_config\.json beside it: assuming .* 32x32 and ImageNet's"
+        UserWarning, match=r"has no preprocessor_config\.json next to it: assuming .* 32x32 and ImageNet's"
     ):
         loaded = load_trained(VideoMAEForVideoClassification, tmp_path, device="cpu")
     assert loaded.processor.crop_size == {"height": 32, "width": 32}

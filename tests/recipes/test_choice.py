@@ -35,5 +35,5 @@ def test_every_chosen_recipe_exists_for_both_kinds_and_those_for_a_cpu_have_a_bo
 
 def test_the_choice_is_told_with_its_reason_and_how_to_take_another() -> None:
     line = choice_line(PretrainRecipe, choose_recipe("cpu", num_videos=16), "cpu", num_videos=16)
-    assert line.startswith("recipe: laptop, chosen for 16 videos on cpu (the encoder that ships")
+    assert line.startswith("recipe: laptop, chosen for 16 videos on cpu (continues from the encoder that ships")
     assert line.endswith(", tiny, ucf101_base, v2_base, v2_giant, v2_huge, v2_large, or a YAML file")

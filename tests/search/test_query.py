@@ -142,7 +142,9 @@ def test_an_unfinished_index_is_searched_as_far_as_it_is(table: Path, tmp_path: 
     unfinished = tmp_path / "half.parquet"
     parts_folder(unfinished).mkdir()
     shutil.copy(table, parts_folder(unfinished) / "00000001.parquet")
-    with pytest.warns(UserWarning, match=r"half\.parquet is unfinished: searching what is done; go on with --resume"):
+    with pytest.warns(
+        UserWarning, match=r"half\.parquet is unfinished: searching what is done; continue with --resume"
+    ):
         assert len(open_index([unfinished]).vectors) == len(open_index([table]).vectors)
 
 

@@ -140,7 +140,7 @@ def test_ctrl_c_leaves_complete_results_and_resume_goes_on_to_the_same_bits(
     with monkeypatch.context() as patch:
         stopped_after(10, patch)
         assert main([*command, str(out)]) == 130
-    assert "stopped: what is done is written; --resume goes on" in capsys.readouterr().err
+    assert "stopped: what is done has been written; --resume continues" in capsys.readouterr().err
     first, second = events(out)
     assert first == events(whole)[0]
     assert second["fault"] == STOPPED

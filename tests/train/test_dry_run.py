@@ -21,7 +21,7 @@ def test_the_published_base_run_is_told_as_published() -> None:
     assert lines[0] == "dry run: nothing is trained or written"
     assert "parameters: 94,210,944" in lines
     assert "steps: 93,600, 800 epochs of 240,000 videos, 191,692,800 clips" in lines
-    assert "global batch: 2048 clips a step, 8 processes of 256, 64 at once in 4 parts" in lines
+    assert "global batch: 2048 clips a step, 8 processes of 256, 64 per forward pass in 4 parts" in lines
     assert any(
         line.startswith("learning rate: 0.0012 at its peak (optim.base_lr 0.00015 x 2048 / 256)") for line in lines
     )

@@ -56,7 +56,7 @@ def test_all_folds_are_trained_and_judged_together_and_a_killed_run_goes_on(
         assert set(own.rows) <= set(result.evaluation.rows)
         assert load_recipe(FinetuneRecipe, out / f"fold-{fold}" / "recipe.yaml").data.fold == fold
     assert load_evaluation(out / "evaluation.json") == result.evaluation
-    with pytest.raises(RunError, match="holds a run: give --resume to go on, --overwrite to replace it"):
+    with pytest.raises(RunError, match="holds a run: give --resume to continue, --overwrite to replace it"):
         finetune(recipe, out=out)
     shutil.rmtree(out / "fold-3")
     shutil.rmtree(out / "fold-2" / "model")

@@ -57,9 +57,7 @@ def test_torchcodec_that_does_not_load_is_an_error_that_names_torch(
     (tmp_path / "torchcodec" / "__init__.py").write_text(text, encoding="utf-8")
     monkeypatch.delitem(sys.modules, "torchcodec")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(
-        ConfigError, match=r"does not load beside torch \d.* \(Could not load libtorchcodec\.\): pip "
-    ):
+    with pytest.raises(ConfigError, match=r"does not load with torch \d.* \(Could not load libtorchcodec\.\): pip "):
         check_decoder("torchcodec")
 
 

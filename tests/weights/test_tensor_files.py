@@ -154,7 +154,7 @@ def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
 
 def test_a_large_pickle_beside_the_tensors_is_refused(tmp_path: Path) -> None:
     torch.save({"model": STATE, "log": list(range(10**6, 4 * 10**6))}, tmp_path / "x.pth")
-    with pytest.raises(WeightsError, match="has a pickle of more than 6291456 bytes beside its tensors: refused"):
+    with pytest.raises(WeightsError, match="has a pickle of more than 6291456 bytes besides its tensors: refused"):
         read_tensors([tmp_path / "x.pth"])
 
 
@@ -211,7 +211,7 @@ def test_an_index_leads_nowhere_else(tmp_path: Path, name: object) -> None:
     (tmp_path / "i.json").write_text(
         json.dumps({"weight_map": {"a": "fine.safetensors", "b": name}}), encoding="utf-8"
     )
-    with pytest.raises(WeightsError, match="a shard must lie beside its index"):
+    with pytest.raises(WeightsError, match="a shard must be next to its index"):
         read_index(tmp_path / "i.json")
     assert not is_plain_name(name)
 

@@ -22,7 +22,7 @@ from videomae.inference.loaded import LoadedModel, weights_digest
 from videomae.model.pretraining import VideoMAEForPreTraining
 from videomae.timeline.scan_progress import ScanProgress
 
-STOPPED = "stopped before the end; --resume goes on from here"
+STOPPED = "stopped before the end; --resume continues from here"
 TIMES = 2  # start and end, which stand before the feature in a row
 
 

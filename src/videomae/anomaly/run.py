@@ -131,7 +131,8 @@ def fit_anomaly(
                 bad.append(BadVideo(item.path, item.fault))
     except KeyboardInterrupt:
         warnings.warn(
-            f"stopped: {output} is not written; what is measured is kept in {kept.folder}, go on with --resume",
+            f"stopped: {output} was not written; what has been measured is kept in {kept.folder}, continue with "
+            "--resume",
             UserWarning,
             stacklevel=2,
         )

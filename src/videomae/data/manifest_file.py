@@ -250,7 +250,7 @@ def _read_parquet(path: Path) -> Table:
             raise ValueError("no list of names")
     except ValueError:
         key = CLASSES_KEY.decode()
-        raise ManifestError(f"{path} has metadata {key} that is no JSON list of class names: mend it") from None
+        raise ManifestError(f"{path} has metadata {key} that is no JSON list of class names: fix it") from None
     return Table(path, names, rows, tuple(classes))
 
 

@@ -187,7 +187,7 @@ def _check_classes(folder: Path, class_folders: list[Path], *, stray: list[str],
         raise ManifestError(f"{folder} holds {found}: make one subfolder of videos for each class")
     if stray:
         raise ManifestError(
-            f"{folder / stray[0]} lies beside the class folders, so it has no label: move it into one of them"
+            f"{folder / stray[0]} lies next to the class folders, so it has no label: move it into one of them"
         )
     names = [path.name for path in class_folders]
     if SPLIT_NAMES.issuperset(name.lower() for name in names):

@@ -1,4 +1,4 @@
-"""How much of a run's time is spent waiting for data, and what would mend it.
+"""How much of a run's time is spent waiting for data, and what would help.
 
 On a GPU what counts is the time in which the GPU has nothing to do: the host is ahead of it, and may wait for a batch
 while an earlier step is still being computed. Elsewhere it is the time in which the host waits.
@@ -116,11 +116,11 @@ class DataWait:
         processors = max(num_processors() // int(os.environ.get("LOCAL_WORLD_SIZE") or 1), 1)  # of each process
         remedies = []
         if needed is not None and needed <= processors:
-            remedies.append(f"--loop.workers {needed} in place of {self._workers} would mend it")
+            remedies.append(f"--loop.workers {needed} in place of {self._workers} would help")
         if self._command is not None:
             remedies.append(f"videos that are quicker to read are made by: {self._command}")
         if not remedies:
-            remedies.append(f"more processors would mend it; there are {processors}, for {self._workers} workers")
+            remedies.append(f"more processors would help; there are {processors}, for {self._workers} workers")
         return [f"{share:.0%} of the time goes into waiting for videos: {'; or '.join(remedies)}"]
 
     def _settled_share(self) -> float | None:

@@ -38,8 +38,8 @@ class Certificate(NamedTuple):
     def line(self) -> str:
         """Return it as text."""
         return (
-            f"int8 beside fp32, on {self.num_windows} windows: cosine {self.plain:.5f} at the lowest, without the "
-            f"mean of the windows {self.lowest:.5f}"
+            f"int8 compared with fp32, on {self.num_windows} windows: cosine {self.plain:.5f} at the lowest, without "
+            f"the mean of the windows {self.lowest:.5f}"
         )
 
 

@@ -163,7 +163,8 @@ def write_feature_table(
                 bad += work.bad
     except KeyboardInterrupt:
         warnings.warn(
-            f"stopped: {len(parts.finished)} of {len(paths)} videos are kept in {parts.folder}; go on with --resume",
+            f"stopped: {len(parts.finished)} of {len(paths)} videos are kept in {parts.folder}; "
+            "continue with --resume",
             UserWarning,
             stacklevel=2,
         )

@@ -78,7 +78,7 @@ class TableParts:
         self._base: Path | None = None
         if not resume and (any(self.parts()) or any(self.folder.glob(f"{UNFINISHED}/*.parquet"))):
             raise ConfigError(
-                f"{self.folder} holds an unfinished {output.name}: give --resume to go on with it, or delete it"
+                f"{self.folder} holds an unfinished {output.name}: give --resume to continue it, or delete it"
             )
         if resume:
             self._take_up()

@@ -153,8 +153,8 @@ class KeptRows:
         for name, value in json.loads(json.dumps(settings)).items():
             if found.get(name) != value:
                 raise RunError(
-                    f"{self.folder} was begun with another {name} ({found.get(name)}, now {value}): go on with the "
-                    "same, or leave out --resume to begin anew"
+                    f"{self.folder} was begun with another {name} ({found.get(name)}, now {value}): continue with "
+                    "the same, or leave out --resume to begin anew"
                 )
 
     def _cannot_write(self, error: OSError) -> RunError:

@@ -71,7 +71,7 @@ def load_trained(
     clip: ClipConfig | None = None,
     device: DeviceName = "auto",
 ) -> LoadedModel[Loaded]:
-    """Load a model and what lies beside it; no part of it is randomly initialized.
+    """Load a model and the files next to it; no part of it is randomly initialized.
 
     Args:
         cls: The model class. The bare encoder is taken out of any model.
@@ -143,7 +143,7 @@ def _stored_processor(model: VideoMAEPreTrainedModel, name: str) -> VideoMAEImag
     processor = default_processor(model.config)
     assert processor is not None  # check_clip has refused models that take no RGB
     warnings.warn(
-        f"{name} has no {PROCESSOR_FILE} beside it: assuming that of the published models, a center crop of "
+        f"{name} has no {PROCESSOR_FILE} next to it: assuming that of the published models, a center crop of "
         f"{processor.crop_size['height']}x{processor.crop_size['width']} and ImageNet's mean and std",
         UserWarning,
         stacklevel=4,

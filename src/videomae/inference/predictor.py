@@ -188,9 +188,9 @@ class Predictor:
             )
         )
         apart = float((exact - found).abs().max())
-        line = f"int8 beside fp32, on {len(exact)} clips: scores at most {apart:.2g} apart"
+        line = f"int8 compared with fp32, on {len(exact)} clips: scores differ by at most {apart:.2g}"
         if self.activation == "softmax":
-            line += f", the first class the same in {int((exact.argmax(1) == found.argmax(1)).sum())}"
+            line += f", same top class in {int((exact.argmax(1) == found.argmax(1)).sum())}"
         return line
 
     @overload

@@ -26,9 +26,12 @@ class Choice:
 # and HMDB51 have some thousands.
 CHOICES = (
     Choice("one-gpu", ("cuda",), 5_000, "a GPU and thousands of videos train the small model"),
-    Choice("small-data", ("cuda",), 0, "a GPU and up to some thousand videos"),
+    Choice("small-data", ("cuda",), 0, "a GPU and up to a few thousand videos"),
     Choice(
-        "laptop", ("mps", "cpu"), 0, "the encoder that ships with the package goes on, some ten minutes on two cores"
+        "laptop",
+        ("mps", "cpu"),
+        0,
+        "continues from the encoder that ships with the package, about ten minutes on two cores",
     ),
 )
 

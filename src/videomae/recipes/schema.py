@@ -253,7 +253,7 @@ def read_recipe_file(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"recipe {path} cannot be read ({' '.join(str(error).split())}): mend the file") from None
+        raise ConfigError(f"recipe {path} cannot be read ({' '.join(str(error).split())}): fix the file") from None
     if not isinstance(values, dict):
         raise ConfigError(f"recipe {path} holds no settings by name: write them as in a packaged recipe")
     return values

@@ -46,7 +46,7 @@ def check_report_folder(folder: Path) -> None:
         ConfigError: If the folder is a file, or neither it nor a folder that it could be made in is there.
     """
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"report {folder} is a file: give a folder for report.html and what lies beside it")
+        raise ConfigError(f"report {folder} is a file: give a folder for report.html and the files next to it")
     place = folder if folder.exists() else folder.parent
     if not place.is_dir() or not os.access(place, os.W_OK):
         raise ConfigError(f"report {folder} cannot be made: {place} is no folder that can be written to")

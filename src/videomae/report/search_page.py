@@ -97,7 +97,9 @@ def write_copies_page(path: Path, result: DedupeResult) -> None:
     if len(result.pairs) > MAX_PAIRS:
         blocks.append(Text(f"The surest {MAX_PAIRS} of {len(result.pairs)} pairs; a .json file has all."))
     if result.is_stopped:
-        blocks.insert(0, Text("Stopped before all videos were read and compared: --resume goes on.", is_warning=True))
+        blocks.insert(
+            0, Text("Stopped before all videos were read and compared: --resume continues.", is_warning=True)
+        )
     rows = [(one.path, one.reason) for one in result.bad]
     sections = [Section("Copies", blocks)]
     if rows:

@@ -134,7 +134,7 @@ def _files(table: Path) -> list[Path]:
         )
     if folder != table:
         warnings.warn(
-            f"{table} is unfinished: searching what is done; go on with --resume", UserWarning, stacklevel=3
+            f"{table} is unfinished: searching what is done; continue with --resume", UserWarning, stacklevel=3
         )
     return files
 

@@ -29,7 +29,7 @@ from videomae.video.opening import Reader
 
 STRIP_FRAMES = 24  # small frames side by side on the page
 STRIP_HEIGHT = 72  # pixels
-STOPPED = "stopped before the end; --resume goes on from here"
+STOPPED = "stopped before the end; --resume continues from here"
 
 
 @dataclass

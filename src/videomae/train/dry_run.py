@@ -144,7 +144,7 @@ def _batch_line(recipe: PretrainRecipe | FinetuneRecipe, plan: StepPlan, process
     share = -(-plan.batch_size // processes)
     at_once = _clips_at_once(recipe, plan, processes)
     each = f"{processes} processes of {share}" if processes > 1 else "one process"
-    parts = f", {at_once} at once in {-(-share // at_once)} parts" if at_once < share else ""
+    parts = f", {at_once} per forward pass in {-(-share // at_once)} parts" if at_once < share else ""
     return f"global batch: {plan.batch_size} clips a step, {each}{parts}"
 
 

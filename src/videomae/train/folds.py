@@ -48,7 +48,7 @@ def open_folds(recipe: FinetuneRecipe, out: Path, *, overwrite: bool, resume: bo
     if out.exists() and not is_run and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} holds other files: give another folder with --out")
     if is_run and not (overwrite or resume):
-        raise RunError(f"{out} holds a run: give --resume to go on, --overwrite to replace it, or another --out")
+        raise RunError(f"{out} holds a run: give --resume to continue, --overwrite to replace it, or another --out")
     if is_run and overwrite:
         if not any(out.glob(FOLD_FOLDERS)) and (out / "checkpoints").exists():
             raise RunError(f"{out} holds a run without folds: delete it, or give another folder with --out")

@@ -283,5 +283,5 @@ def _check_device(saved: PretrainRecipe | FinetuneRecipe, out: Path) -> None:
     except ConfigError:
         raise CheckpointError(
             f"{out} has been computed on {saved.loop.device}, which torch does not find here: give --loop.device cpu "
-            "or another that is here to go on with it; later losses then differ from the uninterrupted run's"
+            "or another that is here to continue with it; later losses then differ from the uninterrupted run's"
         ) from None

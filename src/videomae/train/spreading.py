@@ -104,7 +104,7 @@ def spread_lines(ranks: Ranks, recipe: PretrainRecipe | FinetuneRecipe) -> list[
     if ranks.world_size > 1:
         lines.append(f"processes: {ranks.world_size}, parallel.kind {recipe.parallel.kind}")
     if recipe.loop.micro_batch is not None:
-        lines.append(f"at most {recipe.loop.micro_batch} clips at once in a process, gradients summed")
+        lines.append(f"at most {recipe.loop.micro_batch} clips per forward pass in a process, gradients accumulated")
     return lines
 
 

@@ -54,7 +54,7 @@ def torchcodec_decoders() -> Any:
     except (RuntimeError, OSError) as error:  # what its libraries lack, on dozens of lines
         torch = importlib.import_module("torch")
         raise ConfigError(
-            f"the decoder torchcodec does not load beside torch {torch.__version__} "
+            f"the decoder torchcodec does not load with torch {torch.__version__} "
             f"({str(error).strip().partition(chr(10))[0]}): {HOW_TO_INSTALL}"
         ) from None
 

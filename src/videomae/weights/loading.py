@@ -105,7 +105,7 @@ def load_pretrained(cls: type[Model], source: str | os.PathLike[str], arguments:
         arguments: Options and fields of the configuration.
 
     Returns:
-        The model in eval mode, what happened to every tensor, and what lies beside its files.
+        The model in eval mode, what happened to every tensor, and what else lies next to its files.
 
     Raises:
         WeightsError: If there is nothing to load, or what there is is damaged or does not fit.

@@ -96,7 +96,7 @@ def read_index(path: Path) -> dict[str, str]:
         raise WeightsError(f"{path} has no weight_map: it is no index of shards")
     for name in table.values():
         if not is_plain_name(name):
-            raise WeightsError(f"{path} names the shard {str(name)[:80]!r}: a shard must lie beside its index")
+            raise WeightsError(f"{path} names the shard {str(name)[:80]!r}: a shard must be next to its index")
     return table
 
 
@@ -160,7 +160,7 @@ def _check_zip(path: Path, size: int) -> None:
     if not any(entry.filename.endswith("data.pkl") for entry in entries):
         raise WeightsError(f"{path} is a zip archive, but not one that torch.save wrote")
     if max(entry.file_size for entry in entries if entry.filename.endswith(".pkl")) > MAX_PICKLE_BYTES:
-        raise WeightsError(f"{path} has a pickle of more than {MAX_PICKLE_BYTES} bytes beside its tensors: refused")
+        raise WeightsError(f"{path} has a pickle of more than {MAX_PICKLE_BYTES} bytes besides its tensors: refused")
 
 
 def _load_pickled(path: Path, *, mapped: bool) -> object:
