@@ -61,8 +61,8 @@ def test_more_than_a_tenth_is_said_once_with_what_mends_it() -> None:
     run = Run(workers=2)
     run.steps(1000, waiting=0.5, computing=0.5)
     (line,) = run.said
-    assert line.startswith("50% of the time goes into waiting for videos: --loop.workers 4 in place of 2 would help")
-    assert line.endswith(" it; or videos that are quicker to read are made by: videomae data prepare v p")
+    assert line.startswith("50% of the time is spent waiting for videos: --loop.workers 4 instead of 2 would help")
+    assert line.endswith("; or this writes videos that are faster to read: videomae data prepare v p")
     quiet = Run()
     quiet.steps(1000, waiting=0.09, computing=0.91)
     assert quiet.said == []
@@ -71,9 +71,9 @@ def test_more_than_a_tenth_is_said_once_with_what_mends_it() -> None:
 @pytest.mark.parametrize(
     ("workers", "command", "said"),
     [
-        (7, "videomae data prepare v p", ": videos that are quicker to read are made by: videomae data prepare v p"),
+        (7, "videomae data prepare v p", ": this writes videos that are faster to read: videomae data prepare v p"),
         (7, None, ": more processors would help; there are 8, for 7 workers"),
-        (0, None, ": --loop.workers 1 in place of 0 would help"),
+        (0, None, ": --loop.workers 1 instead of 0 would help"),
     ],
 )
 def test_only_what_can_mend_it_is_advised(workers: int, command: str | None, said: str) -> None:

@@ -30,7 +30,7 @@ def test_a_run_that_reads_in_turn_with_its_steps_shows_notes_and_says_that_it_wa
     assert len(shares) >= 5
     assert all(0.0 < share < 1.0 for share in shares)
     told = capsys.readouterr().err
-    assert told.count("of the time goes into waiting for videos: ") == 1
+    assert told.count("of the time is spent waiting for videos: ") == 1
     assert f"videomae data prepare {labelled_folder} {labelled_folder.name}-prepared" in told
     assert "waiting for data" in told
 

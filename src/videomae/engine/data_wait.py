@@ -116,12 +116,12 @@ class DataWait:
         processors = max(num_processors() // int(os.environ.get("LOCAL_WORLD_SIZE") or 1), 1)  # of each process
         remedies = []
         if needed is not None and needed <= processors:
-            remedies.append(f"--loop.workers {needed} in place of {self._workers} would help")
+            remedies.append(f"--loop.workers {needed} instead of {self._workers} would help")
         if self._command is not None:
-            remedies.append(f"videos that are quicker to read are made by: {self._command}")
+            remedies.append(f"this writes videos that are faster to read: {self._command}")
         if not remedies:
             remedies.append(f"more processors would help; there are {processors}, for {self._workers} workers")
-        return [f"{share:.0%} of the time goes into waiting for videos: {'; or '.join(remedies)}"]
+        return [f"{share:.0%} of the time is spent waiting for videos: {'; or '.join(remedies)}"]
 
     def _settled_share(self) -> float | None:
         return self.share if sum(step.seconds for step in self._steps) >= WINDOW_SECONDS / 2 else None
