@@ -56,6 +56,7 @@ LAYERS = {
     "presets": 1,
     "atomic": 1,
     "errors": 1,
+    "wording": 1,
 }
 MAX_LINES = 400
 MAX_MODEL_LINES = 2100  # of all files of model/: the network and nothing else

@@ -85,4 +85,4 @@ def test_training_takes_a_skip_list(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "bad.mp4" not in out.out + out.err
     (tmp_path / "skip.txt").write_text("other.mp4\n", encoding="utf-8")
     assert main([*command, "--overwrite", "--data.skip", str(tmp_path / "skip.txt")]) == 2
-    assert "names 1 videos that are not in" in capsys.readouterr().err
+    assert "names 1 video not in" in capsys.readouterr().err

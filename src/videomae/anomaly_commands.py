@@ -19,6 +19,7 @@ from videomae.command_options import (
     run_part,
 )
 from videomae.result_files import RESUME_HELP, check_page, check_resume, end_stopped, write_json
+from videomae.wording import counted
 
 if TYPE_CHECKING:
     from videomae.anomaly.run import VideoScores
@@ -60,8 +61,8 @@ def _anomaly_fit(arguments: list[str]) -> int:
     for one in bad:
         print(f"error: {one.reason}", file=sys.stderr)
     print(
-        f"{len(detector.calibration)} windows of {detector.num_videos} videos; unusual is a score above "
-        f"{detector.threshold:.3f}, as at most {config.false_alarms:g} of ordinary windows have"
+        f"{counted(len(detector.calibration), 'window')} of {counted(detector.num_videos, 'video')}; unusual is "
+        f"a score above {detector.threshold:.3f}, as at most {config.false_alarms:g} of ordinary windows have"
     )
     print(f"detector: {options.out}")
     return EXIT_SOME_FAILED if bad else 0

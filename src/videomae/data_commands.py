@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from videomae.command_options import COLLECTION_HELP, command_parser, parsed
+from videomae.wording import counted
 
 EXIT_FOUND = 1
 
@@ -25,7 +26,7 @@ def generate(arguments: list[str]) -> int:
     from videomae.data.generated import generate_videos
 
     kind, out = vars(options).pop("kind"), vars(options).pop("out")
-    print(f"{generate_videos(kind, out, GenerateConfig(**vars(options)))} videos: {out}")
+    print(f"{counted(generate_videos(kind, out, GenerateConfig(**vars(options))), 'video')}: {out}")
     return 0
 
 

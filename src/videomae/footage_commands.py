@@ -55,13 +55,13 @@ def timeline(arguments: list[str]) -> int:
     options = vars(parsed(parser, arguments))
 
     from videomae.inference.files import PLACEHOLDER, list_inputs
-    from videomae.report.page import counted
     from videomae.report.timeline_page import write_timeline_page
     from videomae.timeline.annotate import check_annotated
     from videomae.timeline.kept import kept_scores
     from videomae.timeline.run import run_timelines
     from videomae.timeline.scan_progress import ScanProgress
     from videomae.timeline.writers import WRITERS, check_outputs, write_outputs
+    from videomae.wording import counted
 
     writers = {**WRITERS, ".html": write_timeline_page}
     names, videos, annotated = options["out"], options["videos"], options["annotate"]

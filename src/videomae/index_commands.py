@@ -22,6 +22,7 @@ from videomae.command_options import (
     print_table,
 )
 from videomae.result_files import RESUME_HELP, check_page, check_resume, end_stopped, json_text, write_json
+from videomae.wording import counted
 
 
 def features(arguments: list[str]) -> int:
@@ -118,7 +119,7 @@ def features(arguments: list[str]) -> int:
     if result.finished:
         windows = sum(one.windows for one in result.finished)
         before = f", {result.num_before} of them before this call" if result.num_before else ""
-        print(f"{result.output}: {windows} windows of {len(result.finished)} videos{before}")
+        print(f"{result.output}: {counted(windows, 'window')} of {counted(len(result.finished), 'video')}{before}")
     return EXIT_SOME_FAILED if result.bad else 0
 
 

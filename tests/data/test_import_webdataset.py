@@ -151,7 +151,7 @@ def test_a_shard_that_was_cut_or_is_gone_later_is_an_unreadable_video(
     path.unlink()
     with pytest.raises(VideoReadError, match=r"s\.tar cannot be opened: no such file"):
         open_reader(row.source)
-    with pytest.raises(ManifestError, match="names 1 videos that are not there"):
+    with pytest.raises(ManifestError, match="names 1 missing video"):
         read_manifest(tmp_path / "m.csv", labelled=False)
 
 

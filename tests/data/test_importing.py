@@ -190,7 +190,7 @@ def test_hmdb51_leaves_out_what_its_split_does_not_use_and_says_so(tmp_path: Pat
     write(folder / "wave_test_split1.txt", "d.avi 0 \ne.avi 1 \n")
     write(folder / "wave_test_split2.txt", "d.avi 1 \ne.avi 1 \n")
     lines = import_manifest("hmdb51", folder, tmp_path / "m.csv", ImportConfig(videos=videos))
-    assert lines[1:] == ["2 classes, train 2, test 1", "1 videos are in neither part of split 1"]
+    assert lines[1:] == ["2 classes, train 2, test 1", "1 video in neither part of split 1"]
     assert rows(read_manifest(tmp_path / "m.csv", labelled=True)) == [
         ("a b_1.avi", "brush_hair", None, "train"),
         ("c.avi", "brush_hair", None, "test"),

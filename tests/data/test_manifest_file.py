@@ -149,7 +149,7 @@ FAULTS = {
     "too many values": ("path,label\n1.mp4,a,b\n", "line 2, has 3 values for 2 columns: put quotes around text"),
     "a column twice": ("path,label,path\n1.mp4,a,2.mp4\n", "has the column path twice: rename one"),
     "a row twice": ("path,label\n1.mp4,a\n1.mp4,b\n", r"has 1\.mp4 more than once: leave one row for each video"),
-    "a missing video": ("path,label\n9.mp4,a\n", r"names 1 videos that are not there, first 9\.mp4: paths are relat"),
+    "a missing video": ("path,label\n9.mp4,a\n", r"names 1 missing video, first 9\.mp4: paths are relat"),
     "no time": ("path,label,start\n1.mp4,a,1:20\n", "has start '1:20' and end '': they are seconds, at least 0, or"),
     "a time below 0": ("path,label,end\n1.mp4,a,-1\n", "has start '' and end '-1': they are seconds"),
     "an end before the start": ("path,label,start,end\n1.mp4,a,3,2\n", "ends at 2 s and starts at 3 s: end is after"),
@@ -231,7 +231,7 @@ def test_among_many_videos_of_a_folder_those_that_are_gone_or_links_to_nothing_a
     (tmp_path / "a/11.mp4").symlink_to(tmp_path / "a/12.mp4")
     file = tmp_path / "list.csv"
     file.write_text("path\n" + "".join(f"a/{number:02}.mp4\n" for number in range(30)))
-    with pytest.raises(ManifestError, match=r"names 2 videos that are not there, first a/07\.mp4"):
+    with pytest.raises(ManifestError, match=r"names 2 missing videos, first a/07\.mp4"):
         read_manifest(file, labelled=False)
     for name in ("07", "09"):
         (tmp_path / f"a/{name}.mp4").unlink(missing_ok=True)

@@ -41,7 +41,7 @@ def test_one_broken_video_of_twelve_is_counted_once_however_many_epochs() -> Non
         count.add(6, BAD)
         count.add(6, {})
     assert count.num_seen == 1200
-    assert count.summary() == ["1 videos could not be read and were skipped:", "  a.mp4: no video"]
+    assert count.summary() == ["skipped 1 video that could not be read:", "  a.mp4: no video"]
 
 
 def test_too_many_bad_videos_are_counted_once_each() -> None:
@@ -126,9 +126,7 @@ def test_a_resumed_run_keeps_the_total_and_may_skip_as_many_again() -> None:
     resumed.load_state(steps.state())
     resumed.add([skipped(3), skipped(4)])
     assert resumed.total == 4
-    assert resumed.summary() == [
-        "4 steps were skipped because loss or gradient was not finite; metrics.jsonl names them"
-    ]
+    assert resumed.summary() == ["skipped 4 steps because loss or gradient was not finite; metrics.jsonl names them"]
     assert SkippedSteps(2).summary() == []
 
 

@@ -208,7 +208,7 @@ def test_bad_video_is_named_and_left_out_and_the_others_stay_the_same(
     labels = np.array([row.label for row in result.rows])
     assert result.metrics == compute_metrics(probabilities(result), labels)
     assert result.choice.top1 == 1.0, "judged over the rows that are there"
-    assert "1 of 6 videos could not be read and are not counted:" in result.summary()
+    assert "1 of 6 videos could not be read, left out of the figures:" in result.summary()
     assert result.summary()[-1].startswith("  jump/0.mp4: ")
     assert result.metrics_dict()["num_bad_videos"] == 1
 

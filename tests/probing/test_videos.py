@@ -50,12 +50,12 @@ def test_a_list_of_another_order_and_with_more_columns_means_the_same(folder: Pa
 FAULTS = {
     "no label column": ("label", "kind", "has no column label: its first line names the columns"),
     "an empty group": ("left0,test", ",test", "line 2, has no group: fill it in, or leave the row out"),
-    "a missing video": ("left_0000.mp4", "gone.mp4", "names 1 videos that are not there, first left/gone.mp4"),
+    "a missing video": ("left_0000.mp4", "gone.mp4", "names 1 missing video, first left/gone.mp4"),
     "the same video twice": ("left_0001.mp4", "left_0000.mp4", "has left/left_0000.mp4 more than once"),
     "a path out of the folder": (
         "left/left_0000.mp4",
         "../left_0000.mp4",
-        "names 1 videos that are not there, first ../left_0000.mp4",
+        "names 1 missing video, first ../left_0000.mp4",
     ),
     "one class": (",right,", ",left,", "has one class, left: a probe needs at least two"),
     "a class in one group": ("right1", "right0", "class right of"),

@@ -68,7 +68,7 @@ def test_ctrl_c_while_reading_compares_what_was_read_and_resume_goes_on(
         patch.setattr(KeptRows, "finish", noted)
         assert main([*words, str(out)]) == 130
     said = capsys.readouterr().err
-    assert "stopped: comparing the 3 videos that were read; Ctrl-C again ends that" in said
+    assert "stopped: comparing the 3 videos read so far; Ctrl-C again ends that" in said
     assert "stopped: what is done is told; --resume continues" in said
     assert json.loads(out.read_text())["is_whole"] is False
     assert pairs(out) == [one for one in pairs(whole) if {one["one"], one["other"]} <= set(finished)]

@@ -87,7 +87,7 @@ def test_a_step_with_a_nan_gradient_and_a_finite_loss_changes_nothing_and_is_log
     assert load_record(folder).to_dict()["training"]["skipped_steps"] == 1
     output = capsys.readouterr()
     assert "step 4 is skipped: its loss or gradient is not finite" in output.err
-    assert "1 steps were skipped because loss or gradient was not finite" in output.out
+    assert "skipped 1 step because loss or gradient was not finite" in output.out
 
 
 def test_a_loss_that_is_not_finite_stays_out_of_the_curves(pretrain_recipe: Pretrain, tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def test_one_skip_list_serves_the_videos_of_all_three_settings(
     assert videos.test is not None
     assert [len(one.rows) for one in (videos.train, videos.val, videos.test)] == [5, 3, 3]
     skip.write_text("left/none.mp4\n")
-    with pytest.raises(ManifestError, match=r"names 1 videos that are not in .*labelled.* or .*val or .*test, first"):
+    with pytest.raises(ManifestError, match=r"names 1 video not in .*labelled.* or .*val or .*test, first"):
         labelled_videos(finetune_recipe(*words))
 
 

@@ -82,7 +82,7 @@ def test_a_bad_video_is_skipped_and_named(
     (tmp_path / "videos" / "left" / "broken.mp4").write_bytes(b"no video at all")
     recipe = pretrain_recipe("--data.train", str(tmp_path / "videos"), "--loop.max_bad_fraction", "0.5")
     folder = pretrain(recipe, out=tmp_path / "run")
-    assert "1 videos could not be read and were skipped:" in capsys.readouterr().out
+    assert "skipped 1 video that could not be read:" in capsys.readouterr().out
     left_out = load_record(folder).to_dict()["training"]["videos_left_out"]
     assert [Path(path).name for path in left_out] == ["broken.mp4"]
     assert min(record["clips"] for record in steps(tmp_path / "run")) == 1

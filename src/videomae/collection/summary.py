@@ -6,6 +6,7 @@ from rich.table import Table
 
 from videomae.collection.check import CheckResult
 from videomae.collection.findings import KINDS
+from videomae.wording import counted
 
 MAX_SHOWN = 20  # findings on the terminal; the files have all
 
@@ -33,7 +34,7 @@ def check_tables(result: CheckResult) -> list[Table]:
 
 def check_lines(result: CheckResult) -> list[str]:
     """Return the rest of the result as lines: videos, classes, reading rate, workers."""
-    lines = [f"{result.num_videos} videos in {result.source}; {len(result.skipped)} on the skip list"]
+    lines = [f"{counted(result.num_videos, 'video')} in {result.source}; {len(result.skipped)} on the skip list"]
     if result.against is not None:
         files, bad = result.num_against
         lines.append(f"compared with {files} files of {result.against}, of which {bad} cannot be read")

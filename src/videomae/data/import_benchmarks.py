@@ -19,6 +19,7 @@ from videomae.data.listed import (
 )
 from videomae.data.manifest_file import LABEL, SPLIT, read_table
 from videomae.errors import ConfigError, ManifestError
+from videomae.wording import counted
 
 KINETICS_COLUMNS = ("youtube_id", "time_start", "time_end")
 HMDB51_SPLITS = {"1": "train", "2": "test"}  # 0: not used in this split
@@ -135,7 +136,9 @@ def import_hmdb51(source: Path, config: ImportConfig) -> Collection:
             stem, suffix = name.strip().rpartition(".")[::2]
             video = tree.find(stem, suffix=f".{suffix}", hints=(label,))
             videos.append(ListedVideo(video, (label,), "", HMDB51_SPLITS[code]))
-    notes = (f"{num_unused} videos are in neither part of split {_split_number(config)}",) if num_unused else ()
+    notes = (
+        (f"{counted(num_unused, 'video')} in neither part of split {_split_number(config)}",) if num_unused else ()
+    )
     return Collection(videos, notes=notes)
 
 

@@ -41,6 +41,7 @@ from videomae.data.manifest_file import (
 from videomae.errors import ConfigError, ManifestError
 from videomae.video.addresses import is_remote, video_path
 from videomae.video.opening import is_there
+from videomae.wording import counted
 
 NUM_NAMED = 3  # missing files that are named
 
@@ -106,7 +107,7 @@ def import_manifest(kind: ImportKind, source: Path, out: Path, config: ImportCon
         )
         raise ManifestError(f"{what}{hint}")
     write_manifest(out, found._replace(videos=there))
-    lines = [f"{len(there)} videos: {out}", *_counts(there), *found.notes]
+    lines = [f"{counted(len(there), 'video')}: {out}", *_counts(there), *found.notes]
     if missing:
         lines.append(f"{len(missing)} of {len(found.videos)} videos are not there and left out, first {names}")
     return lines

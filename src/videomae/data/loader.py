@@ -39,6 +39,7 @@ from videomae.data.procedural_source import ProceduralDataset
 from videomae.engine.seeding import numpy_generator
 from videomae.engine.workers import start_worker, warned_of_many
 from videomae.errors import ConfigError
+from videomae.wording import counted
 
 TrainingDataset = PretrainingDataset | FinetuningDataset | ProceduralDataset
 PREFETCH_GROUPS = 2  # ready groups that each worker keeps: torch's own default, made visible
@@ -64,7 +65,7 @@ def steps_per_epoch(num_samples: int, *, batch_size: int, repeats: int = 1) -> i
         raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
     if num_samples < batch_size:
         raise ConfigError(
-            f"batch_size is {batch_size}, but the data set has only {num_samples} videos: "
+            f"batch_size is {batch_size}, but the data set has only {counted(num_samples, 'video')}: "
             f"use a batch_size of at most {num_samples}"
         )
     return num_samples // batch_size * repeats

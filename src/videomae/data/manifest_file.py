@@ -24,6 +24,7 @@ from videomae.data.remote_folder import content_of, is_remote_file, joined, open
 from videomae.errors import ManifestError
 from videomae.video.addresses import is_remote, video_path
 from videomae.video.opening import is_there, split_part
+from videomae.wording import counted
 
 LABELS_FILE = "labels.csv"
 MANIFEST_SUFFIXES = (".csv", ".parquet")
@@ -370,7 +371,7 @@ def _check_files(manifest: Manifest, rows: Mapping[str, VideoRow]) -> None:
         missing += [name for name in names if name not in there and not is_there(rows[name].path)]
     if missing:
         raise ManifestError(
-            f"{manifest.file} names {len(missing)} videos that are not there, first {min(missing)}: paths are "
+            f"{manifest.file} names {counted(len(missing), 'missing video')}, first {min(missing)}: paths are "
             f"relative to {manifest.root}"
         )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from videomae.atomic import write_text_atomic
 from videomae.data.manifest import Manifest, whole_video
 from videomae.errors import ManifestError
+from videomae.wording import counted
 
 
 def read_skip_list(path: Path) -> tuple[str, ...]:
@@ -67,7 +68,7 @@ def without_skipped(manifests: Sequence[Manifest], path: Path | None) -> list[Ma
     if unknown:
         places = " or ".join(str(manifest.name) for manifest in manifests)
         raise ManifestError(
-            f"the skip list {path} names {len(unknown)} videos that are not in {places}, first {unknown[0]}: check "
+            f"the skip list {path} names {counted(len(unknown), 'video')} not in {places}, first {unknown[0]}: check "
             "the videos again, or take the lines out"
         )
     return left

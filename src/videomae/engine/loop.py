@@ -14,6 +14,7 @@ from torch import Tensor
 
 from videomae.engine.configs import LoopConfig as LoopConfig
 from videomae.errors import RunError
+from videomae.wording import counted
 
 MIN_VIDEOS_TO_JUDGE = 40  # below this, a fraction of bad videos says nothing yet
 MAX_NAMES = 8  # videos named in a message; metrics.jsonl names all
@@ -68,7 +69,7 @@ class BadVideoCount:
         """Return one line for each bad video, after a line with their number; empty where all were good."""
         if not self.reasons:
             return []
-        head = f"{len(self.reasons)} videos could not be read and were skipped:"
+        head = f"skipped {counted(len(self.reasons), 'video')} that could not be read:"
         return [head, *(f"  {path}: {reason}" for path, reason in sorted(self.reasons.items()))]
 
     def state(self) -> dict[str, Any]:
@@ -122,7 +123,9 @@ class SkippedSteps:
         """Return a line with the number of skipped steps; empty where there were none."""
         if not self.total:
             return []
-        return [f"{self.total} steps were skipped because loss or gradient was not finite; metrics.jsonl names them"]
+        return [
+            f"skipped {counted(self.total, 'step')} because loss or gradient was not finite; metrics.jsonl names them"
+        ]
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint needs: not the steps in a row, so that a resumed run may try as many again."""

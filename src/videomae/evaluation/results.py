@@ -144,7 +144,7 @@ class EvaluationResult:
         lines = self.figures()
         if self.bad:
             total = len(self.bad) + len(self.rows)
-            lines.append(f"{len(self.bad)} of {total} videos could not be read and are not counted:")
+            lines.append(f"{len(self.bad)} of {total} videos could not be read, left out of the figures:")
             lines += [f"  {one.path}: {one.reason}" for one in self.bad]
         return lines
 

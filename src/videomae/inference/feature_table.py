@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from videomae.atomic import PARTIAL_SUFFIX, atomic_file, atomic_path
 from videomae.errors import ConfigError, RunError
+from videomae.wording import counted
 
 METADATA_KEY = b"videomae"
 PARTS_SUFFIX = ".parts"
@@ -188,7 +189,7 @@ class TableParts:
     def _cannot_write(self, error: OSError) -> RunError:
         return RunError(
             f"{self.output} cannot be written ({error.strerror or error}): free space, then give --resume; "
-            f"what is done is kept in {self.folder}: {len(self.finished)} videos"
+            f"what is done is kept in {self.folder}: {counted(len(self.finished), 'video')}"
         )
 
     def _metadata(self, videos: Iterable[FinishedVideo], *, parts: int = 0) -> dict[bytes, bytes]:

@@ -14,6 +14,7 @@ from videomae.errors import RunError
 from videomae.evaluation.uncertainty import Bin, Interval
 from videomae.probing.measures import LearningCurve
 from videomae.video.sampling import ClipConfig
+from videomae.wording import counted
 
 PROBE_FILE = "probe.json"
 REPORT_FILE = "report.html"
@@ -135,7 +136,7 @@ class ProbeResult:
         lines.append(f"twice the labels: {self.gain:+.1%} expected ({_range(self.gain_interval, sign=True)})")
         lines.append(f"calibration error of the linear probe: {self.calibration_error:.1%}")
         if self.bad:
-            lines.append(f"{len(self.bad)} videos could not be read and are not counted:")
+            lines.append(f"{counted(len(self.bad), 'video')} could not be read, left out of the figures:")
             lines += [f"  {one.path}: {one.reason}" for one in self.bad]
         return [*lines, f"advice: {self.advice}"]
 

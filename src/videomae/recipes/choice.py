@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from videomae.recipes.schema import FOLDERS, recipe_names
+from videomae.wording import counted
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,6 @@ def choice_line(kind: type[Any], choice: Choice, device: str, *, num_videos: int
     """Tell which recipe was chosen, why, and how to take another."""
     others = ", ".join(name for name in recipe_names(kind) if name != choice.recipe)
     return (
-        f"recipe: {choice.recipe}, chosen for {num_videos} videos on {device} ({choice.reason}); "
+        f"recipe: {choice.recipe}, chosen for {counted(num_videos, 'video')} on {device} ({choice.reason}); "
         f"another for videomae {FOLDERS[kind]}: --config {others}, or a YAML file"
     )

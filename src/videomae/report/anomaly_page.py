@@ -22,12 +22,12 @@ from videomae.report.page import (
     Section,
     Table,
     Text,
-    counted,
     player_address,
     render_report,
     versions,
     write_report,
 )
+from videomae.wording import counted
 
 MAX_EVENTS = 12  # of a video, with a picture; the table has all
 MAX_VIDEOS = 50
@@ -42,7 +42,7 @@ def write_anomaly_page(path: Path, detector: Detector, videos: Sequence[VideoSco
     ranked = sorted(videos, key=lambda one: -float(one.scores.score.max()))[:MAX_VIDEOS]
     events = sum(len(one.events) for one in videos)
     facts = Facts({
-        "fitted on": f"{detector.num_videos} videos, {len(detector.calibration)} windows",
+        "fitted on": f"{counted(detector.num_videos, 'video')}, {counted(len(detector.calibration), 'window')}",
         "model": detector.model,
         "false alarms": f"at most {detector.config.false_alarms:g} of ordinary windows",
         "threshold": detector.threshold,

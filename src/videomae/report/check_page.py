@@ -17,12 +17,12 @@ from videomae.report.page import (
     Section,
     Table,
     Text,
-    counted,
     render_report,
     versions,
     write_report,
 )
 from videomae.report.search_page import video_player
+from videomae.wording import counted
 
 PAGE_FILE = "check.html"
 MAX_ROWS = 200  # of one kind on the page; check.json has all

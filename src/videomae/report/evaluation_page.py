@@ -31,6 +31,7 @@ from videomae.report.page import (
 )
 from videomae.report.sections import evaluation_section
 from videomae.report.thumbnails import moving_thumbnail
+from videomae.wording import counted
 
 REPORT_FILE = "report.html"
 MAX_CARDS = 24
@@ -112,7 +113,7 @@ def _figures(result: EvaluationResult) -> list[Block]:
 
 
 def _not_counted(bad: tuple[BadVideo, ...], total: int) -> list[Block]:
-    text = f"{len(bad)} of {total} videos could not be read. They count neither as right nor as wrong."
+    text = f"{len(bad)} of {total} videos could not be read. Such videos count neither as right nor as wrong."
     rows = [(one.path, one.reason) for one in bad[:MAX_BAD_VIDEOS]]
     return [Text(text, is_warning=True), Table(("video", "reason"), rows)]
 
@@ -227,7 +228,7 @@ def _protocol(result: EvaluationResult, model: str) -> list[Block]:
         "outputs": result.problem.replace("_", " "),
         "videos": len(result.rows),
         "groups": "none given" if result.metrics.num_groups is None else result.metrics.num_groups,
-        "views of each video": f"{views.num_clips} clips x {views.num_crops} crops",
+        "views of each video": f"{counted(views.num_clips, 'clip')} x {counted(views.num_crops, 'crop')}",
         "clip": f"{clip.num_frames} frames, {clip.kind}, stride {clip.stride}",
         "precision": result.config.precision,
     }

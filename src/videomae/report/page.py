@@ -300,11 +300,6 @@ def flat_settings(settings: Mapping[str, object], prefix: str = "") -> dict[str,
     return flat
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: "1 event", "2 events"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def shown(value: object) -> str:
     """Return a value as text: floats with four figures, lists with commas."""
     if isinstance(value, float):

@@ -23,6 +23,7 @@ from videomae.report.page import (
     write_report,
 )
 from videomae.report.sections import monitor_section, training_section
+from videomae.wording import counted
 
 REPORT_FILE = "report.html"
 
@@ -51,7 +52,8 @@ def run_sections(folder: Path) -> list[Section]:
     skipped = [str(one["step"]) for one in records if "skipped" in one]
     notes: list[Block] = []
     if skipped:
-        text = f"{len(skipped)} steps were skipped because loss or gradient was not finite: {', '.join(skipped[:20])}"
+        steps = counted(len(skipped), "step")
+        text = f"Skipped {steps} because loss or gradient was not finite: {', '.join(skipped[:20])}"
         notes.append(Text(text, is_warning=True))
     history = MetricsLog.read(folder / HISTORY_FILE) if (folder / HISTORY_FILE).is_file() else []
     rows = [

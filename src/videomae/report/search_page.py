@@ -16,7 +16,6 @@ from videomae.report.page import (
     Section,
     Table,
     Text,
-    counted,
     player_address,
     render_report,
     versions,
@@ -25,6 +24,7 @@ from videomae.report.page import (
 from videomae.search.dedupe import DedupeResult
 from videomae.search.query import Match
 from videomae.video.opening import split_name
+from videomae.wording import counted
 
 MAX_PAIRS = 200  # on the page; the JSON file has all
 

@@ -22,9 +22,10 @@ from videomae.report.figures import (
     png_address,
     thumbnail,
 )
-from videomae.report.page import Block, Chart, Facts, Gallery, Image, PredictionCard, Section, Table, Text, counted
+from videomae.report.page import Block, Chart, Facts, Gallery, Image, PredictionCard, Section, Table, Text
 from videomae.video.addresses import video_path
 from videomae.video.opening import open_reader
+from videomae.wording import counted
 
 MAX_CURVE_POINTS = 600  # more points than pixels only make the page heavy
 MIN_STRIP_PIXELS = 780  # the width of a card on a desktop; narrower, its labels are hard to read
@@ -181,7 +182,8 @@ def evaluation_section(result: EvaluationResult, *, title: str = "Evaluation") -
         total = len(result.bad) + len(result.rows)
         blocks.append(
             Text(
-                f"{len(result.bad)} of {total} videos could not be read. They count neither as right nor as wrong.",
+                f"{len(result.bad)} of {total} videos could not be read. "
+                "Such videos count neither as right nor as wrong.",
                 is_warning=True,
             )
         )

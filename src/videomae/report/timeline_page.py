@@ -24,6 +24,7 @@ from videomae.timeline.annotate import clock
 from videomae.timeline.events import Event
 from videomae.timeline.timeline import FloatArray, Timeline
 from videomae.timeline.writers import shown_labels
+from videomae.wording import counted
 
 TEMPLATE = "timeline.html.j2"
 MAX_POINTS = 1500  # of a curve; of more windows the highest and the lowest of neighbouring ones are drawn
@@ -129,6 +130,7 @@ def render_timelines(timelines: Sequence[Timeline], *, folder: Path) -> str:
         height=HEIGHT,
         max_events=MAX_EVENTS,
         clock=clock,
+        counted=counted,
         script=script,
         script_hash=digest,
     )

@@ -20,6 +20,7 @@ from videomae.inference.files import collection_store, list_inputs
 from videomae.inference.kept_rows import KeptRows
 from videomae.search.copies import Copy, find_copies
 from videomae.search.frame_prints import COARSE, NUM_VALUES, RATE, FramePrints, frame_prints
+from videomae.wording import counted
 
 SETTINGS = {"rate": RATE, "version": 1}  # of what is kept; other prints need another version
 
@@ -122,7 +123,10 @@ def find_duplicate_footage(
         raise
     except KeyboardInterrupt:
         is_stopped = True
-        print(f"stopped: comparing the {len(prints)} videos that were read; Ctrl-C again ends that", file=sys.stderr)
+        print(
+            f"stopped: comparing the {counted(len(prints), 'video')} read so far; Ctrl-C again ends that",
+            file=sys.stderr,
+        )
     read = [name for name in names if name in prints]
     bad += [BadVideo(name, f"{name} is not whole: {fault}") for name in read if (fault := prints[name].fault)]
     copies: list[Copy] = []
