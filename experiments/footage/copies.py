@@ -90,6 +90,8 @@ def judged(items: list[Item]) -> dict[str, object]:
     wrong = Counter(
         tuple(sorted((int(family[one]), int(family[other])))) for one, other in pairs if family[one] != family[other]
     )
+    moving = [copy for copy in found if not copy.is_still]
+    right_moving = sum(family[copy.one] == family[copy.other] for copy in moving)
     ranked_first = sum(family[copy.one] == family[copy.other] for copy in found[:copies])
     return {
         "originals": len(originals),
@@ -102,6 +104,9 @@ def judged(items: list[Item]) -> dict[str, object]:
         "recall_of_pairs": right / same,
         "precision": right / max(len(pairs), 1),
         "false_pairs": len(pairs) - int(right),
+        "pairs_in_which_something_moves": len(moving),
+        "precision_where_something_moves": right_moving / max(len(moving), 1),
+        "false_where_something_moves": len(moving) - int(right_moving),
         "pairs_of_other_families": len(items) * (len(items) - 1) // 2 - same,
         "first_ranks_right": ranked_first / min(copies, max(len(found), 1)),
         "offset_error_median": float(np.median(offsets)) if offsets else None,

@@ -251,6 +251,11 @@ def dedupe(arguments: list[str]) -> int:
             for one in result.pairs
         ]
         print_table(("score", "offset", "speed", "overlap", "video", "copy"), rows)
+        if num_still := sum(one.is_still for one in result.pairs):
+            print(
+                f"nothing moves in the last {counted(num_still, 'pair')}: copies, or recordings of one view",
+                file=sys.stderr,
+            )
     else:
         print(f"no two of {result.num_videos} videos show the same")
     if result.is_stopped:

@@ -120,8 +120,23 @@ def test_an_object_of_two_pixels_tells_two_takes_of_a_still_scene_apart() -> Non
 def test_still_scenes_are_copies_unless_the_light_has_changed() -> None:
     nothing = np.zeros((40, 2), int)
     take, copy, later = (far_object(nothing, light=light, noise=k) for light, k in ((0.0, 1), (0.0, 2), (0.1, 3)))
-    assert (align(seen(take), seen(copy)) or pytest.fail("not found")).score > 0.7
+    found = align(seen(take), seen(copy)) or pytest.fail("not found")
+    assert found.is_still
+    assert 0.1 < found.score <= 0.2  # below all in which something moves
     assert align(seen(take), seen(later)) is None
+
+
+def test_one_great_change_in_both_makes_no_copies_of_two_takes() -> None:
+    # As where a thermal camera adjusts itself: for half a second all is another picture, the same in both.
+    steps = np.random.default_rng(3).integers(4, 56, (2, 60, 2))
+    take, copy, other = (far_object(steps[n], noise=k) for n, k in ((0, 1), (0, 2), (1, 3)))
+    for frames in (take, copy, other):
+        frames[30:33] = 255 - frames[30:33]
+    found = align(seen(take), seen(copy)) or pytest.fail("not found")
+    assert (found.is_still, found.score > 0.9) == (False, True)
+    one, two = seen(take).changes, seen(other).changes
+    assert (one * two).sum() / np.sqrt(np.square(one).sum() * np.square(two).sum()) > 0.9  # by this they were copies
+    assert align(seen(take), seen(other)) is None
 
 
 def test_black_frames_show_nothing_and_a_black_video_is_no_copy_of_another() -> None:

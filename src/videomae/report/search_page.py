@@ -79,7 +79,8 @@ def write_copies_page(path: Path, result: DedupeResult) -> None:
     for pair in result.pairs[:MAX_PAIRS]:
         first = max(0.0, -pair.offset / pair.speed)
         second = pair.speed * first + pair.offset
-        note = f"score {pair.score:.2f}, {pair.overlap:.1f} s in common"
+        still = ", nothing moves: a copy, or another recording of this view" if pair.is_still else ""
+        note = f"score {pair.score:.2f}, {pair.overlap:.1f} s in common{still}"
         blocks.append(
             Players([
                 video_player(pair.one, first, first + pair.overlap, path.parent, note=note),

@@ -41,6 +41,8 @@ class CopyPair:
     """Seconds of the first that are in the second."""
     score: float
     """How sure it is, at most 1."""
+    is_still: bool
+    """True if nothing moves: they may also be two recordings of one view. The score is then below 0.2."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ def find_duplicate_footage(
             round(copy.speed, 3),
             round(copy.overlap_seconds, 2),
             round(copy.score, 4),
+            copy.is_still,
         )
         for copy in sorted(copies, key=lambda copy: (-copy.score, copy.one, copy.other))
     )
