@@ -136,7 +136,8 @@ WITHOUT_FRAMES = {
 
 def shared_videos(shared_folder):
     videos = [path for path in sorted((shared_folder / "videos").rglob("*")) if path.is_file()]
-    return [path for path in videos if path.suffix != ".md"]
+    # Commands that were tried there have left frame indices, in `.videomae`.
+    return [path for path in videos if path.suffix != ".md" and ".videomae" not in path.parts]
 
 
 def test_every_shared_video_reads_like_the_truth_or_says_why_not(shared_folder):
@@ -160,7 +161,7 @@ def test_every_shared_video_reads_like_the_truth_or_says_why_not(shared_folder):
 
 
 def test_a_video_of_each_class_of_each_data_set_reads_like_the_truth(shared_folder):
-    classes = [folder for folder in sorted((shared_folder / "datasets").glob("*/*")) if folder.is_dir()]
+    classes = [folder for folder in sorted((shared_folder / "datasets").glob("*/[!.]*")) if folder.is_dir()]
     assert len(classes) == 6
     for folder in classes:
         assert_reads_like_the_truth(sorted(folder.glob("*.mp4"))[0], single_reads=5)
