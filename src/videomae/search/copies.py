@@ -34,7 +34,8 @@ BLOCK_VALUES = 5 * 10**7  # similarities in memory at a time
 # Measured on 396 copies of 33 videos other than those in docs/search.md, and on 769 pairs of different videos whose
 # frames look alike (experiments/footage/copies.py). Of pairs in which something changes, the changes of 95 of 100
 # copies and of none of the others correlate by 0.35. Where nothing does, 91 of 100 copies and none of the others
-# differ by less than 0.6 levels of gray: the nearest others, of one camera on one day, by 0.66.
+# differ by less than 0.6 levels of gray: the nearest others, of one camera on one day, by 0.66. That does not carry
+# over: among 365 other recordings 170 pairs differ by less, so such pairs are marked (`Copy.is_still`).
 MIN_LOOK = 0.7  # mean cosine of frames shown together
 ACTIVE = 0.01  # mean squared change, below which nothing changes
 MIN_CHANGE = 0.35  # correlation of the changes

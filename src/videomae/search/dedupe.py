@@ -42,7 +42,7 @@ class CopyPair:
     score: float
     """How sure it is, at most 1."""
     is_still: bool
-    """True if nothing moves: they may also be two recordings of one view. The score is then below 0.2."""
+    """True if nothing moves: they may also be two recordings of one view. The score is then at most 0.2."""
 
 
 @dataclass(frozen=True)
