@@ -253,7 +253,7 @@ def dedupe(arguments: list[str]) -> int:
         print_table(("score", "offset", "speed", "overlap", "video", "copy"), rows)
         if num_still := sum(one.is_still for one in result.pairs):
             print(
-                f"nothing moves in the last {counted(num_still, 'pair')}: copies, or recordings of one view",
+                f"in {counted(num_still, 'pair')} at the end, nothing moves: copies, or recordings of one view",
                 file=sys.stderr,
             )
     else:

@@ -28,7 +28,7 @@ def pretrain(arguments: list[str]) -> int:
         resume=options.resume,
         recipe_name=options.recipe_name,
     )
-    print(f"model: {folder}")
+    print(f"model: {options.out / folder.name}")  # as it was named, like the report
     if not is_other:
         _told_page(options.out)
     return 0
@@ -61,7 +61,7 @@ def finetune(arguments: list[str]) -> int:
         page = write_evaluation_page(options.out, result.evaluation, model=str(options.out))
         print(f"models: {options.out}/fold-*/model\nreport: {page}")
         return 0
-    print(f"model: {result.model_folder}")
+    print(f"model: {options.out / result.model_folder.name}")
     if not is_other:
         _told_page(options.out)
     return 0

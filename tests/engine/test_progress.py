@@ -68,6 +68,15 @@ def test_speed_and_time_left_of_a_resumed_run_count_from_the_resume():
     assert "0:00:05 elapsed  0:00:45 left" in progress.status()
 
 
+def test_no_time_left_is_told_from_the_first_step_alone_which_starts_the_processes_too():
+    clock = Clock()
+    progress = TrainingProgress("x", total_steps=365, stream=io.StringIO(), clock=clock)
+    run(progress, clock, [1], seconds_per_step=16.0)
+    assert progress.status().startswith("step 1/365 (0%)  0:00:16 elapsed  lr")
+    run(progress, clock, [2], seconds_per_step=0.5)
+    assert " left  " in progress.status()
+
+
 def test_speed_follows_a_change_within_a_minute_or_two():
     clock = Clock()
     progress = TrainingProgress("x", total_steps=10_000, stream=io.StringIO(), clock=clock)

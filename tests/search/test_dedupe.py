@@ -107,3 +107,19 @@ def test_a_video_that_breaks_off_is_compared_up_to_there_and_marked(
     assert pair["overlap"] < 3.5
     (error,) = json.loads((tmp_path / "d.json").read_text())["errors"]
     assert error["path"] == str(cut)
+
+
+def test_the_page_counts_pairs_of_still_scenes_apart(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    still, page = np.repeat(wandering(7)[:1], 40, axis=0), tmp_path / "copies.html"
+    videos = [str(folder / "0.mp4"), str(folder / "0-small.mp4")]
+    for name, quality in (("still.mp4", 18), ("still-again.mp4", 30)):
+        write_video(tmp_path / name, still, frame_rate=10.0, quality=quality)
+        videos.append(str(tmp_path / name))
+    assert main(["dedupe", *videos, "--workers", "1", "--out", str(page)]) == 1
+    assert "in 1 pair at the end, nothing moves: copies, or recordings of one view" in capsys.readouterr().err
+    assert (
+        "1 pair of copies among 4 videos. In 1 more pair, nothing moves: copies, or other recordings of one view."
+        in page.read_text()
+    )

@@ -87,6 +87,7 @@ class TrainingProgress:
         self._start = self._noted = clock()
         self._num_clips = 0
         self._marks = deque([(self._start, start_step, 0)])  # (seconds, steps, clips) at past updates
+        self._num_updates = 0
         self._last_line: tuple[float, int] | None = None  # (seconds, step) of the last plain line
         self._bar = self._make_bar()
 
@@ -116,6 +117,7 @@ class TrainingProgress:
         """
         now = self._clock()
         self.step = step
+        self._num_updates += 1
         self._num_clips += num_clips
         self._marks.append((now, step, self._num_clips))
         # One mark older than the window stays, so that steps longer than the window have a speed too.
@@ -169,7 +171,13 @@ class TrainingProgress:
         speed = self.speed()
         place = [f"step {self.step}/{self.total_steps} ({self.step / max(self.total_steps, 1):.0%})"]
         place.append(f"{_clock_face(self._clock() - self._start)} elapsed")
-        if speed is not None and speed.steps_per_second > 0 and self.step < self.total_steps:
+        # The first step also starts processes and warms up: an estimate from it alone can be fifty times too long.
+        if (
+            speed is not None
+            and speed.steps_per_second > 0
+            and self._num_updates > 1
+            and self.step < self.total_steps
+        ):
             place.append(f"{_clock_face((self.total_steps - self.step) / speed.steps_per_second)} left")
         course = []
         if self.loss is not None:

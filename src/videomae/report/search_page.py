@@ -105,7 +105,12 @@ def write_copies_page(path: Path, result: DedupeResult) -> None:
     sections = [Section("Copies", blocks)]
     if rows:
         sections.append(Section("Not read, or not to the end", [Table(("video", "why"), rows)]))
-    summary = f"{counted(len(result.pairs), 'pair')} of copies among {counted(result.num_videos, 'video')}."
+    num_still = sum(one.is_still for one in result.pairs)
+    summary = (
+        f"{counted(len(result.pairs) - num_still, 'pair')} of copies among {counted(result.num_videos, 'video')}."
+    )
+    if num_still:
+        summary += f" In {counted(num_still, 'more pair')}, nothing moves: copies, or other recordings of one view."
     write_report(path, render_report("Copies", [*sections, Section("Made with", [versions()])], summary=summary))
 
 
