@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from videomae.data.procedural import MAX_DRAWS, NUM_TEXTURES, ProceduralVideos, hash_uniforms
+from videomae.data.procedural import MAX_DRAWS, NUM_TEXTURES, ProceduralVideos, _Draws, hash_uniforms
 from videomae.data.procedural_banks import shape_bank, texture_bank
 from videomae.errors import ConfigError
 
@@ -75,10 +75,24 @@ def test_uniform_numbers_are_uniform_independent_and_recorded() -> None:
     ]
 
 
-def test_a_clip_draws_fewer_numbers_than_it_may(videos: ProceduralVideos) -> None:
-    longest = ProceduralVideos(0, num_frames=32, size=16)
-    longest.clips(torch.arange(1))  # an assertion in the draws fails where MAX_DRAWS is too small
+@pytest.mark.parametrize("num_frames", [1, 32, 600])
+def test_a_clip_of_any_length_draws_fewer_numbers_than_it_may(num_frames: int) -> None:
+    clips = ProceduralVideos(0, num_frames=num_frames, size=16).clips(torch.arange(1))
+    assert clips.shape == (1, num_frames, 3, 16, 16)  # an assertion in the draws fails where MAX_DRAWS is too small
     assert MAX_DRAWS >= 320
+
+
+@pytest.mark.parametrize("size", [254, 256, 258, 400])
+def test_large_frames_have_noise_of_their_own_in_every_frame(size: int) -> None:
+    videos = ProceduralVideos(0, num_frames=3, size=size)
+    noise = torch.zeros(8, 3, 3, size, size)
+    for index in range(8):  # the noise alone: black frames stay black under any light
+        draws = _Draws(hash_uniforms(videos.key, torch.tensor([index]), MAX_DRAWS + 3))
+        videos._light(noise[index : index + 1], draws, torch.arange(3.0), torch.zeros(size))
+    noisy = noise[noise.flatten(1).std(dim=1) > 0][:, 0]  # [n, T, S, S]: six in ten clips have some
+    assert len(noisy) >= 2
+    for clip in noisy:
+        assert torch.corrcoef(clip.flatten(1)).fill_diagonal_(0).abs().max() < 0.9
 
 
 def test_banks_hold_finite_values_in_range_and_no_two_are_alike() -> None:

@@ -27,7 +27,7 @@ NUM_TEXTURES = 240
 NUM_SHAPES = 160
 NOISE_VALUES = 1 << 16  # normal values, read from a random place for every frame
 MIN_SIZE = 16  # pixels; below this an object is smaller than its own soft edge
-MAX_DRAWS = 512  # slots of the hash that one clip may use
+MAX_DRAWS = 512  # slots of the hash that one clip may use besides one for each frame
 
 # Odd constants of splitmix64 (Steele et al. 2014), as signed 64-bit integers.
 _GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)
@@ -84,7 +84,7 @@ class ProceduralVideos:
         Returns:
             `[B, T, 3, S, S]` uint8 on the device.
         """
-        draws = _Draws(hash_uniforms(self.key, indices.to(self.device), MAX_DRAWS))
+        draws = _Draws(hash_uniforms(self.key, indices.to(self.device), MAX_DRAWS + self.num_frames))
         T, S = self.num_frames, self.size
         times = torch.arange(T, device=self.device, dtype=torch.float32) - (T - 1) / 2  # [T]
         centres = (torch.arange(S, device=self.device, dtype=torch.float32) + 0.5) * (2.0 / S) - 1.0  # [S]
@@ -154,9 +154,11 @@ class ProceduralVideos:
         grey = torch.maximum(draws.chance(0.25), draws.uniform(0.0, 1.0) * draws.chance(0.6))
         frames += grey[:, None, None, None, None] * (frames.mean(dim=1, keepdim=True) - frames)
         strength = draws.log_uniform(0.003, 0.05) * draws.chance(0.6)
-        starts = (draws.take(T) * (NOISE_VALUES - S * S)).long()  # [B, T]
+        # Frames of 256 pixels and more read the noise round and round; the values of smaller ones must not change.
+        span = NOISE_VALUES - S * S if S * S < NOISE_VALUES else NOISE_VALUES
+        starts = (draws.take(T) * span).long()  # [B, T]
         grains = torch.arange(S * S, device=frames.device)
-        noise = self.noise[starts[..., None] + grains].view(B, T, S, S)
+        noise = self.noise[(starts[..., None] + grains) % NOISE_VALUES].view(B, T, S, S)
         frames += (strength[:, None, None, None] * noise)[:, None]
 
 
@@ -197,7 +199,7 @@ class _Draws:
     def take(self, count: int) -> Tensor:
         """Return the next `count` slots, `[B, count]` in [0, 1)."""
         start, self.used = self.used, self.used + count
-        assert self.used <= self.uniforms.shape[1], "a clip draws more numbers than MAX_DRAWS"
+        assert self.used <= self.uniforms.shape[1], "a clip draws more numbers than MAX_DRAWS and its frames"
         return self.uniforms[:, start : self.used]
 
     def uniform(self, low: float, high: float) -> Tensor:
